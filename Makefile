@@ -1,0 +1,168 @@
+# ontagent: `make help` lists what there is to make.
+
+GO        ?= go
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME  ?= 20s
+
+# Tools are pinned here, not in go.mod: nothing of ours imports them.
+GOLANGCI_VERSION    := v2.15.0
+GOVULNCHECK_VERSION := v1.9.0
+
+LDFLAGS   := -s -w -buildid= -X main.version=$(VERSION)
+BUILD     := CGO_ENABLED=0 $(GO) build -trimpath -mod=readonly -ldflags "$(LDFLAGS)"
+PLATFORMS := linux-amd64 linux-386 linux-arm64 linux-arm7 linux-arm5 linux-mipsle linux-mips
+
+# A checkout without version control builds as well.
+export GOFLAGS += -mod=readonly -buildvcs=false
+
+TOOLS     = $(or $(shell $(GO) env GOPATH 2>/dev/null),.cache)/tools
+GOLANGCI  = $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)/golangci-lint
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+## Building
+
+.PHONY: help
+help: ## list the targets (this)
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^## / { printf "\n%s\n", substr($$0, 4) } \
+		/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: build
+build: need-go ## build bin/ontagent, bin/ontctl and bin/ontlab for this machine
+	@mkdir -p bin
+	$(BUILD) -o bin/ ./cmd/...
+
+.PHONY: build-all
+build-all: $(PLATFORMS:%=dist/%) ## cross-build dist/PLATFORM/ontagent for every kind of gateway
+
+dist/linux-mips dist/linux-mipsle: export GOMIPS := softfloat
+dist/linux-arm5: export GOARM := 5
+dist/linux-arm7: export GOARM := 7
+
+.PHONY: $(PLATFORMS:%=dist/%)
+$(PLATFORMS:%=dist/%): need-go
+	@mkdir -p $@
+	GOOS=linux GOARCH=$(patsubst arm5,arm,$(patsubst arm7,arm,$(@:dist/linux-%=%))) $(BUILD) -o $@/ontagent ./cmd/ontagent
+
+.PHONY: size
+size: deps build-all ## print binary sizes; fail above the limits for 32-bit MIPS
+	@.ci/size
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin dist .cache
+
+## Trying it
+
+.PHONY: demo
+demo: build ## play a whole visit: line, broker, gateway, orders, verdicts, records (no root)
+	bin/ontlab demo
+
+.PHONY: bench
+bench: need-go ## measure memory, CPU and event latency for docs/benchmarks.md
+	$(GO) run ./cmd/ontlab bench
+
+## Checking, while you work
+
+.PHONY: check
+check: fmt-check vet lint unit ## the fast inner loop: format, vet, lint, unit tests
+
+.PHONY: fmt
+fmt: $(GOLANGCI) ## format the sources
+	$(GOLANGCI) fmt
+
+.PHONY: fmt-check
+fmt-check: $(GOLANGCI) ## fail where `make fmt` would change something
+	@$(GOLANGCI) fmt --diff
+
+.PHONY: vet
+vet: need-go ## go vet
+	$(GO) vet ./... ./.ci/suite
+
+.PHONY: lint
+lint: $(GOLANGCI) ## golangci-lint, with the import rules
+	$(GOLANGCI) run ./...
+
+.PHONY: unit
+unit: need-go ## unit tests (-short), this machine only
+	$(GO) test -short ./...
+
+.PHONY: golden
+golden: need-go ## rewrite the golden files from what the tests see now
+	@dirs=$$(grep -rlE 'flag\.Bool\("update"' --include='*_test.go' . | xargs -r -n1 dirname | sort -u); \
+	for d in $$dirs; do echo "$(GO) test $$d -update"; $(GO) test $$d -update || exit; done
+
+.PHONY: cover
+cover: need-go ## coverage of the unit tests, function by function
+	@mkdir -p bin
+	$(GO) test -short -coverprofile=bin/cover.out ./...
+	$(GO) tool cover -func=bin/cover.out | tail -n 1
+	@echo "in a browser: $(GO) tool cover -html=bin/cover.out"
+
+.PHONY: fuzz
+fuzz: need-go ## fuzz every parser for FUZZTIME each (20s)
+	@grep -rE '^func Fuzz[A-Za-z0-9_]*\(' --include='*_test.go' . | \
+	sed -E 's/^(.*)\/[^/]*:func (Fuzz[A-Za-z0-9_]*)\(.*/\1 \2/' | sort -u | \
+	while read -r dir target; do \
+		echo "== $$dir $$target"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" || exit; \
+	done
+
+## Testing, all of it
+
+.PHONY: test
+test: need-go deps ## everything: race detector, namespaces, 386, mipsle, mips (what .ci/run calls)
+	$(GO) run ./.ci/suite
+
+.PHONY: race
+race: need-go deps ## all tests on this machine, with the race detector
+	$(GO) run ./.ci/suite native
+
+.PHONY: test-32
+test-32: need-go deps ## unit tests as 386, mipsle and big-endian mips
+	$(GO) run ./.ci/suite 386 mipsle mips
+
+.PHONY: test-qemu
+test-qemu: need-go deps ## unit tests on every foreign processor, under qemu-user
+	$(GO) run ./.ci/suite mipsle mips arm arm64
+
+.PHONY: e2e
+e2e: need-go deps ## the lab's end-to-end tests only, verbosely
+	$(GO) test -count=1 -v ./cmd/ontlab/...
+
+.PHONY: vuln
+vuln: need-go ## known vulnerabilities in what we link
+	@out=$$($(GO) run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) ./... 2>&1); status=$$?; \
+	if [ $$status -ne 0 ] && printf '%s' "$$out" | \
+		grep -qE 'vuln\.go\.dev|fetching vulnerabilities|no such host|dial tcp|proxy|module lookup disabled'; \
+	then echo "vuln: skipped: no database"; \
+	else printf '%s\n' "$$out"; exit $$status; fi
+
+.PHONY: tidy-check
+tidy-check: need-go ## fail where go.mod or go.sum isn't tidy
+	$(GO) mod tidy -diff
+
+## Preparing
+
+.PHONY: deps
+deps: ## install the Debian packages that the tests need, if any is missing
+	@.ci/deps
+
+.PHONY: need-go
+need-go:
+	@command -v $(GO) >/dev/null 2>&1 || { \
+		echo "missing: Go, version 1.26 or newer; see https://go.dev/doc/install" >&2; exit 1; }
+
+# An installed linter of the right version is used; otherwise it is built once.
+$(GOLANGCI): | need-go
+	@mkdir -p $(@D)
+	@for have in "$$(command -v golangci-lint)" "$$($(GO) env GOPATH)/bin/golangci-lint"; do \
+		if [ -x "$$have" ] && [ "v$$("$$have" version --short 2>/dev/null)" = "$(GOLANGCI_VERSION)" ]; then \
+			ln -sf "$$have" $@; exit 0; \
+		fi; \
+	done; \
+	echo "building golangci-lint $(GOLANGCI_VERSION); once, it takes some minutes"; \
+	GOFLAGS= GOBIN=$(abspath $(@D)) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
