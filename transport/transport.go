@@ -21,6 +21,9 @@ const (
 	ClassEvent     Class = "event"     // changes, births, gaps
 	ClassTelemetry Class = "telemetry" // periodic samples
 	ClassDebug     Class = "debug"
+	// ClassSession is on what is made anew for every connection – state, info,
+	// pending – and so is never queued: a gap in its numbers means nothing.
+	ClassSession Class = "session"
 )
 
 // Kind is the topic level behind the device.
