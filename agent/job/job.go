@@ -1,0 +1,110 @@
+// Package job carries commands through their life: received, accepted or
+// rejected, run, ended – each state on flash before what it announces happens.
+//
+// The same command id always gets the same answer; a job found running when
+// the daemon starts is interrupted, never run again. One job disturbs the line
+// or the console at a time. What a command does is a Handler's business.
+package job
+
+import (
+	"context"
+	"time"
+
+	"ontagent/agent/order"
+)
+
+// State is where a job stands.
+type State string
+
+// The states.
+const (
+	Received    State = "RECEIVED"
+	Accepted    State = "ACCEPTED"
+	Rejected    State = "REJECTED"
+	Challenge   State = "CHALLENGE" // the same command again, with a signed time
+	Running     State = "RUNNING"
+	Succeeded   State = "SUCCEEDED" // the job ran to its end, whatever the verdict
+	Failed      State = "FAILED"    // the job could not run
+	TimedOut    State = "TIMED_OUT"
+	Cancelled   State = "CANCELLED"
+	Interrupted State = "INTERRUPTED" // by a stop of the daemon or a power cut
+)
+
+// Terminal reports whether s is an end.
+func (s State) Terminal() bool {
+	switch s {
+	case Rejected, Succeeded, Failed, TimedOut, Cancelled, Interrupted:
+		return true
+	case Received, Accepted, Challenge, Running:
+	}
+	return false
+}
+
+// Status is what the outside learns of a job: the body of status/<id>.
+type Status struct {
+	ID          string            `json:"id"`
+	Order       string            `json:"order,omitempty"`
+	CommandType order.CommandType `json:"command_type,omitempty"`
+	State       State             `json:"state"`
+	Reason      order.Reason      `json:"reason,omitempty"` // of REJECTED
+	Detail      string            `json:"detail,omitempty"` // English, for experts
+	Nonce       string            `json:"nonce,omitempty"`  // of CHALLENGE
+	Step        string            `json:"step,omitempty"`   // rung that runs or just ended
+	StepVerdict string            `json:"step_verdict,omitempty"`
+	StepReason  string            `json:"step_reason,omitempty"`
+	Progress    float64           `json:"progress"`              // 0 to 1
+	Verdict     string            `json:"verdict,omitempty"`     // of the whole
+	FirstCause  string            `json:"first_cause,omitempty"` // catalogue code
+	Summary     []RungVerdict     `json:"summary,omitempty"`
+	RecordSHA   string            `json:"record_sha256,omitempty"`
+}
+
+// RungVerdict is one line of the result.
+type RungVerdict struct {
+	Rung     string `json:"rung"`
+	Verdict  string `json:"verdict"`
+	Required bool   `json:"required"`
+	Cause    string `json:"cause,omitempty"`
+}
+
+// Outcome is what a Handler ends with.
+type Outcome struct {
+	// Err says that the job could not run; the rest is then ignored.
+	Err        error
+	Verdict    string
+	FirstCause string
+	Summary    []RungVerdict
+	RecordSHA  string
+}
+
+// Progress is what a Handler tells while it runs.
+type Progress struct {
+	Step        string
+	StepVerdict string
+	StepReason  string
+	Fraction    float64 // 0 to 1
+}
+
+// Handler carries one granted command out. It returns soon after ctx ends.
+type Handler func(ctx context.Context, g order.Grant, tell func(Progress)) Outcome
+
+// Authority is what judges requests; *order.Authority is one.
+type Authority interface {
+	Verify(order.Request) (order.Verified, error)
+	Admit(order.Verified) (order.Grant, error)
+	CloseOrder(string) error
+}
+
+// Store keeps jobs. Put returns only when the job is durable.
+type Store interface {
+	Load() ([]Stored, error)
+	Put(Stored) error
+	Forget(id string) error
+}
+
+// Stored is a job as it is kept.
+type Stored struct {
+	N      uint64    `json:"n"` // order of arrival
+	Status Status    `json:"status"`
+	At     time.Time `json:"at"` // wall time of the last change, as good as the clock
+}

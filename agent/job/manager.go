@@ -1,0 +1,359 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"ontagent/agent/order"
+)
+
+// Options configure a Manager.
+type Options struct {
+	Authority Authority
+	Store     Store
+	// Handlers by command type; close and cancel are the manager's own. A
+	// type without a handler is rejected as not supported.
+	Handlers map[order.CommandType]Handler
+	// Publish is told every change of every job, in order. It must not block.
+	Publish func(Status)
+	Timeout time.Duration // of one job
+	Now     func() time.Time
+	Log     *slog.Logger
+}
+
+// Manager runs jobs. Use New.
+type Manager struct {
+	o Options
+
+	mu       sync.Mutex
+	jobs     map[string]Stored
+	n        uint64
+	running  *run
+	stopping bool
+	watchers map[string][]chan Status
+	done     sync.WaitGroup
+}
+
+type run struct {
+	id, order string
+	cancel    context.CancelCauseFunc
+}
+
+// keepJobs bounds the table of answers by id.
+const keepJobs = 256
+
+var (
+	errCancelled = errors.New("cancelled by command")
+	errStopping  = errors.New("daemon is stopping")
+)
+
+// New loads what was kept and marks what was cut short as interrupted.
+func New(o Options) (*Manager, error) {
+	stored, err := o.Store.Load()
+	if err != nil {
+		return nil, fmt.Errorf("cannot load jobs: %w", err)
+	}
+	m := &Manager{o: o, jobs: map[string]Stored{}, watchers: map[string][]chan Status{}}
+	for _, s := range stored {
+		m.n = max(m.n, s.N)
+		if !s.Status.State.Terminal() && s.Status.State != Challenge {
+			s.Status.State = Interrupted
+			s.Status.Detail = "the daemon stopped or lost power while the job was under way"
+			if err := o.Store.Put(s); err != nil {
+				return nil, fmt.Errorf("cannot mark job %s as interrupted: %w", s.Status.ID, err)
+			}
+			o.Publish(s.Status)
+		}
+		m.jobs[s.Status.ID] = s
+	}
+	return m, nil
+}
+
+// Serve waits for ctx to end, then stops the running job and waits for it.
+func (m *Manager) Serve(ctx context.Context) error {
+	<-ctx.Done()
+	m.mu.Lock()
+	m.stopping = true
+	if m.running != nil {
+		m.running.cancel(errStopping)
+	}
+	m.mu.Unlock()
+	m.done.Wait()
+	return ctx.Err()
+}
+
+// Submit judges an encoded request and starts what it asks for. id is the
+// command id the request was addressed by (the topic's), or empty. It returns
+// the first answer: REJECTED, CHALLENGE, ACCEPTED or, for an id seen before,
+// the stored status.
+func (m *Manager) Submit(id string, raw []byte) Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+
+	req, err := order.ParseRequest(raw)
+	if err != nil {
+		// Nobody is known to have sent this: answered, but nothing is kept.
+		return m.tell(rejected(Status{ID: id}, parseRefusal(err)))
+	}
+	v, err := m.o.Authority.Verify(req)
+	if err != nil {
+		return m.tell(rejected(Status{ID: id}, err))
+	}
+	cmd := v.Command
+	st := Status{ID: cmd.ID, Order: cmd.Order, CommandType: cmd.Type}
+	if id != "" && id != cmd.ID {
+		st.ID = id
+		return m.tell(rejected(st, &order.Refusal{Reason: order.ReasonMalformed, Detail: "the topic names another command id"}))
+	}
+	if old, seen := m.jobs[cmd.ID]; seen && old.Status.State != Challenge {
+		return m.tell(old.Status)
+	}
+	if m.stopping {
+		return m.tell(rejected(st, &order.Refusal{Reason: order.ReasonBusy, Detail: "the daemon is stopping"}))
+	}
+	handler := m.o.Handlers[cmd.Type]
+	inline := cmd.Type == order.Cancel || cmd.Type == order.Close
+	if !inline && handler != nil && m.running != nil {
+		// Not kept: the technician may send the same command again later.
+		return m.tell(rejected(st, &order.Refusal{Reason: order.ReasonBusy, Detail: "job " + m.running.id + " is running"}))
+	}
+
+	m.n++
+	job := Stored{N: m.n, Status: st}
+	job.Status.State = Received
+	if err := m.keep(&job); err != nil {
+		return m.tell(rejected(st, err))
+	}
+	if !inline && handler == nil {
+		return m.end(&job, rejected(job.Status, &order.Refusal{
+			Reason: order.ReasonNotSupported, Detail: fmt.Sprintf("this agent cannot %s yet", cmd.Type),
+		}))
+	}
+	grant, err := m.o.Authority.Admit(v)
+	if challenge := (*order.ChallengeError)(nil); errors.As(err, &challenge) {
+		job.Status.State, job.Status.Nonce = Challenge, challenge.Nonce
+		if err := m.keep(&job); err != nil {
+			return m.tell(rejected(st, err))
+		}
+		return job.Status
+	}
+	if err != nil {
+		return m.end(&job, rejected(job.Status, err))
+	}
+	job.Status.State, job.Status.Nonce = Accepted, ""
+	if err := m.keep(&job); err != nil {
+		return m.tell(rejected(st, err))
+	}
+	if inline {
+		return m.runInline(&job, grant)
+	}
+	accepted := job.Status
+	m.start(job, grant, handler)
+	return accepted
+}
+
+func (m *Manager) runInline(job *Stored, g order.Grant) Status {
+	st := job.Status
+	st.State, st.Progress = Succeeded, 1
+	switch g.Command.Type {
+	case order.Close:
+		if err := m.o.Authority.CloseOrder(g.Order.Order); err != nil {
+			st.State, st.Detail = Failed, err.Error()
+		}
+	case order.Cancel:
+		target := g.Command.Args.Target
+		if m.running == nil || m.running.id != target || m.running.order != g.Order.Order {
+			st.State, st.Detail = Failed, fmt.Sprintf("no job %s of order %s is running", target, g.Order.Order)
+			break
+		}
+		m.running.cancel(errCancelled)
+	default:
+		st.State, st.Detail = Failed, "not an inline command"
+	}
+	return m.end(job, st)
+}
+
+// start runs handler in its own goroutine; Serve waits for it.
+func (m *Manager) start(job Stored, g order.Grant, handler Handler) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	m.running = &run{id: job.Status.ID, order: job.Status.Order, cancel: cancel}
+	m.done.Go(func() {
+		defer cancel(nil)
+		ctx, stop := context.WithTimeout(ctx, m.o.Timeout)
+		defer stop()
+		m.execute(ctx, &job, g, handler)
+	})
+}
+
+func (m *Manager) execute(ctx context.Context, job *Stored, g order.Grant, handler Handler) {
+	m.mu.Lock()
+	job.Status.State = Running
+	err := m.keep(job)
+	m.mu.Unlock()
+
+	var out Outcome
+	if err != nil {
+		out.Err = err
+	} else {
+		out = m.guard(ctx, g, handler, func(p Progress) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			job.Status.Step, job.Status.StepVerdict, job.Status.StepReason = p.Step, p.StepVerdict, p.StepReason
+			job.Status.Progress = p.Fraction
+			if err := m.keep(job); err != nil {
+				m.o.Log.Warn("cannot keep job progress", "job", job.Status.ID, "error", err)
+			}
+		})
+	}
+
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.running = nil
+	st := job.Status
+	st.Step, st.StepVerdict, st.StepReason = "", "", ""
+	st.Verdict, st.FirstCause, st.RecordSHA, st.Summary = out.Verdict, out.FirstCause, out.RecordSHA, out.Summary
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errCancelled):
+		st.State = Cancelled
+	case errors.Is(cause, errStopping):
+		st.State = Interrupted
+	case errors.Is(cause, context.DeadlineExceeded):
+		st.State = TimedOut
+	case out.Err != nil:
+		st.State, st.Detail = Failed, out.Err.Error()
+	default:
+		st.State, st.Progress = Succeeded, 1
+	}
+	m.end(job, st)
+}
+
+// guard turns a handler's panic into a failed job.
+func (m *Manager) guard(ctx context.Context, g order.Grant, handler Handler, tell func(Progress)) (out Outcome) {
+	defer func() {
+		if p := recover(); p != nil {
+			m.o.Log.Error("job panicked", "job", g.Command.ID, "panic", p)
+			out = Outcome{Err: fmt.Errorf("internal error: %v", p)}
+		}
+	}()
+	return handler(ctx, g, tell)
+}
+
+// end keeps and tells a job's last status. The job has happened, so a store
+// that fails now is logged, not reported as the job's end.
+func (m *Manager) end(job *Stored, st Status) Status {
+	job.Status = st
+	if err := m.keep(job); err != nil {
+		m.o.Log.Error("cannot keep end of job", "job", st.ID, "state", st.State, "error", err)
+		m.jobs[st.ID] = *job
+		m.tell(st)
+	}
+	return st
+}
+
+// keep makes a job durable, then tells it.
+func (m *Manager) keep(job *Stored) error {
+	job.At = m.o.Now()
+	if err := m.o.Store.Put(*job); err != nil {
+		return &order.Refusal{Reason: order.ReasonInternal, Detail: fmt.Sprintf("cannot keep job state: %v", err)}
+	}
+	m.jobs[job.Status.ID] = *job
+	m.forgetOldest()
+	m.tell(job.Status)
+	return nil
+}
+
+func (m *Manager) forgetOldest() {
+	for len(m.jobs) > keepJobs {
+		oldest, found := "", false
+		for id, s := range m.jobs {
+			if s.Status.State.Terminal() && (!found || s.N < m.jobs[oldest].N) {
+				oldest, found = id, true
+			}
+		}
+		if !found {
+			return
+		}
+		if err := m.o.Store.Forget(oldest); err != nil {
+			m.o.Log.Warn("cannot forget old job", "job", oldest, "error", err)
+			return
+		}
+		delete(m.jobs, oldest)
+	}
+}
+
+func (m *Manager) tell(st Status) Status {
+	m.o.Publish(st)
+	for _, ch := range m.watchers[st.ID] {
+		select {
+		case ch <- st:
+		default: // a watcher that lags misses progress, never the end: see Watch
+		}
+	}
+	return st
+}
+
+// Watch returns the changes of a job from now on. The channel is never closed;
+// stop ends it. A slow reader misses progress and reads the end by Get.
+func (m *Manager) Watch(id string) (changes <-chan Status, stop func()) {
+	ch := make(chan Status, 64)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.watchers[id] = append(m.watchers[id], ch)
+	return ch, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		rest := m.watchers[id][:0]
+		for _, c := range m.watchers[id] {
+			if c != ch {
+				rest = append(rest, c)
+			}
+		}
+		if len(rest) == 0 {
+			delete(m.watchers, id)
+			return
+		}
+		m.watchers[id] = rest
+	}
+}
+
+// Get returns the status of a job by id.
+func (m *Manager) Get(id string) (Status, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s, ok := m.jobs[id]
+	return s.Status, ok
+}
+
+// Running returns the job under way.
+func (m *Manager) Running() (Status, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.running == nil {
+		return Status{}, false
+	}
+	return m.jobs[m.running.id].Status, true
+}
+
+func rejected(st Status, err error) Status {
+	st.State = Rejected
+	st.Reason, st.Detail = order.ReasonInternal, err.Error()
+	if refusal := (*order.Refusal)(nil); errors.As(err, &refusal) {
+		st.Reason, st.Detail = refusal.Reason, refusal.Detail
+	}
+	return st
+}
+
+func parseRefusal(err error) error {
+	reason := order.ReasonMalformed
+	switch {
+	case errors.Is(err, order.ErrUnsigned):
+		reason = order.ReasonUnsigned
+	case errors.Is(err, order.ErrTooLarge):
+		reason = order.ReasonTooLarge
+	}
+	return &order.Refusal{Reason: reason, Detail: err.Error()}
+}

@@ -1,0 +1,80 @@
+package job
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"ontagent/agent/order"
+	"ontagent/transport/durable"
+)
+
+// Dir is a Store of one small file per job.
+type Dir struct {
+	fs   durable.FS
+	path string
+}
+
+// OpenDir makes the directory if needed.
+func OpenDir(fsys durable.FS, path string) (*Dir, error) {
+	if err := fsys.MkdirAll("job.dir", path, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot open job store: %w", err)
+	}
+	return &Dir{fs: fsys, path: path}, nil
+}
+
+const jobSuffix = ".job"
+
+// Load returns the jobs in order of arrival and deletes the oldest above the
+// bound. A file that cannot be read as a job is an error: what it said may be
+// the only thing that keeps a command from running twice.
+func (d *Dir) Load() ([]Stored, error) {
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list jobs: %w", err)
+	}
+	var jobs []Stored
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), jobSuffix) {
+			continue
+		}
+		data, err := d.fs.ReadFile("job.read", filepath.Join(d.path, e.Name()))
+		if err != nil {
+			return nil, fmt.Errorf("cannot read job: %w", err)
+		}
+		var s Stored
+		if err := json.Unmarshal(data, &s); err != nil {
+			return nil, fmt.Errorf("cannot read job %s: %w", e.Name(), err)
+		}
+		if s.Status.ID+jobSuffix != e.Name() || !order.ValidID(s.Status.ID) {
+			return nil, fmt.Errorf("cannot read job %s: it holds job %q", e.Name(), s.Status.ID)
+		}
+		jobs = append(jobs, s)
+	}
+	slices.SortFunc(jobs, func(a, b Stored) int { return cmp.Compare(a.N, b.N) })
+	for len(jobs) > keepJobs {
+		if err := d.fs.Remove("job.prune", d.file(jobs[0].Status.ID)); err != nil {
+			return nil, fmt.Errorf("cannot forget job: %w", err)
+		}
+		jobs = jobs[1:]
+	}
+	return jobs, nil
+}
+
+// Put implements Store.
+func (d *Dir) Put(s Stored) error {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("cannot encode job %s: %w", s.Status.ID, err)
+	}
+	return durable.WriteFile(d.fs, "job.write", d.file(s.Status.ID), data, 0o600)
+}
+
+// Forget deletes a job.
+func (d *Dir) Forget(id string) error { return d.fs.Remove("job.prune", d.file(id)) }
+
+func (d *Dir) file(id string) string { return filepath.Join(d.path, id+jobSuffix) }

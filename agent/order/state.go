@@ -1,0 +1,118 @@
+package order
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"time"
+)
+
+// maxUsed bounds the orders and keys remembered; an entry is forgotten only
+// after its order has certainly expired.
+const maxUsed = 512
+
+// state is what must survive a restart so that nothing runs twice.
+type state struct {
+	V        int                  `json:"v"`
+	Trust    *Envelope            `json:"trust,omitempty"`
+	Orders   map[string]usedOrder `json:"orders"`
+	Counters map[string]usedKey   `json:"counters"` // by key id
+}
+
+type usedOrder struct {
+	Rev      uint64    `json:"rev"` // highest seen
+	Runs     uint32    `json:"runs"`
+	Closed   bool      `json:"closed,omitempty"`
+	NotAfter time.Time `json:"not_after"`
+}
+
+type usedKey struct {
+	Counter  uint64    `json:"counter"` // highest seen
+	NotAfter time.Time `json:"not_after"`
+}
+
+func parseState(data []byte) (state, error) {
+	st := state{V: 1}
+	if len(data) > 0 {
+		if err := decodeStrict(data, &st); err != nil {
+			return state{}, err
+		}
+		if st.V != 1 {
+			return state{}, fmt.Errorf("version %d is not known", st.V)
+		}
+	}
+	if st.Orders == nil {
+		st.Orders = map[string]usedOrder{}
+	}
+	if st.Counters == nil {
+		st.Counters = map[string]usedKey{}
+	}
+	return st, nil
+}
+
+func (s state) encode() ([]byte, error) { return json.Marshal(s) }
+
+func (s state) clone() state {
+	s.Orders = maps.Clone(s.Orders)
+	s.Counters = maps.Clone(s.Counters)
+	return s
+}
+
+// use counts a command in, or refuses it.
+func (s state) use(v Verified) error {
+	key := s.Counters[v.keyID]
+	if v.Command.Counter <= key.Counter {
+		return refuse(ReasonReplayed, "counter %d is not above %d", v.Command.Counter, key.Counter)
+	}
+	if _, known := s.Counters[v.keyID]; !known && len(s.Counters) >= maxUsed {
+		return refuse(ReasonInternal, "%d keys are remembered already", maxUsed)
+	}
+	key.Counter = v.Command.Counter
+	if v.Order.NotAfter.After(key.NotAfter) {
+		key.NotAfter = v.Order.NotAfter
+	}
+	s.Counters[v.keyID] = key
+	if v.Request.Order == nil {
+		return nil
+	}
+
+	used, known := s.Orders[v.Order.Order]
+	switch {
+	case !known && len(s.Orders) >= maxUsed:
+		return refuse(ReasonInternal, "%d orders are remembered already", maxUsed)
+	case used.Closed:
+		return refuse(ReasonOrderClosed, "order %s is closed", v.Order.Order)
+	case v.Order.Rev < used.Rev:
+		return refuse(ReasonOrderSuperseded, "rev %d of order %s is superseded by %d", v.Order.Rev, v.Order.Order, used.Rev)
+	}
+	if usesRun(v.Command.Type) {
+		if used.Runs >= v.Order.MaxRuns {
+			return refuse(ReasonRunsUsedUp, "all %d runs of order %s are used up", v.Order.MaxRuns, v.Order.Order)
+		}
+		used.Runs++
+	}
+	used.Rev = v.Order.Rev
+	if v.Order.NotAfter.After(used.NotAfter) {
+		used.NotAfter = v.Order.NotAfter
+	}
+	s.Orders[v.Order.Order] = used
+	return nil
+}
+
+func usesRun(t CommandType) bool {
+	return t == Accept || t == Provision || t == RepairCmd || t == Inspection
+}
+
+// prune forgets what can be refused as expired without being remembered. NOC
+// keys have no expiry and are kept.
+func (s state) prune(now time.Time) {
+	const margin = 24 * time.Hour
+	if len(s.Orders) >= maxUsed/2 {
+		maps.DeleteFunc(s.Orders, func(_ string, o usedOrder) bool { return o.NotAfter.Add(margin).Before(now) })
+	}
+	if len(s.Counters) >= maxUsed/2 {
+		maps.DeleteFunc(s.Counters, func(_ string, k usedKey) bool {
+			return !k.NotAfter.IsZero() && k.NotAfter.Add(margin).Before(now)
+		})
+	}
+}

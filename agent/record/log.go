@@ -1,0 +1,161 @@
+package record
+
+import (
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"ontagent/agent/order"
+	"ontagent/transport/durable"
+)
+
+// Log is a gateway's own chain of records on flash. It is safe for concurrent
+// use.
+type Log struct {
+	fs   durable.FS
+	dir  string
+	key  ed25519.PrivateKey
+	keep int
+
+	mu   sync.Mutex
+	head head
+}
+
+// head is the last record closed. It is kept beside the records so that the
+// chain goes on when the last one is damaged.
+type head struct {
+	N      uint64 `json:"n"`
+	Digest string `json:"sha256"`
+}
+
+const headFile = "head.json"
+
+// LogOptions configure a Log.
+type LogOptions struct {
+	FS   durable.FS
+	Dir  string
+	Key  ed25519.PrivateKey // the device's
+	Keep int                // records kept, oldest go first; 0 means 64
+}
+
+// OpenLog finds the end of the chain in a directory, which it makes if needed.
+func OpenLog(o LogOptions) (*Log, error) {
+	if o.Keep == 0 {
+		o.Keep = 64
+	}
+	l := &Log{fs: o.FS, dir: o.Dir, key: o.Key, keep: o.Keep}
+	if err := o.FS.MkdirAll("record.dir", o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot open record log: %w", err)
+	}
+	data, err := o.FS.ReadFile("record.head", filepath.Join(o.Dir, headFile))
+	switch {
+	case err == nil:
+		if err := json.Unmarshal(data, &l.head); err != nil {
+			l.head = head{} // the records themselves may still tell
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("cannot open record log: %w", err)
+	}
+	names, err := l.names()
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		return l, nil
+	}
+	last := names[len(names)-1]
+	data, err = o.FS.ReadFile("record.read", filepath.Join(o.Dir, last))
+	if err != nil {
+		return nil, fmt.Errorf("cannot open record log: %w", err)
+	}
+	v := Verify(data, VerifyOptions{})
+	switch {
+	case v.Status == SignerUnknown && v.Record.N >= l.head.N:
+		l.head = head{N: v.Record.N, Digest: v.Digest}
+	case l.head.N == 0:
+		return nil, fmt.Errorf("cannot open record log: %s is damaged and the head of the chain is lost: %s", last, v.Problem)
+	}
+	return l, nil
+}
+
+// names lists the record files, oldest first.
+func (l *Log) names() ([]string, error) {
+	entries, err := os.ReadDir(l.dir)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list records: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".record") {
+			names = append(names, e.Name())
+		}
+	}
+	slices.Sort(names) // the number is zero-padded hex: name order is chain order
+	return names, nil
+}
+
+// Close completes, signs and chains r, and returns once it is durable. It
+// fails with an error compatible with errors.Is(err, order.ErrTooLarge) if the
+// record exceeds MaxSize; the caller may then leave evidence out.
+func (l *Log) Close(r Record) (env order.Envelope, data []byte, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r.V, r.N, r.Prev = 1, l.head.N+1, l.head.Digest
+	payload, err := r.encode()
+	if err != nil {
+		return order.Envelope{}, nil, fmt.Errorf("cannot encode record %d: %w", r.N, err)
+	}
+	env, err = order.Sign(order.TypeRecord, payload, l.key)
+	if err != nil {
+		return order.Envelope{}, nil, fmt.Errorf("cannot sign record %d: %w", r.N, err)
+	}
+	if data, err = Marshal(env); err != nil {
+		return order.Envelope{}, nil, err
+	}
+	if len(data) > MaxSize {
+		return order.Envelope{}, nil, fmt.Errorf("cannot close record %d: %w: %d bytes", r.N, order.ErrTooLarge, len(data))
+	}
+	name := fmt.Sprintf("%016x-%s.record", r.N, r.Job)
+	if err := durable.WriteFile(l.fs, "record.write", filepath.Join(l.dir, name), data, 0o600); err != nil {
+		return order.Envelope{}, nil, fmt.Errorf("cannot keep record %d: %w", r.N, err)
+	}
+	l.head = head{N: r.N, Digest: order.Digest(env)}
+	headData, err := json.Marshal(l.head)
+	if err == nil {
+		err = durable.WriteFile(l.fs, "record.head", filepath.Join(l.dir, headFile), headData, 0o600)
+	}
+	if err != nil {
+		// The record itself is safe, and carries what the head says.
+		return env, data, nil //nolint:nilerr // see above
+	}
+	l.prune()
+	return env, data, nil
+}
+
+// prune deletes the oldest records over the bound.
+func (l *Log) prune() {
+	names, err := l.names()
+	if err != nil {
+		return // tidying up must not fail a visit
+	}
+	for len(names) > l.keep {
+		if err := l.fs.Remove("record.prune", filepath.Join(l.dir, names[0])); err != nil {
+			return // next time
+		}
+		names = names[1:]
+	}
+}
+
+// Head returns the number and digest of the last record; 0 if there is none.
+func (l *Log) Head() (n uint64, digest string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.head.N, l.head.Digest
+}

@@ -1,0 +1,235 @@
+package record
+
+import (
+	"crypto/ed25519"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"ontagent/agent/order"
+)
+
+// Status sums a verification up.
+type Status string
+
+// The statuses.
+const (
+	Valid         Status = "valid"          // intact, and vouched for up to the root key
+	SignerUnknown Status = "signer_unknown" // intact, but the chain does not reach the root key
+	Altered       Status = "altered"        // not what the gateway signed
+	Unreadable    Status = "unreadable"     // not a record, or only a part of one
+)
+
+// Verification is what Verify found.
+type Verification struct {
+	Status Status `json:"status"`
+	// Altered names what is not as it was signed, as far as can be told.
+	Altered []string `json:"altered,omitempty"`
+	// Problem says in English what stands against the record.
+	Problem string `json:"problem,omitempty"`
+	Digest  string `json:"sha256,omitempty"` // of the payload
+	Signer  string `json:"signer,omitempty"` // key id
+
+	// Record is decoded wherever the payload is legible, trustworthy or not.
+	Record *Record      `json:"-"`
+	Order  *order.Order `json:"-"` // only if Status is Valid
+}
+
+// VerifyOptions say what a record is held against.
+type VerifyOptions struct {
+	Root ed25519.PublicKey // nil: nobody can be vouched for
+	// Trust is a newer trust list, whose revocations count too; nil for none.
+	Trust *order.TrustList
+}
+
+// Verify checks one record offline.
+func Verify(data []byte, o VerifyOptions) Verification {
+	env, err := parse(data)
+	if err != nil {
+		return unreadable(data, err)
+	}
+	payload, err := base64.StdEncoding.Strict().DecodeString(env.Payload)
+	if err != nil {
+		return Verification{Status: Unreadable, Problem: err.Error()}
+	}
+	v := Verification{Digest: order.Digest(env), Signer: env.Signatures[0].KeyID}
+	var rec Record
+	if err := json.Unmarshal(payload, &rec); err != nil {
+		v.Status, v.Problem = Altered, fmt.Sprintf("the content is damaged: %v", err)
+		v.Altered = []string{"content"}
+		return v
+	}
+	v.Record = &rec
+	if rec.V != 1 {
+		v.Status, v.Problem = Unreadable, fmt.Sprintf("record version %d is not known to this program", rec.V)
+		return v
+	}
+
+	// Is it what the key named in its statement signed?
+	claimed, err := claimedStatement(rec)
+	if err != nil {
+		v.Status, v.Problem, v.Altered = Altered, fmt.Sprintf("device statement: %v", err), v.alteredSections(payload, "statement")
+		return v
+	}
+	if _, _, err := order.Open(env, order.TypeRecord, ed25519.PublicKey(claimed.Ed25519)); err != nil {
+		v.Status, v.Altered = Altered, v.alteredSections(payload, "")
+		v.Problem = fmt.Sprintf("signature: %v", err)
+		if errors.Is(err, order.ErrUnknownKey) {
+			v.Problem = fmt.Sprintf("signed by key %s, which is not the device's (%s)", v.Signer, claimed.Ed25519.ID())
+			v.Altered = append([]string{"signature"}, v.Altered...)
+		}
+		return v
+	}
+	if changed := v.alteredSections(payload, ""); len(changed) > 0 {
+		// Signed, but with digests that do not fit: not made by an agent.
+		v.Status, v.Problem, v.Altered = Altered, "the section digests do not fit the content", changed
+		return v
+	}
+	v.checkAuthority(rec, claimed, o)
+	return v
+}
+
+// checkAuthority follows the chain from the root key down to the record.
+func (v *Verification) checkAuthority(rec Record, claimed order.Statement, o VerifyOptions) {
+	unknown := func(format string, args ...any) {
+		v.Status, v.Problem = SignerUnknown, fmt.Sprintf(format, args...)
+	}
+	inconsistent := func(section, format string, args ...any) {
+		v.Status, v.Altered, v.Problem = Altered, []string{section}, fmt.Sprintf(format, args...)
+	}
+	if len(o.Root) == 0 {
+		unknown("no root key was given")
+		return
+	}
+	trust, err := order.OpenTrustList(rec.Trust, o.Root)
+	if err != nil {
+		unknown("%v", err)
+		return
+	}
+	if o.Trust != nil {
+		// What was revoked since then counts, what was added does not matter.
+		trust.RevokedKeys = append(trust.RevokedKeys, o.Trust.RevokedKeys...)
+		trust.RevokedOrders = append(trust.RevokedOrders, o.Trust.RevokedOrders...)
+	}
+	if _, err := order.OpenStatement(rec.Statement, trust); err != nil {
+		unknown("%v", err)
+		return
+	}
+	if trust.KeyRevoked(claimed.Ed25519.ID()) {
+		unknown("the key of device %s is revoked", claimed.Device)
+		return
+	}
+	ord, err := order.OpenOrder(rec.Order, trust)
+	if err != nil {
+		inconsistent("order", "%v", err)
+		return
+	}
+	technician, ok := ord.Technician(signerOf(rec.Command))
+	if !ok {
+		inconsistent("command", "the command is not signed by a technician of the order")
+		return
+	}
+	cmd, _, err := order.OpenCommand(rec.Command, ed25519.PublicKey(technician.Key))
+	switch {
+	case err != nil:
+		inconsistent("command", "%v", err)
+	case trust.KeyRevoked(technician.Key.ID()):
+		unknown("the key of technician %s is revoked", technician.ID)
+	case trust.OrderRevoked(ord.Order):
+		unknown("order %s is revoked", ord.Order)
+	case claimed.Device != rec.Device || ord.Device != rec.Device || cmd.Device != rec.Device:
+		inconsistent("device", "statement, order, command and record do not name the same device")
+	case ord.Tenant != rec.Tenant || trust.Tenant != rec.Tenant:
+		inconsistent("tenant", "trust list, order and record do not name the same tenant")
+	case cmd.Order != ord.Order || cmd.Rev != ord.Rev:
+		inconsistent("command", "the command is for order %s rev %d, not %s rev %d", cmd.Order, cmd.Rev, ord.Order, ord.Rev)
+	case cmd.ID != rec.Job:
+		inconsistent("job", "the record is of job %s, the command of %s", rec.Job, cmd.ID)
+	case technician.ID != rec.Technician:
+		inconsistent("technician", "the command was signed by technician %s, the record says %s", technician.ID, rec.Technician)
+	default:
+		v.Status, v.Order = Valid, &ord
+	}
+}
+
+// alteredSections compares the content with the digests it carries. sure is
+// named in any case, if not empty.
+func (v *Verification) alteredSections(payload []byte, sure string) []string {
+	changed := map[string]bool{}
+	if sure != "" {
+		changed[sure] = true
+	}
+	actual, err := sectionDigests(payload)
+	if err != nil {
+		changed["ladder"] = true
+	}
+	for name, d := range actual {
+		if v.Record.Digests[name] != d {
+			changed[name] = true
+		}
+	}
+	for name := range v.Record.Digests {
+		if _, ok := actual[name]; !ok && err == nil {
+			changed[name] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(changed))
+}
+
+// claimedStatement reads the statement without asking who signed it.
+func claimedStatement(rec Record) (order.Statement, error) {
+	payload, err := base64.StdEncoding.Strict().DecodeString(rec.Statement.Payload)
+	if err != nil {
+		return order.Statement{}, err
+	}
+	var s order.Statement
+	if err := json.Unmarshal(payload, &s); err != nil {
+		return order.Statement{}, err
+	}
+	return s, s.Validate()
+}
+
+func signerOf(env order.Envelope) string {
+	if len(env.Signatures) != 1 {
+		return ""
+	}
+	return env.Signatures[0].KeyID
+}
+
+// unreadable tells a damaged record from something that never was one.
+func unreadable(data []byte, err error) Verification {
+	v := Verification{Status: Unreadable, Problem: err.Error()}
+	var syntax *json.SyntaxError
+	switch {
+	case len(data) == 0:
+		v.Problem = "the file is empty"
+	case errors.Is(err, errNotCanonical):
+		v.Status, v.Altered = Altered, []string{"form"}
+	case errors.As(err, &syntax):
+		v.Problem = fmt.Sprintf("not a record: damaged or cut off near byte %d of %d: %v", syntax.Offset, len(data), err)
+	}
+	return v
+}
+
+// VerifyChain checks that records, oldest first, follow one another in one
+// gateway's chain. Each must be legible.
+func VerifyChain(vs []Verification) error {
+	for i := 1; i < len(vs); i++ {
+		prev, cur := vs[i-1], vs[i]
+		if prev.Record == nil || cur.Record == nil {
+			return errors.New("cannot check the chain: a record is not legible")
+		}
+		switch {
+		case prev.Record.Device != cur.Record.Device:
+			return fmt.Errorf("record %d is of device %s, record %d of %s", i, prev.Record.Device, i+1, cur.Record.Device)
+		case cur.Record.N != prev.Record.N+1:
+			return fmt.Errorf("record %d was given after record %d: something is missing or out of order", cur.Record.N, prev.Record.N)
+		case cur.Record.Prev != prev.Digest:
+			return fmt.Errorf("record %d does not follow the given record %d: that one was replaced", cur.Record.N, prev.Record.N)
+		}
+	}
+	return nil
+}
