@@ -1,0 +1,302 @@
+package optics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"strings"
+	"sync"
+
+	"ontagent/collectors"
+)
+
+// Defaults of Options.
+const (
+	DefaultDisagreementDB = 3.0   // the accuracy of digital diagnostics
+	DefaultStepDB         = 3.0   // design: a fall of 3 dB is an event
+	DefaultRxMinDBm       = -25.0 // norms: optical.rx_min_dbm
+	DefaultRxMaxDBm       = -8.0  // norms: optical.rx_max_dbm
+)
+
+// hysteresisDB is how far the level must come back inside a limit before it
+// counts as normal again: a reading that flickers by a few tenths is not news.
+const hysteresisDB = 0.5
+
+// darkDBm is the level below which one source may see light where another
+// sees none: hwmon counts whole microwatts and reads 0 there.
+const darkDBm = -30.0
+
+// eventQueue is how many events wait for Watch before new ones are dropped.
+const eventQueue = 64
+
+// Options configure a Collector.
+type Options struct {
+	// Readers, best first. The others are read as a cross-check.
+	Readers []Reader
+	// Log may be nil.
+	Log *slog.Logger
+	// DisagreementDB is the difference in dB from which two sources disagree.
+	// 0 means DefaultDisagreementDB.
+	DisagreementDB float64
+	// StepDB is the change in dB between settled levels that is an event. 0
+	// means DefaultStepDB.
+	StepDB float64
+	// RxMinDBm and RxMaxDBm bound the normal receive level; at or below the
+	// first and above the second an event is sent. Both 0 means the defaults.
+	RxMinDBm, RxMaxDBm float64
+}
+
+// Collector is the telemetry group "optics". Collect is called by one
+// goroutine at a time; Read and Watch may run beside it.
+type Collector struct {
+	opts   Options
+	log    *slog.Logger
+	events chan collectors.Event
+
+	mu    sync.Mutex
+	track tracker // guarded by mu
+}
+
+var _ collectors.Watcher = (*Collector)(nil)
+
+// New returns a Collector over the given readers.
+func New(opts Options) *Collector {
+	if opts.DisagreementDB == 0 {
+		opts.DisagreementDB = DefaultDisagreementDB
+	}
+	if opts.StepDB == 0 {
+		opts.StepDB = DefaultStepDB
+	}
+	if opts.RxMinDBm == 0 && opts.RxMaxDBm == 0 {
+		opts.RxMinDBm, opts.RxMaxDBm = DefaultRxMinDBm, DefaultRxMaxDBm
+	}
+	log := opts.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Collector{
+		opts:   opts,
+		log:    log,
+		events: make(chan collectors.Event, eventQueue),
+	}
+}
+
+// Name returns "optics".
+func (*Collector) Name() string { return "optics" }
+
+// Collect reads all sources and returns one sample. The error says which
+// sources could not be read, also when another one could; it is compatible
+// with collectors.ErrNoData if none of them exists here.
+func (c *Collector) Collect(ctx context.Context) ([]collectors.Sample, error) {
+	best, others, err := c.read(ctx, false)
+	if errors.Is(err, collectors.ErrNoData) {
+		return nil, err
+	}
+	if ctx.Err() != nil && best.RxPower.Status != collectors.StatusOK && best.RxPower.Status != collectors.StatusNoLight {
+		return nil, fmt.Errorf("cannot read optics: %w", ctx.Err())
+	}
+	check := c.compare(best, others)
+	c.mu.Lock()
+	events := c.track.update(c.opts, best, check)
+	c.mu.Unlock()
+	for _, ev := range events {
+		select {
+		case c.events <- ev:
+		default:
+			c.log.Warn("optics event dropped", "what", ev.What, "before", ev.Before, "after", ev.After)
+		}
+	}
+	return []collectors.Sample{{Fields: fields(best, check)}}, err
+}
+
+// Watch hands events found by Collect to emit until ctx ends. Events found
+// before it was called are kept, up to a bound. There is one Watch at a time.
+func (c *Collector) Watch(ctx context.Context, emit func(collectors.Event)) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case ev := <-c.events:
+			emit(ev)
+		}
+	}
+}
+
+// Read reads all sources anew, nothing remembered, and returns the best
+// reading and the others for comparison. The error is as of Collect; the best
+// reading is the zero Reading only if no source exists.
+func (c *Collector) Read(ctx context.Context) (Reading, []Reading, error) {
+	return c.read(ctx, true)
+}
+
+// read asks every reader in turn, in the caller's goroutine: a panic in one is
+// the caller's to isolate.
+func (c *Collector) read(ctx context.Context, fresh bool) (Reading, []Reading, error) {
+	var (
+		got  []Reading
+		errs []error
+	)
+	for _, r := range c.opts.Readers {
+		if ctx.Err() != nil && len(got) > 0 {
+			errs = append(errs, fmt.Errorf("cannot read optics of %s: %w", r.Name(), ctx.Err()))
+			break
+		}
+		ask := r.ReadOptics
+		if f, ok := r.(FreshReader); ok && fresh {
+			ask = f.ReadOpticsFresh
+		}
+		reading, err := ask(ctx)
+		switch {
+		case errors.Is(err, collectors.ErrNoData):
+			continue
+		case err != nil:
+			errs = append(errs, fmt.Errorf("cannot read optics of %s: %w", r.Name(), err))
+			if reading.RxPower.Status == "" {
+				reading = Unread(r.Name(), collectors.StatusError)
+			}
+		}
+		got = append(got, reading)
+	}
+	if len(got) == 0 {
+		return Reading{}, nil, fmt.Errorf("no optical source: %w", collectors.ErrNoData)
+	}
+	best := choose(got)
+	others := make([]Reading, 0, len(got)-1)
+	for i, r := range got {
+		if i != best {
+			others = append(others, r)
+		}
+	}
+	return got[best], others, errors.Join(errs...)
+}
+
+// choose returns the index of the reading to publish: the first that knows
+// the received power, else the first that should have.
+func choose(readings []Reading) int {
+	rank := func(s collectors.Status) int {
+		switch s {
+		case collectors.StatusOK, collectors.StatusNoLight:
+			return 0
+		case collectors.StatusUntrusted:
+			return 1
+		case collectors.StatusError:
+			return 2
+		case collectors.StatusUnsupported:
+			return 3
+		}
+		return 4
+	}
+	best := 0
+	for i, r := range readings {
+		if rank(r.RxPower.Status) < rank(readings[best].RxPower.Status) {
+			best = i
+		}
+	}
+	return best
+}
+
+// crossCheck is the comparison of the best reading with one other.
+type crossCheck struct {
+	known      bool // there was something to compare
+	disagree   bool
+	source     string
+	status     collectors.Status
+	powerDBm   float64 // of the other source, if status is ok
+	differDB   float64 // if both are ok
+	comparable bool    // differDB is meaningful
+}
+
+// compare returns the first disagreement, else the first agreement.
+func (c *Collector) compare(best Reading, others []Reading) crossCheck {
+	var out crossCheck
+	for _, o := range others {
+		x := crossCheck{known: true, source: o.Source, status: o.RxPower.Status}
+		switch a, b := best.RxPower, o.RxPower; {
+		case a.OK() && b.OK():
+			x.powerDBm, x.comparable = b.Value, true
+			x.differDB = math.Abs(a.Value - b.Value)
+			x.disagree = x.differDB > c.opts.DisagreementDB
+		case a.OK() && b.Status == collectors.StatusNoLight:
+			x.disagree = a.Value > darkDBm
+		case a.Status == collectors.StatusNoLight && b.OK():
+			x.powerDBm = b.Value
+			x.disagree = b.Value > darkDBm
+		case a.Status == collectors.StatusNoLight && b.Status == collectors.StatusNoLight:
+		default:
+			continue // one of them does not know: nothing to compare
+		}
+		if x.disagree {
+			return x
+		}
+		if !out.known {
+			out = x
+		}
+	}
+	return out
+}
+
+// fields flattens a reading.
+func fields(r Reading, check crossCheck) []collectors.Field {
+	f := make([]collectors.Field, 0, 24)
+	quantity := func(key, unit string, q collectors.Reading) {
+		if q.Status == "" {
+			return
+		}
+		if q.OK() {
+			f = append(f, collectors.F(key+unit, q.Value))
+		}
+		f = append(f, collectors.F(key+"_status", string(q.Status)))
+	}
+	power := func(key string, q collectors.Reading) {
+		quantity(key, "_dbm", q)
+		if q.Source != "" {
+			f = append(f, collectors.F(key+"_source", q.Source))
+		}
+		if q.Raw != "" {
+			f = append(f, collectors.F(key+"_raw", q.Raw))
+		}
+	}
+	power("rx_power", r.RxPower)
+	power("tx_power", r.TxPower)
+	quantity("bias", "_ma", r.Bias)
+	quantity("temperature", "_celsius", r.Temperature)
+	quantity("voltage", "_v", r.Voltage)
+	if r.AlarmsKnown {
+		f = append(f, collectors.F("alarms", strings.Join(r.Alarms, ",")))
+	}
+	if r.WarningsKnown {
+		f = append(f, collectors.F("warnings", strings.Join(r.Warnings, ",")))
+	}
+	if t := r.Thresholds; t != nil {
+		limit := func(key string, l Limit) {
+			if l.Known {
+				f = append(f, collectors.F(key, l.Value))
+			}
+		}
+		limit("rx_alarm_low_dbm", t.RxPower.AlarmLow)
+		limit("rx_warn_low_dbm", t.RxPower.WarnLow)
+		limit("rx_warn_high_dbm", t.RxPower.WarnHigh)
+		limit("rx_alarm_high_dbm", t.RxPower.AlarmHigh)
+	}
+	if check.known {
+		word := agree
+		if check.disagree {
+			word = disagree
+		}
+		f = append(
+			f,
+			collectors.F("cross_check", word),
+			collectors.F("cross_check_source", check.source),
+			collectors.F("cross_check_status", string(check.status)),
+		)
+		if check.status == collectors.StatusOK {
+			f = append(f, collectors.F("cross_check_rx_power_dbm", check.powerDBm))
+		}
+		if check.comparable {
+			f = append(f, collectors.F("cross_check_difference_db", check.differDB))
+		}
+	}
+	return f
+}
