@@ -68,7 +68,7 @@ type Limit struct {
 	Name   string  `json:"name"`   // as in norms: optical.rx_min_dbm
 	Value  float64 `json:"value"`  //
 	Op     string  `json:"op"`     // what passes: ">", ">=", "<", "<="
-	Origin string  `json:"origin"` // "norm", "order", "module"
+	Origin string  `json:"origin"` // "norm", "agent", "config", "order", "module"
 }
 
 // Holds reports whether v satisfies the limit, unrounded.
@@ -93,7 +93,10 @@ type Outcome struct {
 	// technicians come from the catalogue by Causes.
 	Reason string
 	// Causes are catalogue codes, most telling first; empty on Pass.
-	Causes       []string
+	Causes []string
+	// Warnings are catalogue codes of what does not decide the verdict but
+	// should be looked at: light near its limit, a dead second resolver.
+	Warnings     []string
 	Measurements []Measurement
 	Limits       []Limit
 	// Conditions are circumstances that bear on the result: cpu_busy_ratio,
@@ -123,6 +126,7 @@ type Result struct {
 	Verdict      Verdict           `json:"verdict"`
 	Reason       string            `json:"reason,omitempty"`
 	Causes       []string          `json:"causes,omitempty"`
+	Warnings     []string          `json:"warnings,omitempty"`
 	SkippedFor   Rung              `json:"skipped_for,omitempty"` // the rung that stood in the way
 	Measurements []Measurement     `json:"measurements,omitempty"`
 	Limits       []Limit           `json:"limits,omitempty"`
