@@ -1,0 +1,203 @@
+package mqtt
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// MQTT packet types, the upper half of a packet's first byte.
+const (
+	typeConnack  = 2
+	typePublish  = 3
+	typePuback   = 4
+	typeSuback   = 9
+	typePingresp = 13
+)
+
+// guard stands between the network and the MQTT library. Inbound it reads the
+// packets as they pass and ends the connection at the first that a broker may
+// not send to this client, before the library sees enough of it to act:
+// the library allocates any length that is announced (up to 256 MiB), indexes
+// by what a SUBACK holds, takes an unknown CONNACK code for success and keeps
+// QoS 2 messages without bound. Outbound it puts a deadline on every write. It
+// counts bytes both ways.
+type guard struct {
+	net.Conn
+	timeout time.Duration // of a write
+	failed  func(error)   // told of the first error on either way
+
+	in, out atomic.Int64 // bytes above TLS
+
+	writing sync.Mutex // so that no one clears or moves another's deadline
+
+	// Only the library's one reading goroutine touches these.
+	reader    *bufio.Reader
+	maxPacket int
+	state     scanState
+	head      byte // first byte of the current packet
+	length    int  // its remaining length, as far as read
+	shift     uint // bits of length read so far
+	pos       int  // bytes of the rest read so far
+	connected bool // a CONNACK with return code 0 has passed
+}
+
+type scanState byte
+
+const (
+	scanHead scanState = iota
+	scanLength
+	scanRest
+)
+
+func newGuard(conn net.Conn, maxPacket int, writeTimeout time.Duration, failed func(error)) *guard {
+	return &guard{
+		Conn: conn, timeout: writeTimeout, failed: failed,
+		reader: bufio.NewReaderSize(conn, 1024), maxPacket: maxPacket,
+	}
+}
+
+// Read passes inbound bytes on, as far as they are fit.
+func (g *guard) Read(p []byte) (int, error) {
+	n, err := g.reader.Read(p)
+	g.in.Add(int64(n))
+	if scanErr := g.scan(p[:n]); scanErr != nil {
+		n, err = 0, scanErr
+	}
+	if err != nil {
+		g.failed(err)
+		_ = g.Conn.Close()
+	}
+	return n, err
+}
+
+// scan follows the packets in b and returns an error compatible with
+// ErrProtocol, ErrPacketTooLarge or one of the refusals.
+func (g *guard) scan(b []byte) error {
+	for len(b) > 0 {
+		switch g.state {
+		case scanHead:
+			g.head, b = b[0], b[1:]
+			g.state, g.length, g.shift, g.pos = scanLength, 0, 0, 0
+			if err := g.checkHead(); err != nil {
+				return err
+			}
+		case scanLength:
+			if g.shift > 21 {
+				return fmt.Errorf("%w: packet length of more than four bytes", ErrProtocol)
+			}
+			c := b[0]
+			b = b[1:]
+			g.length |= int(c&0x7f) << g.shift
+			g.shift += 7
+			// Also while more of it is to come: the rest only adds.
+			if g.length > g.maxPacket {
+				return fmt.Errorf("%w: at least %d bytes announced, limit %d", ErrPacketTooLarge, g.length, g.maxPacket)
+			}
+			if c&0x80 != 0 {
+				continue
+			}
+			if err := g.checkLength(); err != nil {
+				return err
+			}
+			if g.state = scanRest; g.length == 0 {
+				g.state = scanHead
+			}
+		case scanRest:
+			n := min(len(b), g.length-g.pos)
+			if g.head>>4 == typeConnack {
+				if err := g.checkConnack(b[:n]); err != nil {
+					return err
+				}
+			}
+			g.pos += n
+			b = b[n:]
+			if g.pos == g.length {
+				g.state = scanHead
+			}
+		}
+	}
+	return nil
+}
+
+// checkHead judges type and flags of a packet.
+func (g *guard) checkHead() error {
+	kind, flags := g.head>>4, g.head&0x0f
+	ok := false
+	switch kind {
+	case typeConnack:
+		ok = !g.connected && flags == 0
+	case typePublish:
+		ok = g.connected && flags>>1&3 <= 1 // we never ask for QoS 2
+	case typePuback, typeSuback, typePingresp:
+		ok = g.connected && flags == 0
+	}
+	if !ok {
+		return fmt.Errorf("%w: packet type %d with flags %#x, connected: %v", ErrProtocol, kind, flags, g.connected)
+	}
+	return nil
+}
+
+// checkLength judges the remaining length of a packet by its type.
+func (g *guard) checkLength() error {
+	ok := true
+	switch g.head >> 4 {
+	case typeConnack, typePuback:
+		ok = g.length == 2
+	case typeSuback:
+		ok = g.length == 3 // we subscribe to one filter at a time
+	case typePingresp:
+		ok = g.length == 0
+	case typePublish:
+		ok = g.length >= 3 // a topic of one byte
+	}
+	if !ok {
+		return fmt.Errorf("%w: packet type %d with %d bytes", ErrProtocol, g.head>>4, g.length)
+	}
+	return nil
+}
+
+// checkConnack judges the bytes of a CONNACK: session flag, return code.
+func (g *guard) checkConnack(b []byte) error {
+	for i, c := range b {
+		switch g.pos + i {
+		case 0:
+			if c != 0 { // a session, although we asked for a clean one
+				return fmt.Errorf("%w: CONNACK flags %#x", ErrProtocol, c)
+			}
+		case 1:
+			if err := refusal(c); err != nil {
+				return err
+			}
+			g.connected = true
+		}
+	}
+	return nil
+}
+
+// Write writes p whole or ends the connection.
+func (g *guard) Write(p []byte) (int, error) {
+	g.writing.Lock()
+	defer g.writing.Unlock()
+	err := g.Conn.SetWriteDeadline(time.Now().Add(g.timeout))
+	n := 0
+	if err == nil {
+		n, err = g.Conn.Write(p)
+	}
+	g.out.Add(int64(n))
+	if err != nil {
+		g.failed(err)
+		_ = g.Conn.Close()
+	}
+	return n, err
+}
+
+// SetDeadline sets the deadline of reading; each write has its own.
+func (g *guard) SetDeadline(t time.Time) error { return g.Conn.SetReadDeadline(t) }
+
+// SetWriteDeadline does nothing: each write has its own deadline, which the
+// library would clear under the feet of another.
+func (g *guard) SetWriteDeadline(time.Time) error { return nil }
