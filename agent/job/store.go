@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,43 +20,49 @@ type Dir struct {
 
 // OpenDir makes the directory if needed.
 func OpenDir(fsys durable.FS, path string) (*Dir, error) {
-	if err := fsys.MkdirAll("job.dir", path, 0o700); err != nil {
+	if err := durable.MkdirAll(fsys, "job.dir", path, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot open job store: %w", err)
+	}
+	if err := durable.Clean(fsys, "job.clean", path); err != nil {
 		return nil, fmt.Errorf("cannot open job store: %w", err)
 	}
 	return &Dir{fs: fsys, path: path}, nil
 }
 
-const jobSuffix = ".job"
+const (
+	jobSuffix  = ".job"
+	maxJobFile = 64 << 10
+)
 
 // Load returns the jobs in order of arrival and deletes the oldest above the
 // bound. A file that cannot be read as a job is an error: what it said may be
 // the only thing that keeps a command from running twice.
 func (d *Dir) Load() ([]Stored, error) {
-	entries, err := os.ReadDir(d.path)
+	names, err := d.fs.ReadDir("job.list", d.path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list jobs: %w", err)
 	}
 	var jobs []Stored
-	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), jobSuffix) {
+	for _, name := range names {
+		if !strings.HasSuffix(name, jobSuffix) {
 			continue
 		}
-		data, err := d.fs.ReadFile("job.read", filepath.Join(d.path, e.Name()))
+		data, err := durable.ReadFile(d.fs, "job.read", filepath.Join(d.path, name), maxJobFile)
 		if err != nil {
 			return nil, fmt.Errorf("cannot read job: %w", err)
 		}
 		var s Stored
 		if err := json.Unmarshal(data, &s); err != nil {
-			return nil, fmt.Errorf("cannot read job %s: %w", e.Name(), err)
+			return nil, fmt.Errorf("cannot read job %s: %w", name, err)
 		}
-		if s.Status.ID+jobSuffix != e.Name() || !order.ValidID(s.Status.ID) {
-			return nil, fmt.Errorf("cannot read job %s: it holds job %q", e.Name(), s.Status.ID)
+		if s.Status.ID+jobSuffix != name || !order.ValidID(s.Status.ID) {
+			return nil, fmt.Errorf("cannot read job %s: it holds job %q", name, s.Status.ID)
 		}
 		jobs = append(jobs, s)
 	}
 	slices.SortFunc(jobs, func(a, b Stored) int { return cmp.Compare(a.N, b.N) })
 	for len(jobs) > keepJobs {
-		if err := d.fs.Remove("job.prune", d.file(jobs[0].Status.ID)); err != nil {
+		if err := d.Forget(jobs[0].Status.ID); err != nil {
 			return nil, fmt.Errorf("cannot forget job: %w", err)
 		}
 		jobs = jobs[1:]
@@ -75,6 +80,6 @@ func (d *Dir) Put(s Stored) error {
 }
 
 // Forget deletes a job.
-func (d *Dir) Forget(id string) error { return d.fs.Remove("job.prune", d.file(id)) }
+func (d *Dir) Forget(id string) error { return durable.Remove(d.fs, "job.prune", d.file(id)) }
 
 func (d *Dir) file(id string) string { return filepath.Join(d.path, id+jobSuffix) }

@@ -125,12 +125,17 @@ func decodeBase64(s string) ([]byte, error) {
 	return data, nil
 }
 
-// decodeStrict decodes exactly one JSON object into v, refusing unknown and
-// repeated fields and trailing data.
+// decodeStrict decodes exactly one JSON object into v, refusing unknown,
+// repeated and wrongly cased fields and trailing data.
 func decodeStrict(data []byte, v any) error {
 	if err := checkKeys(json.NewDecoder(bytes.NewReader(data)), 0); err != nil {
 		return err
 	}
+	return decodeKnown(data, v)
+}
+
+// decodeKnown decodes exactly one JSON object into v, refusing unknown fields.
+func decodeKnown(data []byte, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
@@ -145,8 +150,8 @@ func decodeStrict(data []byte, v any) error {
 const maxDepth = 16
 
 // checkKeys walks one JSON value and refuses a key that stands twice in one
-// object: encoding/json would take the last of the two where another reader
-// might take the first.
+// object or is not written as we write it: encoding/json would take the last of
+// the two, and does not look at case, where another reader does.
 func checkKeys(dec *json.Decoder, depth int) error {
 	if depth > maxDepth {
 		return errors.New("nested too deeply")
@@ -173,6 +178,9 @@ func checkKeys(dec *json.Decoder, depth int) error {
 			if seen[key] {
 				return fmt.Errorf("field %q stands twice", key)
 			}
+			if !rightlyCased(key) {
+				return fmt.Errorf("unknown field %q", key)
+			}
 			seen[key] = true
 		}
 		if err := checkKeys(dec, depth+1); err != nil {
@@ -181,4 +189,19 @@ func checkKeys(dec *json.Decoder, depth int) error {
 	}
 	_, err = dec.Token()
 	return err
+}
+
+// rightlyCased: every key of ours is lower-case ASCII, except DSSE's
+// payloadType. Other letters could fold to ours.
+func rightlyCased(key string) bool {
+	if key == "payloadType" {
+		return true
+	}
+	for i := range len(key) {
+		c := key[i]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && c != '.' {
+			return false
+		}
+	}
+	return key != "payloadtype"
 }

@@ -34,7 +34,7 @@ type usedKey struct {
 func parseState(data []byte) (state, error) {
 	st := state{V: 1}
 	if len(data) > 0 {
-		if err := decodeStrict(data, &st); err != nil {
+		if err := decodeKnown(data, &st); err != nil { // order ids are keys, in any case
 			return state{}, err
 		}
 		if st.V != 1 {

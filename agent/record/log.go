@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 
@@ -35,7 +33,10 @@ type head struct {
 	Digest string `json:"sha256"`
 }
 
-const headFile = "head.json"
+const (
+	headFile     = "head.json"
+	recordSuffix = ".record"
+)
 
 // LogOptions configure a Log.
 type LogOptions struct {
@@ -51,10 +52,13 @@ func OpenLog(o LogOptions) (*Log, error) {
 		o.Keep = 64
 	}
 	l := &Log{fs: o.FS, dir: o.Dir, key: o.Key, keep: o.Keep}
-	if err := o.FS.MkdirAll("record.dir", o.Dir, 0o700); err != nil {
+	if err := durable.MkdirAll(o.FS, "record.dir", o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot open record log: %w", err)
 	}
-	data, err := o.FS.ReadFile("record.head", filepath.Join(o.Dir, headFile))
+	if err := durable.Clean(o.FS, "record.clean", o.Dir); err != nil {
+		return nil, fmt.Errorf("cannot open record log: %w", err)
+	}
+	data, err := durable.ReadFile(o.FS, "record.head", filepath.Join(o.Dir, headFile), 4096)
 	switch {
 	case err == nil:
 		if err := json.Unmarshal(data, &l.head); err != nil {
@@ -71,7 +75,7 @@ func OpenLog(o LogOptions) (*Log, error) {
 		return l, nil
 	}
 	last := names[len(names)-1]
-	data, err = o.FS.ReadFile("record.read", filepath.Join(o.Dir, last))
+	data, err = durable.ReadFile(o.FS, "record.read", filepath.Join(o.Dir, last), MaxSize)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open record log: %w", err)
 	}
@@ -87,17 +91,16 @@ func OpenLog(o LogOptions) (*Log, error) {
 
 // names lists the record files, oldest first.
 func (l *Log) names() ([]string, error) {
-	entries, err := os.ReadDir(l.dir)
+	entries, err := l.fs.ReadDir("record.list", l.dir)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list records: %w", err)
 	}
 	var names []string
-	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), ".record") {
-			names = append(names, e.Name())
+	for _, name := range entries { // sorted; the number is zero-padded hex: name order is chain order
+		if strings.HasSuffix(name, recordSuffix) {
+			names = append(names, name)
 		}
 	}
-	slices.Sort(names) // the number is zero-padded hex: name order is chain order
 	return names, nil
 }
 
@@ -122,7 +125,7 @@ func (l *Log) Close(r Record) (env order.Envelope, data []byte, err error) {
 	if len(data) > MaxSize {
 		return order.Envelope{}, nil, fmt.Errorf("cannot close record %d: %w: %d bytes", r.N, order.ErrTooLarge, len(data))
 	}
-	name := fmt.Sprintf("%016x-%s.record", r.N, r.Job)
+	name := fmt.Sprintf("%016x-%s%s", r.N, r.Job, recordSuffix)
 	if err := durable.WriteFile(l.fs, "record.write", filepath.Join(l.dir, name), data, 0o600); err != nil {
 		return order.Envelope{}, nil, fmt.Errorf("cannot keep record %d: %w", r.N, err)
 	}
@@ -146,7 +149,7 @@ func (l *Log) prune() {
 		return // tidying up must not fail a visit
 	}
 	for len(names) > l.keep {
-		if err := l.fs.Remove("record.prune", filepath.Join(l.dir, names[0])); err != nil {
+		if err := durable.Remove(l.fs, "record.prune", filepath.Join(l.dir, names[0])); err != nil {
 			return // next time
 		}
 		names = names[1:]
