@@ -58,8 +58,8 @@ type Device struct {
 	o        DeviceOptions
 	device   string
 	dial     func(context.Context, Options) (*Conn, error)
-	hurry    chan struct{}   // holds one token: stop waiting
-	filters  []string        // of what comes down
+	hurry    chan struct{} // holds one token: stop waiting
+	filters  []string      // of what comes down
 	sessions tls.ClientSessionCache
 	topics   struct{ state, info, pending string }
 
@@ -172,7 +172,9 @@ func (d *Device) Serve(ctx context.Context) error {
 // Hurry tells that the network has just come up: if an order is open, the
 // next attempt is made now. It never blocks.
 func (d *Device) Hurry() {
-	if !d.o.Urgent() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.status.Connected || !d.o.Urgent() {
 		return
 	}
 	select {
@@ -326,6 +328,10 @@ func (s *session) serve(ctx context.Context) (upSince time.Time, err error) {
 	s.mu.Lock()
 	s.status.Connected, s.status.Since, s.status.LastError = true, upSince, ""
 	s.status.Connections++
+	select {
+	case <-s.hurry: // arrived
+	default:
+	}
 	s.mu.Unlock()
 	s.o.Log.Info("connected to broker", "session", s.number)
 
@@ -451,6 +457,7 @@ func (s *session) pump(ctx context.Context) {
 		}
 		e, err := s.o.Queue.Next(leaseCtx)
 		if err != nil {
+			<-window
 			break
 		}
 		s.send(ackCtx, &wg, window, e)

@@ -86,9 +86,6 @@ func (g *guard) scan(b []byte) error {
 				return err
 			}
 		case scanLength:
-			if g.shift > 21 {
-				return fmt.Errorf("%w: packet length of more than four bytes", ErrProtocol)
-			}
 			c := b[0]
 			b = b[1:]
 			g.length |= int(c&0x7f) << g.shift
@@ -98,6 +95,9 @@ func (g *guard) scan(b []byte) error {
 				return fmt.Errorf("%w: at least %d bytes announced, limit %d", ErrPacketTooLarge, g.length, g.maxPacket)
 			}
 			if c&0x80 != 0 {
+				if g.shift > 21 {
+					return fmt.Errorf("%w: packet length of more than four bytes", ErrProtocol)
+				}
 				continue
 			}
 			if err := g.checkLength(); err != nil {

@@ -1,0 +1,201 @@
+package mqtt
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"io"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
+)
+
+// stub is a broker that misbehaves as told. Each accepted connection is given
+// to serve, which runs in a goroutine of its own.
+type stub struct {
+	t    *testing.T
+	ln   net.Listener
+	url  string
+	wg   sync.WaitGroup
+	mu   sync.Mutex
+	open map[net.Conn]bool
+	seen int
+}
+
+// link is one connection as the broker sees it.
+type link struct {
+	net.Conn
+	r *bufio.Reader
+	n int // number of the connection, from 0
+}
+
+func newStub(t *testing.T, serve func(*link)) *stub {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stub{t: t, ln: ln, url: "tcp://" + ln.Addr().String(), open: map[net.Conn]bool{}}
+	s.wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			s.mu.Lock()
+			n := s.seen
+			s.seen++
+			s.open[c] = true
+			s.mu.Unlock()
+			s.wg.Go(func() {
+				serve(&link{Conn: c, r: bufio.NewReader(c), n: n})
+				_ = c.Close()
+			})
+		}
+	})
+	t.Cleanup(s.close)
+	return s
+}
+
+func (s *stub) close() {
+	_ = s.ln.Close()
+	s.mu.Lock()
+	for c := range s.open {
+		_ = c.Close()
+	}
+	s.mu.Unlock()
+	s.wg.Wait()
+}
+
+// read returns the next packet, nil when the connection has ended.
+func (l *link) read() packets.ControlPacket {
+	p, err := packets.ReadPacket(l.r)
+	if err != nil {
+		return nil
+	}
+	return p
+}
+
+func (l *link) raw(b ...byte) { _, _ = l.Write(b) }
+
+// accept answers CONNECT.
+func (l *link) accept() *packets.ConnectPacket {
+	c, _ := l.read().(*packets.ConnectPacket)
+	l.raw(0x20, 2, 0, 0)
+	return c
+}
+
+func (l *link) puback(id uint16) { l.raw(0x40, 2, byte(id>>8), byte(id)) }
+
+func (l *link) publish(topic string, payload []byte) {
+	p, _ := packets.NewControlPacket(packets.Publish).(*packets.PublishPacket)
+	p.TopicName, p.Payload = topic, payload
+	_ = p.Write(l)
+}
+
+// behave answers like a broker until told otherwise: f is shown every PUBLISH
+// and says whether to acknowledge it and whether to go on.
+func (l *link) behave(f func(*packets.PublishPacket) (ack, goOn bool)) {
+	for {
+		switch p := l.read().(type) {
+		case nil:
+			return
+		case *packets.SubscribePacket:
+			l.raw(0x90, 3, byte(p.MessageID>>8), byte(p.MessageID), 1)
+		case *packets.PublishPacket:
+			ack, goOn := true, true
+			if f != nil {
+				ack, goOn = f(p)
+			}
+			if ack && p.Qos > 0 {
+				l.puback(p.MessageID)
+			}
+			if !goOn {
+				return
+			}
+		case *packets.PingreqPacket:
+			l.raw(0xd0, 0)
+		case *packets.DisconnectPacket:
+			return
+		}
+	}
+}
+
+// swallow reads until the connection ends.
+func (l *link) swallow() { _, _ = io.Copy(io.Discard, l.r) }
+
+func header(first byte, length int) []byte {
+	var b [binary.MaxVarintLen32]byte
+	return append([]byte{first}, b[:binary.PutUvarint(b[:], uint64(length))]...)
+}
+
+func testOptions(url string) Options {
+	return Options{
+		Broker: url, ClientID: "HWTC12345678",
+		ConnectTimeout: 5 * time.Second, AckTimeout: 5 * time.Second,
+		WriteTimeout: 2 * time.Second,
+	}
+}
+
+func testContext(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func mustDial(t *testing.T, o Options) *Conn {
+	t.Helper()
+	c, err := Dial(testContext(t), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { shut(t, c) })
+	return c
+}
+
+func shut(t *testing.T, c *Conn) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	defer cancel()
+	if err := c.Close(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// noLeaks fails the test if, when everything registered after it has been
+// cleaned up, goroutines of this package or of the MQTT library stay.
+func noLeaks(t *testing.T) {
+	t.Helper()
+	t.Cleanup(func() {
+		var stacks string
+		for range 200 {
+			buf := make([]byte, 1<<20)
+			stacks = ""
+			for stack := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+				if strings.Contains(stack, "paho") || strings.Contains(stack, "transport/mqtt.(*") {
+					stacks += stack + "\n\n"
+				}
+			}
+			if stacks == "" {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		t.Errorf("goroutines left over:\n%s", stacks)
+	})
+}
+
+func wantLost(t *testing.T, c *Conn) {
+	t.Helper()
+	select {
+	case <-c.Lost():
+	case <-time.After(10 * time.Second):
+		t.Fatal("connection not lost")
+	}
+}
