@@ -1,0 +1,379 @@
+package console
+
+import "strings"
+
+// driver describes a family of consoles: data, and as little code as can be.
+// All commands it will ever send are in it; nothing else is sent.
+type driver struct {
+	name string
+	// keepKernel: answers come through the kernel log.
+	keepKernel bool
+	// logins is how many times in a row a name and password may be asked for.
+	logins int
+	// prompts that the family is known to show, besides the login prompts
+	// that all share.
+	prompts []prompt
+	// enter lists the commands that lead from tier to tier to where the
+	// queries are understood.
+	enter []step
+	// leave lists how to get back, innermost tier first.
+	leave []step
+	// queries, in the order in which they are asked.
+	queries []query
+
+	errorPrefixes []string // a line that begins so is a refusal
+	values        []valueRule
+	states        []stateRule
+	flags         []flagRule
+	counters      []counterRule
+	tables        []tableRule
+	// serial finds the GPON serial number in a line of an answer.
+	serial func(line string) (string, bool)
+}
+
+// prompt is one form of a prompt. In pattern, %d stands for digits, %w for a
+// word of letters, digits, dot, dash and underscore, %p for a possibly empty
+// path ([A-Za-z0-9_@:~/.-]); trailing blanks do not matter.
+type prompt struct {
+	kind    kind
+	pattern string
+	// anywhere: the prompt may follow an answer that did not end its line.
+	anywhere bool
+}
+
+// step is one command between tiers.
+type step struct {
+	from    kind
+	command string
+	to      kind
+}
+
+// query is one question.
+type query struct {
+	command string
+	at      kind // the tier that understands it
+	// fields are what its answer may tell; anything else in it is not for us.
+	fields field
+	// once: asked when a session begins or something fresh is wanted, not at
+	// every poll.
+	once bool
+}
+
+// field is a set of facts.
+type field uint
+
+const (
+	fieldRx field = 1 << iota
+	fieldTx
+	fieldBias
+	fieldTemperature
+	fieldVoltage
+	fieldOpticFlags
+	fieldState
+	fieldPONAlarms
+	fieldCounters
+	fieldFlows
+	fieldSerial
+
+	fieldAll field = 1<<iota - 1
+)
+
+// valueRule finds "<label>: <number> <unit>".
+type valueRule struct {
+	field field
+	label string
+	units []unit
+	// wrap is added to values above wrapAbove; 0 means no wrap.
+	wrapAbove, wrap float64
+	// least and most bound what the quantity can be.
+	least, most float64
+}
+
+// unit converts to the unit of the reading: value * factor + offset.
+type unit struct {
+	name           string
+	factor, offset float64
+}
+
+// stateRule finds "<label>: <words>(<O name>)".
+type stateRule struct {
+	label string
+	// names maps the words, in lower case, to the O name that belongs to
+	// them; a pair that does not match is no state.
+	names map[string]string
+}
+
+// flagRule finds "<prefix><name>, status: <word>"; any word but clear is
+// active.
+type flagRule struct {
+	field  field
+	prefix string
+	names  map[string]string // as printed, to ours
+	set    flagSet
+}
+
+// flagSet says which list a flag goes to.
+type flagSet int
+
+const (
+	opticAlarms flagSet = iota
+	opticWarnings
+	ponAlarms
+	opticExtra // an optical alarm that is not one of the complete set
+)
+
+// counterRule finds "<label>: <number>", with the line's end behind it.
+type counterRule struct {
+	label, name string
+}
+
+// tableRule counts upstream flows: a header, then rows of columns, then a
+// closing line. Only a complete table counts.
+type tableRule struct {
+	header  []string // the columns
+	closing string   // how the closing line begins
+	user    string   // the value of column Type that carries user traffic
+}
+
+// kind classifies what stands at the end of the screen.
+type kind int
+
+const (
+	kindNone     kind = iota // nothing: the cursor is at the start of a line
+	kindOther                // text we do not know
+	kindLogin                // asks for a name
+	kindPassword             // asks for a password
+	kindShell                // ready, at the outer tier
+	kindCLI                  // ready, where the queries are understood
+	kindBoot                 // a boot loader
+)
+
+// String names the kind for error texts.
+func (k kind) String() string {
+	switch k {
+	case kindNone:
+		return "nothing"
+	case kindLogin:
+		return "login prompt"
+	case kindPassword:
+		return "password prompt"
+	case kindShell:
+		return "shell prompt"
+	case kindCLI:
+		return "command prompt"
+	case kindBoot:
+		return "boot loader prompt"
+	case kindOther:
+	}
+	return "unknown text"
+}
+
+// drivers returns every driver there is. To add one, write it beside
+// rtl960x.go and list it here.
+func drivers() []*driver {
+	return []*driver{rtl960x()}
+}
+
+// lookup finds a driver by name.
+func lookup(name string) (*driver, bool) {
+	for _, d := range drivers() {
+		if d.name == name {
+			return d, true
+		}
+	}
+	return nil, false
+}
+
+// Drivers returns the names of the drivers there are.
+func Drivers() []string {
+	var names []string
+	for _, d := range drivers() {
+		names = append(names, d.name)
+	}
+	return names
+}
+
+// allows reports whether the driver may ever send the command. Everything
+// that is not one of its own commands is denied.
+func (d *driver) allows(command string) bool {
+	for _, q := range d.queries {
+		if q.command == command {
+			return true
+		}
+	}
+	for _, steps := range [][]step{d.enter, d.leave} {
+		for _, s := range steps {
+			if s.command == command {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// query returns the query with the given command, nil if there is none.
+func (d *driver) query(command string) *query {
+	for i := range d.queries {
+		if d.queries[i].command == command {
+			return &d.queries[i]
+		}
+	}
+	return nil
+}
+
+// classify says what the last line of the screen is.
+func (d *driver) classify(tail string) kind {
+	tail = strings.TrimRight(tail, " \t")
+	if strings.TrimSpace(tail) == "" {
+		return kindNone
+	}
+	for _, p := range d.prompts {
+		if _, ok := p.suffix(tail); ok {
+			return p.kind
+		}
+	}
+	switch {
+	case isLogin(tail):
+		return kindLogin
+	case isPassword(tail):
+		return kindPassword
+	case isBootPrompt(tail):
+		return kindBoot
+	}
+	return kindOther
+}
+
+// suffix reports whether line, without trailing blanks, ends in the prompt
+// (is the prompt, unless it may stand anywhere), and what stands before it.
+func (p prompt) suffix(line string) (before string, ok bool) {
+	if n, ok := match(p.pattern, line); ok && n == len(line) {
+		return "", true
+	}
+	if !p.anywhere {
+		return "", false
+	}
+	literal, _, _ := strings.Cut(p.pattern, "%")
+	for end := len(line); literal != ""; {
+		at := strings.LastIndex(line[:end], literal)
+		if at < 0 {
+			return "", false
+		}
+		if n, ok := match(p.pattern, line[at:]); ok && at+n == len(line) {
+			return line[:at], true
+		}
+		end = at
+	}
+	return "", false
+}
+
+// cutPrompt removes a prompt from the start of a line and reports whether
+// there was one. A prompt in the line must be followed by a blank or end it.
+func (d *driver) cutPrompt(line string) (rest string, ok bool) {
+	best := 0
+	for _, p := range d.prompts {
+		n, ok := match(p.pattern, line)
+		if ok && n > best && (n == len(line) || line[n] == ' ' || p.anywhere) {
+			best = n
+		}
+	}
+	if best == 0 {
+		return line, false
+	}
+	return strings.TrimLeft(line[best:], " "), true
+}
+
+// match matches the pattern at the start of s and returns how much it took.
+func match(pattern, s string) (n int, ok bool) {
+	for i := 0; i < len(pattern); i++ {
+		if pattern[i] != '%' || i+1 == len(pattern) {
+			if n == len(s) || s[n] != pattern[i] {
+				return 0, false
+			}
+			n++
+			continue
+		}
+		i++
+		start := n
+		for n < len(s) && inClass(pattern[i], s[n]) {
+			n++
+		}
+		if n == start && pattern[i] != 'p' {
+			return 0, false
+		}
+	}
+	return n, true
+}
+
+func inClass(class, b byte) bool {
+	word := isDigit(b) || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b == '_' || b == '.' || b == '-'
+	switch class {
+	case 'd':
+		return isDigit(b)
+	case 'w':
+		return word
+	case 'p':
+		return word || b == '@' || b == ':' || b == '~' || b == '/'
+	}
+	return false
+}
+
+// isLogin recognises "login:", "host login:", "Username:", "User Name:".
+func isLogin(tail string) bool {
+	t := strings.ToLower(strings.TrimSpace(tail))
+	words := strings.Fields(t)
+	if len(words) == 0 || len(words) > 2 || words[0] == "last" {
+		return false
+	}
+	switch words[len(words)-1] {
+	case "login:", "username:":
+		return true
+	case "name:":
+		return len(words) == 2 && words[0] == "user"
+	}
+	return false
+}
+
+// isPassword recognises "Password:", "admin's password:".
+func isPassword(tail string) bool {
+	words := strings.Fields(strings.ToLower(tail))
+	return len(words) > 0 && len(words) <= 2 && words[len(words)-1] == "password:"
+}
+
+// isBootPrompt recognises the prompts of U-Boot, CFE and the like.
+func isBootPrompt(tail string) bool {
+	t := strings.TrimSpace(tail)
+	for _, pattern := range []string{"=>", "%w =>", "CFE>", "U-Boot>", "uboot>", "<RealTek>", "MT%d #", "bldr>", "FALCON =>"} {
+		if n, ok := match(pattern, t); ok && n == len(t) {
+			return true
+		}
+	}
+	return false
+}
+
+// bootSigns are words, in lower case, that boot loaders print; bootedSigns
+// are words that say they are done.
+var (
+	bootSigns = [...]string{
+		"u-boot", "autoboot", "cfe version", "cfe boot", "boot strap register", "bootrom", "btrm",
+		"any key to stop", "nvram memcfg", "dram:", "hit esc", "xmodem",
+	}
+	bootedSigns = [...]string{"linux version", "busybox", "starting pid", "init system", "press enter to activate"}
+)
+
+// bootText follows the lines of a screen and knows whether the last thing
+// that is known of the machine is that it was in its boot loader.
+type bootText bool
+
+func (b *bootText) line(text string) {
+	t := strings.ToLower(text)
+	for _, s := range bootSigns {
+		if strings.Contains(t, s) {
+			*b = true
+		}
+	}
+	for _, s := range bootedSigns {
+		if strings.Contains(t, s) {
+			*b = false
+		}
+	}
+}
