@@ -111,7 +111,7 @@ func Unit(name string) string {
 // With returns t with the values of override, which then come from origin.
 // Only the value changes, never what passes at it. Unknown names are refused
 // with ErrUnknownThreshold, values that cannot be meant with a plain error, and
-// then nothing is changed.
+// an override that no light could satisfy as well; then nothing is changed.
 func (t Thresholds) With(origin string, override map[string]float64) (Thresholds, error) {
 	known := map[string]norm{}
 	for _, n := range norms() {
@@ -134,8 +134,15 @@ func (t Thresholds) With(origin string, override map[string]float64) (Thresholds
 		limit.Value, limit.Origin = v, origin
 		limits[name] = limit
 	}
+	lo, hi := limits[OpticalRxMinDBm], limits[OpticalRxMaxDBm]
+	if lo.Value >= hi.Value {
+		return Thresholds{}, fmt.Errorf("cannot override %s and %s: no light is above %g and at most %g dBm", lo.Name, hi.Name, lo.Value, hi.Value)
+	}
 	return Thresholds{limits: limits}, nil
 }
+
+// IsZero reports whether the set is empty.
+func (t Thresholds) IsZero() bool { return len(t.limits) == 0 }
 
 // Limit returns the named limit. A name that is not in the set yields a limit
 // that nothing satisfies: its Op is empty.
