@@ -140,8 +140,8 @@ type entry struct {
 	health     Health
 	firstStart time.Time
 	watchStart time.Time // meaningful if health.Watching
-	inWatch    bool // the goroutine around Watch has not ended
-	inSchedule bool // the scheduling goroutine has not ended
+	inWatch    bool      // the goroutine around Watch has not ended
+	inSchedule bool      // the scheduling goroutine has not ended
 }
 
 // run is one call of Collect.

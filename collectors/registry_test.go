@@ -206,9 +206,8 @@ func TestPanicBecomesAnError(t *testing.T) {
 		var log bytes.Buffer
 		r, s := collectors.NewRegistry(collectors.RegistryOptions{Log: logTo(&log)}), newSink()
 		r.Add(&fake{name: "bad", collect: func(context.Context) ([]collectors.Sample, error) {
-			var m map[string]int
-			m["x"] = 1
-			return nil, nil
+			var none []collectors.Sample
+			return none[:1], nil
 		}}, 10*time.Second, time.Second)
 		r.Add(&fake{name: "well"}, 10*time.Second, time.Second)
 		stop := serve(t, r, s)
@@ -227,8 +226,7 @@ func TestPanicBecomesAnError(t *testing.T) {
 			t.Errorf("no stack at level error in the log:\n%s", log.String())
 		}
 		res := r.CollectOnce(t.Context())
-		var p *collectors.PanicError
-		if !errors.As(res[0].Err, &p) {
+		if _, ok := errors.AsType[*collectors.PanicError](res[0].Err); !ok {
 			t.Errorf("error of CollectOnce is %v, want a PanicError in it", res[0].Err)
 		}
 	})
