@@ -18,7 +18,9 @@ func TestConnPublishAndReceive(t *testing.T) {
 	noLeaks(t)
 	var got *packets.ConnectPacket
 	var topics []string
+	done := make(chan struct{})
 	s := newStub(t, func(l *link) {
+		defer close(done)
 		got = l.accept()
 		l.behave(func(p *packets.PublishPacket) (bool, bool) {
 			topics = append(topics, fmt.Sprintf("%s %d %v %s", p.TopicName, p.Qos, p.Retain, p.Payload))
@@ -47,7 +49,7 @@ func TestConnPublishAndReceive(t *testing.T) {
 		t.Errorf("Err of a living connection: %v", err)
 	}
 	shut(t, c)
-	s.close()
+	<-done
 	if want := []string{"up 1 true x", "up0 0 false "}; fmt.Sprint(topics) != fmt.Sprint(want) {
 		t.Errorf("broker got %q, want %q", topics, want)
 	}
