@@ -3,6 +3,7 @@ package job
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -35,8 +36,8 @@ const (
 )
 
 // Load returns the jobs in order of arrival and deletes the oldest above the
-// bound. A file that cannot be read as a job is an error: what it said may be
-// the only thing that keeps a command from running twice.
+// bound. A damaged file still says by its name which command must not run
+// again: it is returned as an interrupted job.
 func (d *Dir) Load() ([]Stored, error) {
 	names, err := d.fs.ReadDir("job.list", d.path)
 	if err != nil {
@@ -44,21 +45,15 @@ func (d *Dir) Load() ([]Stored, error) {
 	}
 	var jobs []Stored
 	for _, name := range names {
-		if !strings.HasSuffix(name, jobSuffix) {
+		id, ok := strings.CutSuffix(name, jobSuffix)
+		if !ok || !order.ValidID(id) {
 			continue
 		}
 		data, err := durable.ReadFile(d.fs, "job.read", filepath.Join(d.path, name), maxJobFile)
-		if err != nil {
+		if err != nil && !errors.Is(err, durable.ErrTooLarge) {
 			return nil, fmt.Errorf("cannot read job: %w", err)
 		}
-		var s Stored
-		if err := json.Unmarshal(data, &s); err != nil {
-			return nil, fmt.Errorf("cannot read job %s: %w", name, err)
-		}
-		if s.Status.ID+jobSuffix != name || !order.ValidID(s.Status.ID) {
-			return nil, fmt.Errorf("cannot read job %s: it holds job %q", name, s.Status.ID)
-		}
-		jobs = append(jobs, s)
+		jobs = append(jobs, parseStored(id, data))
 	}
 	slices.SortFunc(jobs, func(a, b Stored) int { return cmp.Compare(a.N, b.N) })
 	for len(jobs) > keepJobs {
@@ -83,3 +78,11 @@ func (d *Dir) Put(s Stored) error {
 func (d *Dir) Forget(id string) error { return durable.Remove(d.fs, "job.prune", d.file(id)) }
 
 func (d *Dir) file(id string) string { return filepath.Join(d.path, id+jobSuffix) }
+
+func parseStored(id string, data []byte) Stored {
+	var s Stored
+	if err := json.Unmarshal(data, &s); err != nil || s.Status.ID != id {
+		return Stored{Status: Status{ID: id, State: Interrupted, Detail: "the stored state of this job is damaged"}}
+	}
+	return s
+}

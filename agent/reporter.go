@@ -1,0 +1,96 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"time"
+
+	"ontagent/agent/job"
+	"ontagent/agent/order"
+	"ontagent/collectors"
+	"ontagent/transport"
+)
+
+// Reporter turns what the parts say into queued messages. It implements
+// collectors.Sink, never blocks, and is safe for concurrent use.
+type Reporter struct {
+	Queue transport.Queue
+	Log   *slog.Logger
+}
+
+// Samples queues one telemetry message per sample: flat, with the subject
+// beside the fields.
+func (r *Reporter) Samples(collector string, _ time.Time, samples []collectors.Sample) {
+	for _, s := range samples {
+		fields := make([]transport.Field, 0, len(s.Fields)+1)
+		if s.Subject != "" {
+			fields = append(fields, transport.Field{Key: "subject", Value: s.Subject})
+		}
+		for _, f := range s.Fields {
+			fields = append(fields, transport.Field(f))
+		}
+		r.put(transport.ClassTelemetry, transport.KindTelemetry, collector, fields)
+	}
+}
+
+// Event queues one event message.
+func (r *Reporter) Event(e collectors.Event) {
+	fields := make([]transport.Field, 0, len(e.Fields)+4)
+	if e.Subject != "" {
+		fields = append(fields, transport.Field{Key: "subject", Value: e.Subject})
+	}
+	fields = append(fields,
+		transport.Field{Key: "what", Value: e.What},
+		transport.Field{Key: "before", Value: e.Before},
+		transport.Field{Key: "after", Value: e.After},
+	)
+	for _, f := range e.Fields {
+		fields = append(fields, transport.Field(f))
+	}
+	r.put(transport.ClassEvent, transport.KindEvent, e.Type, fields)
+}
+
+func (r *Reporter) put(class transport.Class, kind transport.Kind, name string, fields []transport.Field) {
+	body, err := transport.EncodeFields(fields)
+	if err != nil {
+		r.Log.Error("cannot encode reading", "kind", kind, "name", name, "error", err)
+		return
+	}
+	r.enqueue(transport.Message{Class: class, Kind: kind, Name: name, Body: body})
+}
+
+// Status queues a job's status.
+func (r *Reporter) Status(st job.Status) {
+	if !transport.ValidName(st.ID) {
+		return // a request that did not even name a usable id
+	}
+	body, err := json.Marshal(st)
+	if err != nil {
+		r.Log.Error("cannot encode job status", "job", st.ID, "error", err)
+		return
+	}
+	r.enqueue(transport.Message{Class: transport.ClassRecord, Kind: transport.KindStatus, Name: st.ID, Body: body})
+}
+
+// RecordMessage is the body of record/<order>.
+type RecordMessage struct {
+	Order  string         `json:"order"`
+	Record order.Envelope `json:"record"`
+}
+
+// Record queues a closed record.
+func (r *Reporter) Record(orderID string, env order.Envelope) {
+	body, err := json.Marshal(RecordMessage{Order: orderID, Record: env})
+	if err != nil {
+		r.Log.Error("cannot encode record", "order", orderID, "error", err)
+		return
+	}
+	r.enqueue(transport.Message{Class: transport.ClassRecord, Kind: transport.KindRecord, Name: orderID, Body: body})
+}
+
+func (r *Reporter) enqueue(m transport.Message) {
+	if err := r.Queue.Put(context.Background(), m); err != nil {
+		r.Log.Error("cannot queue message", "kind", m.Kind, "name", m.Name, "error", err)
+	}
+}

@@ -1,0 +1,165 @@
+// Ontctl is the operator's side of ontagent: keys and work orders, triggering
+// and following a job on a gateway, watching the streams, and checking and
+// showing the signed records.
+//
+// Exit codes: 0 pass or done, 1 fail, 2 bad input or usage, 3 inconclusive,
+// 4 refused, 5 unreachable.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+)
+
+// Exit codes, for scripts.
+const (
+	exitOK           = 0
+	exitFail         = 1
+	exitUsage        = 2
+	exitInconclusive = 3
+	exitRefused      = 4
+	exitUnreachable  = 5
+)
+
+// version is set by the build.
+var version = "dev" //nolint:gochecknoglobals // the linker writes it
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	a := &app{out: os.Stdout, err: os.Stderr}
+	code := a.run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// app is one invocation.
+type app struct {
+	out, err io.Writer
+}
+
+// exitError ends the program with a code of its own.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+func exitWith(code int, format string, args ...any) error {
+	return &exitError{code, fmt.Errorf(format, args...)}
+}
+
+type command struct {
+	name, args, help string
+	run              func(a *app, ctx context.Context, args []string) error
+}
+
+func commands() []command {
+	return []command{
+		{"keygen", "--out NAME", "make an Ed25519 key pair: NAME.key (secret) and NAME.pub", (*app).keygen},
+		{"trust", "--root KEY --version N --add ROLE:ID:PUB …", "sign a trust list with the root key", (*app).trust},
+		{"device statement", "--operator KEY --bundle FILE", "sign which keys a gateway holds", (*app).deviceStatement},
+		{"order new", "--type TYPE --device ID …", "write a work order, unsigned", (*app).orderNew},
+		{"order sign", "--operator KEY [--secrets FILE --statement FILE] ORDER", "sign a work order", (*app).orderSign},
+		{"order show", "ORDER", "show a work order, signed or not", (*app).orderShow},
+		{"accept", "--order FILE --key KEY (--broker URL | --gateway HOST:PORT)", "run the acceptance and follow it", (*app).accept},
+		{"diagnose", "--order FILE --key KEY (--broker URL | --gateway HOST:PORT)", "run the read-only rungs, without a record", (*app).diagnose},
+		{"cancel", "--order FILE --key KEY --job ID …", "stop a running job", (*app).cancelJob},
+		{"close", "--order FILE --key KEY …", "close a work order on the gateway", (*app).closeOrder},
+		{"watch", "--broker URL [--device ID]", "follow the streams: a live table, or JSON lines with --json", (*app).watch},
+		{"record verify", "--root KEY FILE …", "check signed records offline, and their chain", (*app).recordVerify},
+		{"record show", "FILE", "show a record to people", (*app).recordShow},
+		{"version", "", "print the version", (*app).version},
+	}
+}
+
+func (a *app) run(ctx context.Context, args []string) int {
+	err := a.dispatch(ctx, args)
+	var exit *exitError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case errors.As(err, &exit):
+		if exit.err != nil && exit.Error() != "" {
+			fmt.Fprintln(a.err, "ontctl:", exit.Error())
+		}
+		return exit.code
+	}
+	fmt.Fprintln(a.err, "ontctl:", err)
+	return exitUsage
+}
+
+func (a *app) dispatch(ctx context.Context, args []string) error {
+	if len(args) == 0 || args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
+		a.usage()
+		if len(args) == 0 {
+			return exitWith(exitUsage, "no command given")
+		}
+		return nil
+	}
+	for _, c := range commands() {
+		words := strings.Fields(c.name)
+		if len(args) >= len(words) && strings.Join(args[:len(words)], " ") == c.name {
+			return c.run(a, ctx, args[len(words):])
+		}
+	}
+	return exitWith(exitUsage, "unknown command %q; `ontctl help` lists them", strings.Join(args[:min(2, len(args))], " "))
+}
+
+func (a *app) usage() {
+	fmt.Fprintln(a.out, "ontctl: work orders, visits and records for gateways that run ontagent")
+	fmt.Fprintln(a.out, "\nCommands (each has --help):")
+	for _, c := range commands() {
+		fmt.Fprintf(a.out, "  %-18s %s\n", c.name, c.help)
+		if c.args != "" {
+			fmt.Fprintf(a.out, "  %-18s   %s\n", "", c.args)
+		}
+	}
+	fmt.Fprintln(a.out, "\nExit codes: 0 pass or done, 1 fail, 2 bad input or usage, 3 inconclusive, 4 refused, 5 unreachable")
+}
+
+// flags makes a flag set that prints its usage to err and refuses stray
+// arguments unless the command takes some.
+func (a *app) flags(name string) *flag.FlagSet {
+	fs := flag.NewFlagSet("ontctl "+name, flag.ContinueOnError)
+	fs.SetOutput(a.err)
+	return fs
+}
+
+func parse(fs *flag.FlagSet, args []string, minArgs, maxArgs int) error {
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return err
+		}
+		return exitWith(exitUsage, "%w", err)
+	}
+	if n := fs.NArg(); n < minArgs || (maxArgs >= 0 && n > maxArgs) {
+		return exitWith(exitUsage, "%s takes %s, got %d", fs.Name(), argCount(minArgs, maxArgs), n)
+	}
+	return nil
+}
+
+func argCount(minArgs, maxArgs int) string {
+	switch {
+	case maxArgs < 0:
+		return fmt.Sprintf("at least %d file(s)", minArgs)
+	case maxArgs == 0:
+		return "no arguments beside its flags"
+	}
+	return fmt.Sprintf("%d file", maxArgs)
+}
+
+func (a *app) version(context.Context, []string) error {
+	fmt.Fprintln(a.out, "ontctl", version)
+	return nil
+}

@@ -1,0 +1,263 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"ontagent/agent/acceptance"
+	"ontagent/agent/order"
+	"ontagent/agent/record"
+)
+
+func (a *app) recordVerify(_ context.Context, args []string) error {
+	f := a.flags("record verify")
+	root := f.String("root", "", "operator's root key: .pub `FILE` or the key itself")
+	trustFile := f.String("trust", "", "newer trust list `FILE`, whose revocations count too")
+	asJSON := f.Bool("json", false, "print one JSON line per record")
+	lang := f.String("lang", defaultLang(), "zh-CN or en")
+	if err := parse(f, args, 1, -1); err != nil {
+		return err
+	}
+	var o record.VerifyOptions
+	if *root != "" {
+		key, err := readPublic(*root)
+		if err != nil {
+			return fmt.Errorf("record verify: --root: %w", err)
+		}
+		o.Root = ed25519.PublicKey(key)
+	}
+	if *trustFile != "" {
+		if o.Root == nil {
+			return exitWith(exitUsage, "record verify: --trust needs --root")
+		}
+		env, err := a.readEnvelope(*trustFile)
+		if err != nil {
+			return fmt.Errorf("record verify: --trust: %w", err)
+		}
+		list, err := order.OpenTrustList(env, o.Root)
+		if err != nil {
+			return fmt.Errorf("record verify: --trust: %w", err)
+		}
+		o.Trust = &list
+	}
+	code := exitOK
+	var verified []record.Verification
+	for _, path := range f.Args() {
+		data, err := a.readFile(path)
+		if err != nil {
+			return fmt.Errorf("record verify: %w", err)
+		}
+		v := verifyRecord(data, o)
+		verified = append(verified, v)
+		code = worse(code, verifyExit(v.Status))
+		if err := a.printVerification(path, v, *asJSON, *lang); err != nil {
+			return err
+		}
+	}
+	if len(verified) > 1 {
+		if err := record.VerifyChain(verified); err != nil {
+			return exitWith(worse(code, exitFail), "the records are not one chain: %w", err)
+		}
+		if !*asJSON {
+			fmt.Fprintf(a.out, "chain of %d records: intact\n", len(verified))
+		}
+	}
+	if code != exitOK {
+		return &exitError{code, nil}
+	}
+	return nil
+}
+
+// verifyRecord adds to the signature checks what only the ladder's own rules
+// can tell: that the verdict is the one its results add up to.
+func verifyRecord(data []byte, o record.VerifyOptions) record.Verification {
+	v := record.Verify(data, o)
+	if v.Status != record.Valid {
+		return v
+	}
+	var report acceptance.Report
+	if err := json.Unmarshal(v.Record.Ladder, &report); err != nil {
+		v.Status, v.Problem, v.Altered = record.Altered, fmt.Sprintf("ladder: %v", err), []string{"ladder"}
+		return v
+	}
+	if sum := acceptance.Overall(report.Results); string(sum) != v.Record.Verdict || sum != report.Verdict {
+		v.Status, v.Altered = record.Altered, []string{"verdict"}
+		v.Problem = fmt.Sprintf("the record says %s, its results add up to %s", v.Record.Verdict, sum)
+	}
+	return v
+}
+
+func verifyExit(s record.Status) int {
+	switch s {
+	case record.Valid:
+		return exitOK
+	case record.SignerUnknown:
+		return exitInconclusive
+	case record.Altered:
+		return exitFail
+	case record.Unreadable:
+		return exitUsage
+	}
+	return exitUsage
+}
+
+// worse orders exit codes by what matters more about several records.
+func worse(a, b int) int {
+	rank := []int{exitOK, exitInconclusive, exitUsage, exitFail}
+	if slices.Index(rank, b) > slices.Index(rank, a) {
+		return b
+	}
+	return a
+}
+
+func (a *app) printVerification(path string, v record.Verification, asJSON bool, lang string) error {
+	if asJSON {
+		out := struct {
+			File string `json:"file"`
+			record.Verification
+			N       uint64 `json:"n,omitempty"`
+			Device  string `json:"device,omitempty"`
+			Verdict string `json:"verdict,omitempty"`
+		}{File: path, Verification: v}
+		if v.Record != nil {
+			out.N, out.Device, out.Verdict = v.Record.N, v.Record.Device, v.Record.Verdict
+		}
+		line, err := json.Marshal(out)
+		if err != nil {
+			return fmt.Errorf("cannot encode: %w", err)
+		}
+		_, err = a.out.Write(append(line, '\n'))
+		return err
+	}
+	w := words(lang)
+	fmt.Fprintf(a.out, "%s: %s\n", path, w.record(v.Status))
+	if v.Problem != "" {
+		fmt.Fprintf(a.out, "  %s\n", clean(v.Problem))
+	}
+	if len(v.Altered) > 0 {
+		fmt.Fprintf(a.out, "  %s: %s\n", w.altered(), clean(strings.Join(v.Altered, ", ")))
+	}
+	if v.Status == record.Valid {
+		fmt.Fprintf(a.out, "  %s #%d · %s · %s · %s\n  sha256 %s\n", v.Record.Device, v.Record.N, v.Order.Order,
+			v.Record.Technician, w.verdict(v.Record.Verdict), v.Digest)
+	}
+	return nil
+}
+
+func (a *app) recordShow(_ context.Context, args []string) error {
+	f := a.flags("record show")
+	lang := f.String("lang", defaultLang(), "zh-CN or en")
+	asJSON := f.Bool("json", false, "print the signed content as JSON")
+	root := f.String("root", "", "operator's root key: say whether the record is genuine")
+	if err := parse(f, args, 1, 1); err != nil {
+		return err
+	}
+	data, err := a.readFile(f.Arg(0))
+	if err != nil {
+		return fmt.Errorf("record show: %w", err)
+	}
+	var o record.VerifyOptions
+	if *root != "" {
+		key, err := readPublic(*root)
+		if err != nil {
+			return fmt.Errorf("record show: --root: %w", err)
+		}
+		o.Root = ed25519.PublicKey(key)
+	}
+	v := verifyRecord(data, o)
+	if v.Record == nil {
+		return exitWith(exitUsage, "record show: %s: %s", f.Arg(0), v.Problem)
+	}
+	if *asJSON {
+		return a.writeJSON("-", v.Record)
+	}
+	if err := showRecord(a.out, v, words(*lang)); err != nil {
+		return fmt.Errorf("record show: %s: %w", f.Arg(0), err)
+	}
+	if v.Status == record.Altered || (*root != "" && v.Status != record.Valid) {
+		return &exitError{verifyExit(v.Status), nil}
+	}
+	return nil
+}
+
+func (a *app) orderShow(_ context.Context, args []string) error {
+	f := a.flags("order show")
+	trustFile := f.String("trust", "", "trust list `FILE`: say whether an operator signed")
+	root := f.String("root", "", "operator's root key: needed with --trust")
+	if err := parse(f, args, 1, 1); err != nil {
+		return err
+	}
+	data, err := a.readFile(f.Arg(0))
+	if err != nil {
+		return fmt.Errorf("order show: %w", err)
+	}
+	env, envErr := order.ParseEnvelope(data)
+	o, signed := order.Order{}, "unsigned"
+	switch {
+	case envErr != nil:
+		if o, err = order.ParseOrder(data); err != nil {
+			return exitWith(exitUsage, "order show: %s is neither an order (%w) nor an envelope (%w)", f.Arg(0), err, envErr)
+		}
+	default:
+		if err := peek(env, order.TypeOrder, &o); err != nil {
+			return exitWith(exitUsage, "order show: %s: %w", f.Arg(0), err)
+		}
+		signed = "signed by key " + env.Signatures[0].KeyID + " (not checked: give --trust and --root)"
+	}
+	if *trustFile != "" && envErr == nil {
+		key, err := readPublic(*root)
+		if err != nil {
+			return fmt.Errorf("order show: --root: %w", err)
+		}
+		trustEnv, err := a.readEnvelope(*trustFile)
+		if err != nil {
+			return fmt.Errorf("order show: --trust: %w", err)
+		}
+		trust, err := order.OpenTrustList(trustEnv, ed25519.PublicKey(key))
+		if err != nil {
+			return exitWith(exitRefused, "order show: %w", err)
+		}
+		if _, err := order.OpenOrder(env, trust); err != nil {
+			return exitWith(exitRefused, "order show: %w", err)
+		}
+		signed = "signed by an operator key of the trust list"
+	}
+	printOrder(a.out, o, signed)
+	return nil
+}
+
+func printOrder(out io.Writer, o order.Order, signed string) {
+	line := func(name string, value any) {
+		if s := fmt.Sprint(value); s != "" && s != "[]" && s != "map[]" {
+			fmt.Fprintf(out, "%-12s %s\n", name, clean(s))
+		}
+	}
+	line("order", fmt.Sprintf("%s rev %d (%s), %s", o.Order, o.Rev, o.Type, signed))
+	line("device", o.Device+", tenant "+o.Tenant)
+	for _, t := range o.Technicians {
+		line("technician", t.ID+" (key "+t.Key.ID()+")")
+	}
+	for _, r := range [][2]string{
+		{"sn", o.Resources.SN}, {"mac", o.Resources.MAC}, {"pon port", o.Resources.PONPort},
+		{"splitter", o.Resources.SplitterPort}, {"lan port", o.Resources.LANPort},
+	} {
+		line(r[0], r[1])
+	}
+	for _, s := range o.Services {
+		line("service", fmt.Sprintf("%s %s vlan %d, %g/%g Mbit/s, account %s", s.Kind, s.Access, s.VLAN, s.DownMbps, s.UpMbps, s.Account))
+	}
+	line("require", strings.Join(o.Require, ", "))
+	line("thresholds", o.Thresholds)
+	line("allow", o.Allow)
+	line("consents", o.Consents)
+	line("valid", fmt.Sprintf("%s to %s", o.NotBefore.Format("2006-01-02 15:04:05 MST"), o.NotAfter.Format("2006-01-02 15:04:05 MST")))
+	line("runs", o.MaxRuns)
+	if len(o.Sealed) > 0 {
+		line("secrets", "sealed to the gateway")
+	}
+}

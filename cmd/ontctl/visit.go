@@ -1,0 +1,333 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"ontagent/agent/job"
+	"ontagent/agent/order"
+)
+
+// visitFlags are what every command to a gateway takes.
+type visitFlags struct {
+	broker    brokerFlags
+	gateway   string
+	orderFile string
+	keyFile   string
+	trustFile string
+	timeKey   string
+	root      string
+	record    string
+	lang      string
+	json      bool
+	wait      time.Duration
+	target    string
+	nocDevice string
+	nocTenant string
+}
+
+func (v *visitFlags) register(f *flag.FlagSet) {
+	v.broker.register(f)
+	f.StringVar(&v.gateway, "gateway", "", "`HOST:PORT` of the gateway's LAN listener, instead of a broker")
+	f.StringVar(&v.orderFile, "order", "", "signed work order `FILE`")
+	f.StringVar(&v.keyFile, "key", "", "technician's key `FILE`")
+	f.StringVar(&v.trustFile, "trust", "", "trust list `FILE` to hand over, for a gateway with an older one")
+	f.StringVar(&v.timeKey, "time-key", "", "time key `FILE`, to answer a gateway that does not trust its clock")
+	f.StringVar(&v.root, "root", "", "operator's root key (.pub `FILE`): needed with --gateway")
+	f.StringVar(&v.lang, "lang", defaultLang(), "zh-CN or en")
+	f.BoolVar(&v.json, "json", false, "print every status as one JSON line")
+	f.DurationVar(&v.wait, "wait", time.Minute, "how long to wait for the gateway's first answer")
+}
+
+func (a *app) accept(ctx context.Context, args []string) error {
+	v := &visitFlags{}
+	f := a.flags("accept")
+	v.register(f)
+	f.StringVar(&v.record, "record", "", "file the signed record as `FILE`")
+	return a.visit(ctx, f, v, args, order.Command{Type: order.Accept})
+}
+
+func (a *app) diagnose(ctx context.Context, args []string) error {
+	v := &visitFlags{}
+	f := a.flags("diagnose")
+	v.register(f)
+	f.StringVar(&v.nocDevice, "device", "", "without --order: `ID` of the gateway; --key is then a NOC key")
+	f.StringVar(&v.nocTenant, "tenant", "default", "without --order: tenant of the gateway")
+	return a.visit(ctx, f, v, args, order.Command{Type: order.Diagnose})
+}
+
+func (a *app) cancelJob(ctx context.Context, args []string) error {
+	v := &visitFlags{}
+	f := a.flags("cancel")
+	v.register(f)
+	f.StringVar(&v.target, "job", "", "`ID` of the job to stop")
+	return a.visit(ctx, f, v, args, order.Command{Type: order.Cancel})
+}
+
+func (a *app) closeOrder(ctx context.Context, args []string) error {
+	v := &visitFlags{}
+	f := a.flags("close")
+	v.register(f)
+	return a.visit(ctx, f, v, args, order.Command{Type: order.Close})
+}
+
+// visit sends one command and follows it to its end.
+func (a *app) visit(ctx context.Context, f *flag.FlagSet, v *visitFlags, args []string, cmd order.Command) error {
+	if err := parse(f, args, 0, 0); err != nil {
+		return err
+	}
+	if (v.broker.url == "") == (v.gateway == "") {
+		return exitWith(exitUsage, "%s: give either --broker or --gateway", f.Name())
+	}
+	if v.lang != "zh-CN" && v.lang != "en" {
+		return exitWith(exitUsage, "%s: --lang %q is neither zh-CN nor en", f.Name(), v.lang)
+	}
+	c, err := a.newConversation(v, cmd)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	if v.gateway != "" {
+		root, err := readPublic(v.root)
+		if err != nil {
+			return fmt.Errorf("%s: --root: %w", f.Name(), err)
+		}
+		c.link, err = dialGateway(ctx, v.gateway, root, c.order)
+		if err != nil {
+			return err
+		}
+	} else if c.link, err = dialBroker(ctx, &v.broker, c.order, c.cmd.ID); err != nil {
+		return err
+	}
+	defer c.link.close()
+	return c.follow(ctx)
+}
+
+// conversation is one command and what comes of it.
+type conversation struct {
+	app     *app
+	flags   *visitFlags
+	key     ed25519.PrivateKey
+	timeKey ed25519.PrivateKey // nil: cannot answer a challenge
+	order   order.Order        // zero but for tenant and device where there is none
+	envs    order.Request      // order and trust list
+	cmd     order.Command
+	link    link
+	print   printer
+}
+
+func (a *app) newConversation(v *visitFlags, cmd order.Command) (*conversation, error) {
+	c := &conversation{app: a, flags: v, envs: order.Request{V: 1}}
+	if v.orderFile == "" && v.nocDevice == "" {
+		return nil, exitWith(exitUsage, "--order is missing: no work without a work order")
+	}
+	if v.orderFile == "" {
+		c.order.Device, c.order.Tenant = v.nocDevice, v.nocTenant
+	} else {
+		env, err := a.readEnvelope(v.orderFile)
+		if err != nil {
+			return nil, fmt.Errorf("--order: %w", err)
+		}
+		if err := peek(env, order.TypeOrder, &c.order); err != nil {
+			return nil, fmt.Errorf("--order: %w", err)
+		}
+		c.envs.Order = &env
+	}
+	var err error
+	if c.key, err = readKey(v.keyFile); err != nil {
+		return nil, fmt.Errorf("--key: %w", err)
+	}
+	if v.timeKey != "" {
+		if c.timeKey, err = readKey(v.timeKey); err != nil {
+			return nil, fmt.Errorf("--time-key: %w", err)
+		}
+	}
+	if v.trustFile != "" {
+		env, err := a.readEnvelope(v.trustFile)
+		if err != nil {
+			return nil, fmt.Errorf("--trust: %w", err)
+		}
+		c.envs.Trust = &env
+	}
+	var id [12]byte
+	if _, err := rand.Read(id[:]); err != nil {
+		return nil, fmt.Errorf("cannot make a command id: %w", err)
+	}
+	counter, err := nextCounter(v.keyFile, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	cmd.V, cmd.ID, cmd.Counter = 1, hex.EncodeToString(id[:]), counter
+	cmd.Order, cmd.Rev, cmd.Device, cmd.Args.Target = c.order.Order, c.order.Rev, c.order.Device, v.target
+	c.cmd = cmd
+	if v.json {
+		c.print = &jsonPrinter{out: a.out}
+	} else {
+		c.print = &textPrinter{out: a.out, lang: v.lang}
+	}
+	return c, nil
+}
+
+// request signs the command as it stands now; signedTime may be nil.
+func (c *conversation) request(signedTime *order.Envelope) (order.Request, error) {
+	env, err := c.cmd.Sign(c.key)
+	if err != nil {
+		return order.Request{}, err
+	}
+	req := c.envs
+	req.Command, req.Time = &env, signedTime
+	return req, nil
+}
+
+// recordGrace is how long the record may take after the job's end; it is a
+// message of its own.
+const recordGrace = 10 * time.Second
+
+// follow sends the command and waits for its end. The command goes again
+// whenever the gateway says that it came back, until it has answered.
+func (c *conversation) follow(ctx context.Context) error {
+	req, err := c.request(nil)
+	if err != nil {
+		return err
+	}
+	c.print.sent(c.cmd)
+	if err := c.link.send(ctx, c.cmd.ID, req); err != nil {
+		return err
+	}
+	var (
+		answered bool
+		end      *job.Status
+		filed    bool
+		first    = time.NewTimer(c.flags.wait)
+		record   <-chan time.Time
+	)
+	defer first.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return exitWith(exitInconclusive, "interrupted; the job goes on at the gateway (ontctl cancel --job %s stops it)", c.cmd.ID)
+		case <-first.C:
+			if !answered {
+				return exitWith(exitUnreachable, "gateway %s did not answer within %v", c.order.Device, c.flags.wait)
+			}
+		case <-record:
+			return exitWith(exitInconclusive, "the job ended, but its record did not arrive within %v", recordGrace)
+		case r := <-c.link.replies():
+			switch {
+			case r.err != nil && end == nil:
+				return r.err
+			case r.err != nil:
+				return c.finish(*end, filed)
+			case r.pending && !answered:
+				if err := c.link.send(ctx, c.cmd.ID, req); err != nil {
+					return err
+				}
+			case r.record != nil:
+				if filed, err = c.file(r.record); err != nil {
+					return err
+				}
+			case r.status != nil:
+				answered = true
+				c.print.status(*r.status)
+				if r.status.State == job.Challenge {
+					if req, err = c.answer(*r.status); err != nil {
+						return err
+					}
+					if err := c.link.send(ctx, c.cmd.ID, req); err != nil {
+						return err
+					}
+				}
+				if r.status.State.Terminal() {
+					end = r.status
+					record = time.After(recordGrace)
+				}
+			}
+			if end != nil && (filed || c.flags.record == "" || end.RecordSHA == "") {
+				return c.finish(*end, filed)
+			}
+		}
+	}
+}
+
+// answer proves the time to a gateway that cannot trust its own clock.
+func (c *conversation) answer(st job.Status) (order.Request, error) {
+	if c.timeKey == nil {
+		return order.Request{}, exitWith(exitRefused, "the gateway does not trust its clock and asks for a signed time: give --time-key")
+	}
+	ts := order.TimeStatement{Device: c.order.Device, Nonce: st.Nonce, UTC: time.Now().UTC()}
+	env, err := ts.Sign(c.timeKey)
+	if err != nil {
+		return order.Request{}, err
+	}
+	c.cmd.Nonce = st.Nonce
+	return c.request(&env)
+}
+
+// file keeps the record if it is this job's; another run of the same order may
+// be reported on the same topic.
+func (c *conversation) file(data []byte) (bool, error) {
+	var head struct {
+		Job string `json:"job"`
+	}
+	env, err := order.ParseEnvelope(data)
+	if err != nil || peek(env, order.TypeRecord, &head) != nil || head.Job != c.cmd.ID {
+		return false, nil //nolint:nilerr // not ours
+	}
+	if c.flags.record == "" {
+		return true, nil
+	}
+	if err := os.WriteFile(c.flags.record, data, 0o600); err != nil {
+		return false, fmt.Errorf("cannot file the record: %w", err)
+	}
+	return true, nil
+}
+
+// finish prints the result and chooses the exit code.
+func (c *conversation) finish(end job.Status, filed bool) error {
+	if filed && c.flags.record != "" {
+		c.print.filed(c.flags.record)
+	}
+	silent := errors.New("")
+	switch end.State {
+	case job.Rejected:
+		return &exitError{exitRefused, silent}
+	case job.Failed, job.TimedOut, job.Cancelled, job.Interrupted:
+		return &exitError{exitInconclusive, silent}
+	case job.Received, job.Accepted, job.Challenge, job.Running, job.Succeeded:
+	}
+	switch end.Verdict {
+	case "fail":
+		return &exitError{exitFail, silent}
+	case "inconclusive", "skipped":
+		return &exitError{exitInconclusive, silent}
+	}
+	return nil
+}
+
+// printer shows a conversation.
+type printer interface {
+	sent(cmd order.Command)
+	status(st job.Status)
+	filed(path string)
+}
+
+type jsonPrinter struct{ out io.Writer }
+
+func (p *jsonPrinter) sent(order.Command) {}
+func (p *jsonPrinter) filed(string)       {}
+
+func (p *jsonPrinter) status(st job.Status) {
+	data, err := json.Marshal(st)
+	if err != nil {
+		return // a Status always encodes
+	}
+	_, _ = p.out.Write(append(data, '\n'))
+}
