@@ -84,17 +84,15 @@ func dial(ctx context.Context, o Options) (*Conn, error) {
 		c.lose(context.Cause(ctx))
 		<-token.Done() // soon: its connection is closed
 	}
-	if c.isLost() {
-		err = c.Err()
-	} else {
-		err = token.Error()
+	tokenErr := token.Error()
+	if !c.isLost() && tokenErr == nil {
+		return c, nil
 	}
-	if err != nil {
-		c.lose(err)
+	c.lose(tokenErr)
+	if tokenErr == nil { // connected, and lost at once
 		_ = c.Close(ctx)
-		return nil, err
 	}
-	return c, nil
+	return nil, c.Err()
 }
 
 // open makes the network connection, TLS included.

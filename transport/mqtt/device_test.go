@@ -227,14 +227,14 @@ func TestDeviceConservesOnBadLine(t *testing.T) {
 		left := 4 + l.n%23
 		l.behave(func(p *packets.PublishPacket) (bool, bool) {
 			left--
-			ack := left > 0 && (l.n+left)%7 != 0 || l.n > 60 // some PUBACKs get lost with the line
+			ack := left > 0 && (l.n+left)%7 != 0 || l.n > 30 // some PUBACKs get lost with the line
 			h.add(t, p, ack)
-			return ack, left > 0 || l.n > 60
+			return ack, left > 0 || l.n > 30
 		})
 	})
 	d, q := testDevice(t, func(o *DeviceOptions) {
 		o.Dial.Broker = s.url
-		o.Dial.AckTimeout = 300 * time.Millisecond
+		o.Dial.AckTimeout = 100 * time.Millisecond
 		o.Backoff = Backoff{Base: time.Millisecond, Cap: time.Millisecond}
 	})
 	stop := serve(t, d)

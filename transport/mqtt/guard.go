@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -30,7 +31,8 @@ type guard struct {
 	timeout time.Duration // of a write
 	failed  func(error)   // told of the first error on either way
 
-	in, out atomic.Int64 // bytes above TLS
+	in, out  atomic.Int64 // bytes above TLS
+	greeting atomic.Bool  // no CONNACK yet: one goroutine writes, then reads
 
 	writing sync.Mutex // so that no one clears or moves another's deadline
 
@@ -54,10 +56,12 @@ const (
 )
 
 func newGuard(conn net.Conn, maxPacket int, writeTimeout time.Duration, failed func(error)) *guard {
-	return &guard{
+	g := &guard{
 		Conn: conn, timeout: writeTimeout, failed: failed,
 		reader: bufio.NewReaderSize(conn, 1024), maxPacket: maxPacket,
 	}
+	g.greeting.Store(true)
+	return g
 }
 
 // Read passes inbound bytes on, as far as they are fit.
@@ -67,11 +71,20 @@ func (g *guard) Read(p []byte) (int, error) {
 	if scanErr := g.scan(p[:n]); scanErr != nil {
 		n, err = 0, scanErr
 	}
-	if err != nil {
-		g.failed(err)
-		_ = g.Conn.Close()
+	return n, g.end(err)
+}
+
+// end ends the connection for err, if that is one.
+func (g *guard) end(err error) error {
+	if err == nil {
+		return nil
 	}
-	return n, err
+	g.failed(err)
+	_ = g.Conn.Close()
+	if errors.Is(err, net.ErrClosed) {
+		return ErrLost // the library would take a closed connection for its own doing, and stay
+	}
+	return err
 }
 
 // scan follows the packets in b and returns an error compatible with
@@ -173,6 +186,7 @@ func (g *guard) checkConnack(b []byte) error {
 				return err
 			}
 			g.connected = true
+			g.greeting.Store(false)
 		}
 	}
 	return nil
@@ -188,11 +202,16 @@ func (g *guard) Write(p []byte) (int, error) {
 		n, err = g.Conn.Write(p)
 	}
 	g.out.Add(int64(n))
-	if err != nil {
-		g.failed(err)
-		_ = g.Conn.Close()
+	if err != nil && g.greeting.Load() {
+		// A broker that refuses our certificate may have said so and gone
+		// before CONNECT was written. No one else reads yet.
+		_ = g.Conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+		var op *net.OpError
+		if _, readErr := g.reader.Peek(1); errors.As(readErr, &op) && op.Op == tlsAlert {
+			err = readErr
+		}
 	}
-	return n, err
+	return n, g.end(err)
 }
 
 // SetDeadline sets the deadline of reading; each write has its own.

@@ -246,6 +246,10 @@ func (o Options) clientCertificate() (*tls.Certificate, error) {
 	return &cert, nil
 }
 
+// tlsAlert is the Op of the net.OpError that crypto/tls returns for an alert
+// from the peer. The type of the alert itself is not exported.
+const tlsAlert = "remote error"
+
 // refusal returns the error for a CONNACK return code, nil for 0.
 func refusal(code byte) error {
 	switch code {
@@ -271,9 +275,8 @@ func classify(err error, now time.Time) error {
 	if errors.As(err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil && now.Before(invalid.Cert.NotBefore) {
 		return fmt.Errorf("%w: it is %s here: %w", ErrCertificateTime, now.UTC().Format(time.DateOnly), err)
 	}
-	// crypto/tls does not export the type of an alert that came from the peer.
 	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "remote error" {
+	if errors.As(err, &op) && op.Op == tlsAlert {
 		if text := op.Err.Error(); strings.Contains(text, "certificate") || strings.Contains(text, "access denied") {
 			return fmt.Errorf("%w: %w", ErrRefusedCredentials, err)
 		}
