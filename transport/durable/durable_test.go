@@ -1,0 +1,336 @@
+package durable
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestWriteFileSteps(t *testing.T) {
+	s := newSim(1)
+	if err := WriteFile(s, "job", "/d/f", []byte("new"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"job open f" + TempSuffix, "job write f" + TempSuffix, "job sync f" + TempSuffix, "job close f" + TempSuffix,
+		"job rename f", "job syncdir d",
+	}
+	if diff := cmp.Diff(want, s.trace); diff != "" {
+		t.Errorf("steps (-want +got):\n%s", diff)
+	}
+}
+
+// TestWriteFileOldOrNew fails and cuts at every step, with luck of many kinds.
+func TestWriteFileOldOrNew(t *testing.T) {
+	const path = "/d/f"
+	for _, first := range []bool{true, false} {
+		for seed := range uint64(200) {
+			for k := range 8 {
+				for _, cut := range []bool{true, false} {
+					s := newSim(seed)
+					old := `-`
+					if !first {
+						if err := WriteFile(s, "x", path, []byte("old content"), 0o600); err != nil {
+							t.Fatal(err)
+						}
+						old = `"old content"`
+					}
+					s.calls = 0
+					s.fail = failAt(k, faults()[seed%4])
+					if cut {
+						s.fail = failFrom(k)
+					}
+					err := WriteFile(s, "x", path, []byte("new"), 0o600)
+					if s.calls > k && k < 6 && err == nil {
+						t.Fatalf("step %d failed and WriteFile did not tell", k)
+					}
+					if got := s.content(path); got != old && got != `"new"` {
+						t.Fatalf("seed %d, step %d, before the cut: %s", seed, k, got)
+					}
+					s.cut()
+					got := s.content(path)
+					if got != old && got != `"new"` || err == nil && got != `"new"` {
+						t.Fatalf("seed %d, step %d, err %v: content %s", seed, k, err, got)
+					}
+					if err := Clean(s, "x", "/d"); err != nil {
+						t.Fatal(err)
+					}
+					if s.content(path+TempSuffix) != "-" {
+						t.Fatal("temporary file left over")
+					}
+					if err := WriteFile(s, "x", path, []byte("again"), 0o600); err != nil || s.content(path) != `"again"` {
+						t.Fatalf("second try: %v, %s", err, s.content(path))
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestRemove(t *testing.T) {
+	for seed := range uint64(50) {
+		for k := range 3 {
+			s := newSim(seed)
+			if err := WriteFile(s, "x", "/d/f", []byte("old"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s.calls = 0
+			s.fail = failFrom(k)
+			err := Remove(s, "x", "/d/f")
+			s.cut()
+			got := s.content("/d/f")
+			if got != "-" && got != `"old"` || err == nil && got != "-" {
+				t.Fatalf("step %d, err %v: content %s", k, err, got)
+			}
+			if err := Remove(s, "x", "/d/f"); err != nil {
+				t.Fatal(err)
+			}
+			if err := Remove(s, "x", "/d/f"); err != nil {
+				t.Fatalf("of what is gone: %v", err)
+			}
+		}
+	}
+}
+
+// TestLogKeepsWhatItAcknowledged cuts during appends: the file begins with all
+// that was acknowledged.
+func TestLogKeepsWhatItAcknowledged(t *testing.T) {
+	for seed := range uint64(100) {
+		for k := range 14 {
+			s := newSim(seed)
+			s.fail = failFrom(k)
+			if seed%2 == 0 {
+				s.fail = failAt(k, faults()[seed/2%4])
+			}
+			acknowledged := ""
+			l, err := OpenLog(s, "log", "/d/l", 0o600)
+			for i := 0; i < 4 && err == nil; i++ {
+				line := fmt.Sprintf("line %d\n", i)
+				if err = l.Append([]byte(line)); err == nil {
+					acknowledged += line
+				} else if again := l.Append([]byte("x")); !errors.Is(again, ErrBroken) {
+					t.Fatalf("append after an error: %v", again)
+				}
+			}
+			s.cut()
+			got := ""
+			if f := s.now["/d/l"]; f != nil {
+				got = string(f.data)
+			}
+			if !strings.HasPrefix(got, acknowledged) {
+				t.Fatalf("seed %d, step %d: acknowledged %q, found %q", seed, k, acknowledged, got)
+			}
+			l, err = OpenLog(s, "log", "/d/l", 0o600)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if l.Size() != int64(len(got)) {
+				t.Fatalf("size %d, want %d", l.Size(), len(got))
+			}
+			if err := l.Truncate(int64(len(acknowledged))); err != nil {
+				t.Fatal(err)
+			}
+			if err := l.Append([]byte("more")); err != nil {
+				t.Fatal(err)
+			}
+			s.cut()
+			if got := s.content("/d/l"); got != fmt.Sprintf("%q", acknowledged+"more") {
+				t.Fatalf("after recovery %s", got)
+			}
+			if err := l.Truncate(1 << 20); err == nil {
+				t.Fatal("truncated to more than there is")
+			}
+		}
+	}
+}
+
+// TestNextEpochNeverRepeats starts again and again, with cuts and faults at
+// any step. What it returns only rises.
+func TestNextEpochNeverRepeats(t *testing.T) {
+	for seed := range uint64(300) {
+		s := newSim(seed)
+		last := uint64(0)
+		for start := range 30 {
+			s.calls = 0
+			switch s.rnd.IntN(3) {
+			case 0:
+				s.fail = failFrom(s.rnd.IntN(30))
+			case 1:
+				s.fail = failAt(s.rnd.IntN(30), faults()[start%4])
+			}
+			v, err := NextEpoch(s, "/d/epoch")
+			if err == nil && v == 0 || errors.Is(err, ErrCorrupt) {
+				t.Fatalf("seed %d: %d, %v", seed, v, err)
+			}
+			if v != 0 {
+				if v <= last {
+					t.Fatalf("seed %d: %d after %d", seed, v, last)
+				}
+				last = v
+			}
+			s.cut()
+		}
+	}
+}
+
+func TestNextEpochFromDamagedSlots(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "state", "epoch")
+	next := func() (uint64, error) { return NextEpoch(OS{}, path) }
+	for want := uint64(1); want <= 4; want++ {
+		if v, err := next(); v != want || err != nil {
+			t.Fatalf("NextEpoch = %d, %v, want %d", v, err, want)
+		}
+	}
+	good, err := os.ReadFile(path + ".0") // slots are 4 and 3, or the other way round
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := uint64(4)
+	for _, damage := range []string{
+		"", "epoch 9 00000000\n", "\x00\x00\x00\x00", string(good[:len(good)-1]), string(good) + "x",
+		strings.Replace(string(good), "epoch", "Epoch", 1), strings.Repeat("9", 1000),
+	} {
+		for _, slot := range []string{".0", ".1"} {
+			if err := os.WriteFile(path+slot, []byte(damage), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			v, err := next()
+			if v <= last || !errors.Is(err, ErrCorrupt) {
+				t.Fatalf("slot %s holding %.20q: %d, %v, last was %d", slot, damage, v, err, last)
+			}
+			last = v
+			if v, err = next(); v != last+1 || err != nil {
+				t.Fatalf("after the repair: %d, %v", v, err)
+			}
+			last = v
+		}
+	}
+	if err := os.Remove(path + ".1"); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := next(); v <= last || err != nil {
+		t.Errorf("one slot missing: %d, %v, last was %d", v, err, last)
+	}
+	for _, slot := range []string{".0", ".1"} {
+		if err := os.WriteFile(path+slot, []byte("junk"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if v, err := next(); v != 0 || !errors.Is(err, ErrCorrupt) {
+		t.Errorf("both slots corrupt: %d, %v", v, err)
+	}
+	if err := os.Remove(path + ".1"); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := next(); v != 0 || !errors.Is(err, ErrCorrupt) {
+		t.Errorf("one corrupt, one missing: %d, %v", v, err)
+	}
+	if err := os.WriteFile(path+".1", formatSlot(1<<64-1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := next(); v != 0 || !errors.Is(err, ErrCorrupt) {
+		t.Errorf("at the end of numbers: %d, %v", v, err)
+	}
+}
+
+func TestOS(t *testing.T) {
+	fsys := OS{}
+	dir := filepath.Join(t.TempDir(), "a", "b", "c")
+	if err := MkdirAll(fsys, "x", dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := MkdirAll(fsys, "x", dir, 0o700); err != nil {
+		t.Fatalf("again: %v", err)
+	}
+	file := filepath.Join(dir, "f")
+	for _, content := range []string{"one", "", "three"} {
+		if err := WriteFile(fsys, "x", file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := ReadFile(fsys, "x", file, 5); err != nil || string(got) != content {
+			t.Errorf("read %q, %v, want %q", got, err, content)
+		}
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	if _, err := ReadFile(fsys, "x", file, 4); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("too large: %v", err)
+	}
+	if _, err := ReadFile(fsys, "x", file+"x", 4); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("missing: %v", err)
+	}
+	if err := MkdirAll(fsys, "x", filepath.Join(file, "d"), 0o700); err == nil {
+		t.Error("made a directory below a file")
+	}
+	if err := MkdirAll(fsys, "x", file, 0o700); err == nil {
+		t.Error("made a directory where a file is")
+	}
+
+	l, err := OpenLog(fsys, "x", filepath.Join(dir, "log"), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := l.Append([]byte("line\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Truncate(5); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if l, err = OpenLog(fsys, "x", filepath.Join(dir, "log"), 0o600); err != nil || l.Size() != 5 {
+		t.Fatalf("opened again: %v", err)
+	}
+	if err := errors.Join(l.Append([]byte("more")), l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := os.ReadFile(filepath.Join(dir, "log")); !bytes.Equal(got, []byte("line\nmore")) {
+		t.Errorf("log holds %q", got)
+	}
+
+	if err := os.WriteFile(file+TempSuffix, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Clean(fsys, "x", dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := Clean(fsys, "x", filepath.Join(dir, "nowhere")); err != nil {
+		t.Error(err)
+	}
+	if err := Remove(fsys, "x", file); err != nil {
+		t.Fatal(err)
+	}
+	names, err := fsys.ReadDir("x", dir)
+	if err != nil || fmt.Sprint(names) != "[log]" {
+		t.Errorf("left: %v, %v", names, err)
+	}
+}
+
+func FuzzReadSlot(f *testing.F) {
+	f.Add([]byte("epoch 4 3f3a4b5c\n"))
+	f.Add(formatSlot(17))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s := newSim(1)
+		s.now["/d/e"] = &simFile{data: data}
+		v, err := readSlot(s, "/d/e")
+		if err == nil && !bytes.Equal(formatSlot(v), data) {
+			t.Errorf("%q read as %d", data, v)
+		}
+		if err != nil && !errors.Is(err, ErrCorrupt) {
+			t.Errorf("error %v", err)
+		}
+	})
+}
