@@ -1,0 +1,204 @@
+package diagnosis
+
+import "strings"
+
+// The families of keys that Text knows beside causes: Text(lang,
+// "verdict.pass"). What follows the dot are the values that travel, in lower
+// case.
+const (
+	KeyRung     = "rung."
+	KeyVerdict  = "verdict."
+	KeyJob      = "job."
+	KeyReject   = "reject."
+	KeySide     = "side."
+	KeySeverity = "severity."
+	KeyKind     = "kind."
+	KeyStatus   = "status."
+	KeyOrder    = "order."
+	KeyAction   = "action."
+	KeyLabel    = "label."
+	keyCause    = "cause."
+)
+
+// Text returns the text for a key in lang: one of the families above, or a
+// cause by its code ("cause.optical.no_light" for its title, with the suffix
+// ":means" or ":action" for the rest). Of a key that it does not know it returns
+// what follows the first dot, so that what is new can still be read.
+func Text(lang Lang, key string) string {
+	if w, ok := lookup(key); ok {
+		return w.In(lang)
+	}
+	_, rest, ok := strings.Cut(key, ".")
+	if !ok {
+		return key
+	}
+	return rest
+}
+
+// Title returns the title of a cause, or the code itself if it is not known.
+func Title(lang Lang, code Code) string { return Text(lang, keyCause+string(code)) }
+
+// Means returns what a cause means, or "" if it is not known.
+func Means(lang Lang, code Code) string {
+	c, _ := Lookup(code)
+	return c.Means.In(lang)
+}
+
+// Action returns what to do about a cause, or "" if it is not known.
+func Action(lang Lang, code Code) string {
+	c, _ := Lookup(code)
+	return c.Action.In(lang)
+}
+
+func lookup(key string) (Words, bool) {
+	if rest, ok := strings.CutPrefix(key, keyCause); ok {
+		code, part, _ := strings.Cut(rest, ":")
+		c, known := Lookup(Code(code))
+		if !known {
+			return Words{}, false
+		}
+		switch part {
+		case "":
+			return c.Title, true
+		case "means":
+			return c.Means, true
+		case "action":
+			return c.Action, true
+		}
+		return Words{}, false
+	}
+	for i := range words {
+		if words[i].key == key {
+			return words[i].text, true
+		}
+	}
+	// Job states travel in upper case.
+	if rest, ok := strings.CutPrefix(key, KeyJob); ok && rest != strings.ToLower(rest) {
+		return lookup(KeyJob + strings.ToLower(rest))
+	}
+	return Words{}, false
+}
+
+// words is never written to.
+var words = [...]struct {
+	key  string
+	text Words
+}{
+	{"rung.identity", Words{"资源准确", "identity"}},
+	{"rung.optical", Words{"光衰", "optical power"}},
+	{"rung.registration", Words{"光猫注册", "PON registration"}},
+	{"rung.lan_cabling", Words{"网线布线", "LAN cabling"}},
+	{"rung.dial", Words{"拨号", "dialling"}},
+	{"rung.addressing", Words{"地址获取", "addressing"}},
+	{"rung.dns", Words{"域名解析", "DNS"}},
+	{"rung.reachability", Words{"连通性", "reachability"}},
+	{"rung.account", Words{"3A 同步", "account (AAA)"}},
+	{"rung.throughput", Words{"速率达标", "throughput"}},
+	{"rung.iptv", Words{"IPTV", "IPTV"}},
+	{"rung.voice", Words{"语音", "voice"}},
+	{"rung.management", Words{"平台纳管", "management platform"}},
+	{"rung.routed_internet", Words{"路由上网", "routed internet"}},
+	{"rung.host", Words{"网关负载", "gateway load"}},
+
+	{"verdict.pass", Words{"通过", "pass"}},
+	{"verdict.fail", Words{"不通过", "fail"}},
+	{"verdict.inconclusive", Words{"无法判定", "inconclusive"}},
+	{"verdict.skipped", Words{"跳过", "skipped"}},
+
+	{"job.received", Words{"已收到", "received"}},
+	{"job.accepted", Words{"已受理", "accepted"}},
+	{"job.rejected", Words{"已拒绝", "rejected"}},
+	{"job.challenge", Words{"等待授时确认", "waiting for a signed time"}},
+	{"job.running", Words{"执行中", "running"}},
+	{"job.succeeded", Words{"已完成", "done"}},
+	{"job.failed", Words{"未能执行", "could not be run"}},
+	{"job.timed_out", Words{"超时", "timed out"}},
+	{"job.cancelled", Words{"已取消", "cancelled"}},
+	{"job.interrupted", Words{"被中断", "interrupted"}},
+
+	{"reject.unsigned", Words{"没有签名", "it is not signed"}},
+	{"reject.bad_signature", Words{"签名不对，内容可能被改过", "the signature is wrong; the content may have been altered"}},
+	{"reject.unknown_key", Words{"签名人不在工单或信任列表里", "the signer is neither in the order nor on the trust list"}},
+	{"reject.revoked", Words{"签名密钥已吊销", "the signing key has been revoked"}},
+	{"reject.untrusted_root", Words{"信任列表不是本运营商签发的", "the trust list is not signed by this operator"}},
+	{"reject.trust_outdated", Words{"信任列表版本过旧", "the trust list is older than the one in use"}},
+	{"reject.malformed", Words{"格式错误", "it is malformed"}},
+	{"reject.too_large", Words{"内容过大", "it is too large"}},
+	{"reject.wrong_device", Words{"不是给这台设备的", "it is for another device"}},
+	{"reject.wrong_tenant", Words{"不是本单位的工单", "it is for another tenant"}},
+	{"reject.expired", Words{"已过有效期", "it has expired"}},
+	{"reject.not_yet_valid", Words{"还没到生效时间", "it is not valid yet"}},
+	{"reject.replayed", Words{"命令重复或计数器过旧", "the command was used before, or its counter is too low"}},
+	{"reject.runs_used_up", Words{"工单允许的次数已用完", "all runs of the order are used up"}},
+	{"reject.action_not_allowed", Words{"工单没有授权这个操作", "the order does not allow this action"}},
+	{"reject.unknown_action", Words{"未知操作", "the action is unknown"}},
+	{"reject.not_supported", Words{"本机不支持", "this agent does not support it"}},
+	{"reject.order_closed", Words{"工单已关闭", "the order is closed"}},
+	{"reject.order_superseded", Words{"工单已有新版本", "a newer revision of the order is in force"}},
+	{"reject.order_revoked", Words{"工单已撤销", "the order has been revoked"}},
+	{"reject.secrets_unreadable", Words{"工单里的密文解不开", "the order's sealed secrets cannot be opened"}},
+	{"reject.clock_untrusted", Words{"网关时钟不可信，需要授时", "the gateway's clock cannot be trusted"}},
+	{"reject.busy", Words{"正在执行别的任务", "another job is running"}},
+	{"reject.internal", Words{"网关内部错误", "internal error of the gateway"}},
+
+	{"side.customer", Words{"用户侧", "customer"}},
+	{"side.drop", Words{"皮线光缆（分纤箱到户）", "drop cable"}},
+	{"side.odn", Words{"ODN（分光器/主干）", "ODN (splitter, feeder)"}},
+	{"side.olt", Words{"局方 OLT", "OLT"}},
+	{"side.bras_aaa", Words{"局方 BRAS/3A", "BRAS/AAA"}},
+	{"side.platform", Words{"平台/派单数据", "platform or order data"}},
+	{"side.device", Words{"网关设备", "the gateway"}},
+	{"side.unknown", Words{"未定", "not known"}},
+
+	{"severity.critical", Words{"业务中断", "critical"}},
+	{"severity.major", Words{"不达标", "major"}},
+	{"severity.minor", Words{"隐患", "minor"}},
+	{"severity.info", Words{"提示", "info"}},
+
+	{"kind.fault", Words{"故障", "fault"}},
+	{"kind.unclear", Words{"未能判定", "unclear"}},
+	{"kind.warning", Words{"提醒", "warning"}},
+
+	{"status.ok", Words{"正常", "ok"}},
+	{"status.no_light", Words{"无光", "no light"}},
+	{"status.unsupported", Words{"不支持", "unsupported"}},
+	{"status.untrusted", Words{"不可信", "untrusted"}},
+	{"status.error", Words{"读取失败", "could not be read"}},
+
+	{"order.install", Words{"装机", "install"}},
+	{"order.move", Words{"移机", "move"}},
+	{"order.repair", Words{"修机", "repair"}},
+	{"order.inspect", Words{"巡检", "inspection"}},
+	{"order.other", Words{"其他", "other"}},
+
+	{"action.accept", Words{"验收", "acceptance"}},
+	{"action.diagnose", Words{"诊断", "diagnosis"}},
+	{"action.provision", Words{"开通配置", "provisioning"}},
+	{"action.repair", Words{"修复", "repair"}},
+	{"action.inspect", Words{"巡检", "inspection"}},
+	{"action.close", Words{"关闭工单", "closing the order"}},
+	{"action.cancel", Words{"取消", "cancelling"}},
+
+	{"label.order", Words{"工单", "order"}},
+	{"label.device", Words{"设备", "device"}},
+	{"label.technician", Words{"装维人员", "technician"}},
+	{"label.verdict", Words{"结论", "verdict"}},
+	{"label.cause", Words{"原因", "cause"}},
+	{"label.confidence", Words{"把握", "confidence"}},
+	{"label.side", Words{"责任侧", "side"}},
+	{"label.action", Words{"下一步", "next action"}},
+	{"label.for", Words{"依据", "evidence for"}},
+	{"label.against", Words{"反证", "evidence against"}},
+	{"label.consequences", Words{"连带现象", "consequences"}},
+	{"label.limit", Words{"门限", "limit"}},
+	{"label.origin", Words{"门限来源", "origin of the limit"}},
+	{"label.measured", Words{"实测", "measured"}},
+	{"label.conditions", Words{"测试条件", "conditions"}},
+	{"label.required", Words{"必测", "required"}},
+	{"label.optional", Words{"参考", "for information"}},
+	{"label.skipped_for", Words{"因前项未通过", "because of"}},
+	{"label.record", Words{"验收记录", "acceptance record"}},
+	{"label.receipt", Words{"客户回执", "receipt"}},
+	{"label.duration", Words{"用时", "duration"}},
+	{"label.reason", Words{"理由", "reason"}},
+}
