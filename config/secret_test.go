@@ -39,7 +39,7 @@ func TestSecretNeverPrints(t *testing.T) {
 		"error":       errors.Join(fmt.Errorf("cannot use %q", secret)).Error(),
 		"concat":      fmt.Sprint(secret, &secret),
 	}
-	for _, verb := range strings.FieldsSeq("%v %+v %#v %s %q %#q %x %X %d %T%v %10s %-5.3s %U") {
+	for verb := range strings.FieldsSeq("%v %+v %#v %s %q %#q %x %X %d %T%v %10s %-5.3s %U") {
 		printed[verb] = fmt.Sprintf(verb, secret, secret)
 		printed["struct "+verb] = fmt.Sprintf(verb, c, c)
 		printed["pointer "+verb] = fmt.Sprintf(verb, &c.MQTT, &c.MQTT)
