@@ -10,14 +10,14 @@ import (
 
 // Words in events and samples.
 const (
-	agree    = "agree"
-	disagree = "disagree"
+	agree      = "agree"
+	disagree   = "disagree"
 	flagClear  = "clear"
 	flagActive = "active"
-	normal   = "normal"
-	low      = "low"
-	high     = "high"
-	unknown  = "unknown"
+	normal     = "normal"
+	low        = "low"
+	high       = "high"
+	unknown    = "unknown"
 )
 
 // sameLevelDB is how close two readings must be to count as the same level.

@@ -32,7 +32,7 @@ type Mode uint
 const (
 	// KernelLines cuts stamped kernel messages into answers.
 	KernelLines Mode = 1 << iota
-	// DaemonText lets unstamped text of a daemon bury the login prompt.
+	// DaemonText lets unstamped text of a daemon bury the first login prompt.
 	DaemonText
 	// NULs puts NUL bytes before lines.
 	NULs
@@ -108,6 +108,7 @@ type Sim struct {
 	counters counters  // guarded by mu
 	vanished bool      // guarded by mu
 	alarms   []string  // guarded by mu
+	buried   bool      // the login prompt was, once; guarded by mu
 }
 
 type counters struct{ bip, bipBlocks, fecBits, fecBytes, fecCorrected, fecUncorrected, good uint64 }
@@ -250,7 +251,7 @@ func (s *Sim) has(m Mode) bool { return s.opts.Modes&m != 0 }
 
 // restart begins anew; s.mu is held or not yet shared.
 func (s *Sim) restart() {
-	s.typed, s.user, s.out = nil, "", nil
+	s.typed, s.user, s.out, s.buried = nil, "", nil, false
 	s.began = time.Now()
 	switch {
 	case s.has(BootLoader), s.has(Booting):
@@ -339,7 +340,8 @@ func (s *Sim) tick(now time.Time) {
 	}
 }
 
-// boot prints a countdown of three tenths of a second, each a number.
+// boot prints a countdown, a number every tenth of a second, and starts the
+// ONT at its end.
 func (s *Sim) boot(now time.Time) {
 	const step = 100 * time.Millisecond
 	at := int(now.Sub(s.began) / step)
@@ -353,8 +355,8 @@ func (s *Sim) boot(now time.Time) {
 	case at > 3:
 		s.kernel = 0
 		s.opts.Modes &^= Booting
-		s.print("\n## Booting kernel\nLinux version 2.6.30.9 (lab)\n")
 		s.restart()
+		s.print("\n## Booting kernel\nLinux version 2.6.30.9 (lab)\n")
 		s.greet()
 	}
 }
@@ -364,7 +366,8 @@ func (s *Sim) greet() {
 	switch s.where {
 	case atLogin:
 		s.print("login: ")
-		if s.has(DaemonText) {
+		if s.has(DaemonText) && !s.buried {
+			s.buried = true
 			s.print("service /bin/ftpd port 21 tcp enabled\n")
 		}
 	case atPassword:
@@ -378,7 +381,7 @@ func (s *Sim) greet() {
 			s.print("RTK.0> ")
 		}
 	case atBoot:
-		s.print("9602C# ")
+		s.print("=> ")
 	case atUnknown:
 		s.print("ZXHN> ")
 	}

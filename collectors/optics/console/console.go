@@ -226,7 +226,12 @@ func (c *Console) poll(ctx context.Context, fresh bool) poll {
 	case <-c.closing.Done():
 		return fail(ErrClosed)
 	}
-	defer func() { <-c.turn }()
+	held := true
+	defer func() {
+		if held {
+			<-c.turn
+		}
+	}()
 	if c.closed {
 		return fail(ErrClosed)
 	}
@@ -253,14 +258,21 @@ func (c *Console) poll(ctx context.Context, fresh bool) poll {
 	p.ended = time.Now()
 	p.facts.PON.At = p.ended
 	if p.err != nil {
-		c.release(ctx)
 		if c.closing.Err() != nil && errors.Is(p.err, context.Canceled) {
 			p.err = ErrClosed
 		}
 		p.err = fmt.Errorf("cannot read console of %s: %w", c.opts.Port, p.err)
 		if ctx.Err() != nil || c.closing.Err() != nil {
-			return p // says nothing of the console: not remembered
+			// It says nothing of the console and is not remembered. The caller
+			// need not wait until the console was left in order.
+			held = false
+			c.workers.Go(func() {
+				c.release(ctx)
+				<-c.turn
+			})
+			return p
 		}
+		c.release(ctx)
 		c.failures++
 		c.retryAt = p.ended.Add(retryAfter(p.err, c.failures))
 	} else {

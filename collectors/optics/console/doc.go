@@ -20,8 +20,8 @@
 //
 // The carriage return is the only thing ever typed blindly. A prompt was
 // printed before the port was opened, so that an idle console shows nothing,
-// and without it no console could be read. It is sent at most once per
-// session, never while text is flowing, never after text of a boot loader
+// and without it no console could be read. It is sent once per session (once
+// more if a login prompt came and a daemon's text buried it), never while text is flowing, never after text of a boot loader
 // (where it would stop the countdown and keep the ONT from starting; the
 // countdown prints every second, which is why Quiet should be longer) and
 // never after words of a locked login. At a shell or login prompt it does

@@ -231,6 +231,7 @@ func (s *scan) line(text string, ended bool) {
 			s.errors++
 			if s.asked != nil && ended {
 				s.refused(s.asked.fields&^s.answered, trimmed)
+				s.answered |= s.asked.fields
 			}
 			return
 		}
@@ -343,8 +344,8 @@ func (rule *valueRule) read(text string, ended bool) (value float64, status coll
 	bad := func() (float64, collectors.Status, string, bool) {
 		return 0, collectors.StatusError, raw, ended
 	}
-	if text == "" || text[0] != ' ' && text[0] != '\t' {
-		return bad()
+	if len(text) < 2 || text[0] != ' ' || text[1] == ' ' || text[1] == '\t' {
+		return bad() // the tool prints one blank: a second one was a digit
 	}
 	number, rest := splitNumber(raw)
 	if number == "" {
@@ -379,13 +380,14 @@ func (rule *valueRule) read(text string, ended bool) (value float64, status coll
 	return v, collectors.StatusOK, raw, true
 }
 
-// splitNumber splits a leading number off: [-+]?digits([.,]digits)? or -inf.
+// splitNumber splits a leading number off: [-]?digits([.,]digits)? or -inf. No
+// tool prints a plus.
 func splitNumber(s string) (number, rest string) {
 	if strings.HasPrefix(s, "-inf") {
 		return "-inf", s[len("-inf"):]
 	}
 	i := 0
-	if i < len(s) && (s[i] == '-' || s[i] == '+') {
+	if i < len(s) && s[i] == '-' {
 		i++
 	}
 	start := i
@@ -442,8 +444,10 @@ func (rule stateRule) read(text string, ended bool) (string, bool) {
 		if !ended || words == "" || !isWords(words) {
 			return "", false
 		}
-		if _, known := rule.names[strings.ToLower(words)]; known {
-			return "", false // its name is missing
+		for known := range rule.names {
+			if strings.HasPrefix(known, strings.ToLower(words)) {
+				return "", false // the rest of the words, or the name, is missing
+			}
 		}
 		return bounded(words), true
 	}

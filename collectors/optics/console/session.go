@@ -216,9 +216,15 @@ func (s *session) atPrompt(k kind) (time.Duration, bool) {
 func (s *session) listen(ctx context.Context) (kind, error) {
 	t := &s.opts.Timeouts
 	k, err := s.await(ctx, t.Listen, func(kind) (time.Duration, bool) { return t.Quiet, true })
-	if errors.Is(err, errTimeout) {
-		if s.screen().boot {
+	if errors.Is(err, errTimeout) || errors.Is(err, ErrBabble) {
+		screen := s.screen()
+		switch {
+		case screen.boot:
 			return k, fmt.Errorf("%w: it is starting%s", ErrBootLoader, s.typed())
+		case screen.logins >= loginsOnScreen:
+			return k, fmt.Errorf("%w: %d times%s", ErrLoginLoop, screen.logins, s.typed())
+		case errors.Is(err, ErrBabble):
+			return k, err
 		}
 		return k, fmt.Errorf("%w: not quiet for %v within %v", ErrBabble, t.Quiet, t.Listen)
 	}
@@ -226,6 +232,12 @@ func (s *session) listen(ctx context.Context) (kind, error) {
 		return k, err
 	}
 	if k == kindNone {
+		if k, err = s.wake(ctx); err != nil {
+			return k, err
+		}
+	}
+	if k == kindNone {
+		// A login prompt came, and other text buried it: no boot loader.
 		if k, err = s.wake(ctx); err != nil {
 			return k, err
 		}
@@ -268,7 +280,8 @@ func (s *session) typed() string {
 	return "; nothing was sent"
 }
 
-// wake sends the one carriage return that may be sent without a prompt.
+// wake sends a carriage return without a prompt: once, and once more if a login
+// prompt came and was buried by other text. It returns kindNone in that case.
 func (s *session) wake(ctx context.Context) (kind, error) {
 	screen := s.screen()
 	switch {
@@ -287,7 +300,7 @@ func (s *session) wake(ctx context.Context) (kind, error) {
 	}
 	t := &s.opts.Timeouts
 	k, err := s.await(ctx, t.Answer, func(k kind) (time.Duration, bool) {
-		if k == kindOther {
+		if k == kindOther || k == kindNone && s.screen().logins > 0 {
 			return t.Quiet, true // perhaps it is still being printed
 		}
 		return s.atPrompt(k)

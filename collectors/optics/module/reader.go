@@ -1,0 +1,201 @@
+package module
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ontagent/collectors"
+	"ontagent/collectors/optics"
+)
+
+// I2C addresses of the two parts of an image.
+const (
+	addressA0 = 0x50
+	addressA2 = 0x51
+)
+
+// recheckAfter is how long the static pages are believed without another look
+// at the serial number: a module can be changed between two polls.
+const recheckAfter = 10 * time.Minute
+
+// Options configure a Reader.
+type Options struct {
+	// Interface is the network interface of the module's cage.
+	Interface string
+	// Log may be nil.
+	Log *slog.Logger
+	// Dial opens the kernel's ethtool family; nil means the real one. Tests
+	// hand in recorded messages.
+	Dial func() (Conn, error)
+	// Ioctl performs an ethtool ioctl on the bytes of its structure; nil
+	// means the real one.
+	Ioctl func(iface string, request []byte) error
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Reader reads the module of one interface. It is safe for concurrent use.
+type Reader struct {
+	opts Options
+	log  *slog.Logger
+
+	mu      sync.Mutex
+	known   bool      // guarded by mu: static and what follows hold
+	static  static    // guarded by mu
+	serial  [28]byte  // guarded by mu: A0h 68..95
+	checked time.Time // guarded by mu: when serial was last compared
+}
+
+var _ optics.FreshReader = (*Reader)(nil)
+
+// New returns a Reader. It does not touch the kernel.
+func New(opts Options) *Reader {
+	if opts.Dial == nil {
+		opts.Dial = dialEthtool
+	}
+	if opts.Ioctl == nil {
+		opts.Ioctl = ethtoolIoctl
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	log := opts.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Reader{opts: opts, log: log}
+}
+
+// Name is "module:" and the interface.
+func (r *Reader) Name() string { return "module:" + r.opts.Interface }
+
+// ReadOptics reads the live values; static pages are read when a module
+// appears and looked at again from time to time. The error is compatible with
+// collectors.ErrNoData if there is no module or the driver cannot read one.
+func (r *Reader) ReadOptics(ctx context.Context) (optics.Reading, error) {
+	return r.read(ctx, false)
+}
+
+// ReadOpticsFresh reads everything, the static pages too.
+func (r *Reader) ReadOpticsFresh(ctx context.Context) (optics.Reading, error) {
+	return r.read(ctx, true)
+}
+
+// Info returns what the module that was read last says of itself; false if
+// there is none.
+func (r *Reader) Info() (Info, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.static.info, r.known
+}
+
+func (r *Reader) read(ctx context.Context, fresh bool) (optics.Reading, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t, err := r.open(ctx)
+	if err != nil {
+		r.known = false
+		return optics.Unread(r.Name(), collectors.StatusError), r.wrap(err)
+	}
+	defer t.close()
+	now := r.opts.Now()
+	if !r.known || fresh || now.Sub(r.checked) >= recheckAfter {
+		if err := r.identify(t, fresh, now); err != nil {
+			r.known = false
+			return optics.Unread(r.Name(), collectors.StatusError), r.wrap(err)
+		}
+	}
+	if !r.static.info.DDM || !r.static.info.BaseOK || !r.static.info.ExtendedOK {
+		return r.static.reading(nil, r.Name()), nil
+	}
+	live, err := t.read(addressA2, liveOffset, liveLength)
+	if err != nil {
+		r.known = false // gone or changed: begin anew
+		if gone(err) {
+			return optics.Unread(r.Name(), collectors.StatusError), r.wrap(err)
+		}
+		return r.static.reading(nil, r.Name()), r.wrap(fmt.Errorf("diagnostics page: %w", err))
+	}
+	return r.static.reading(live, r.Name()), nil
+}
+
+// identify reads the static pages, unless the module is still the one that
+// was read before.
+func (r *Reader) identify(t transport, fresh bool, now time.Time) error {
+	if r.known && !fresh {
+		b, err := t.read(addressA0, 68, len(r.serial))
+		if err != nil {
+			return err
+		}
+		if [28]byte(b) == r.serial {
+			r.checked = now
+			return nil
+		}
+		r.log.Info("optical module changed", "interface", r.opts.Interface)
+	}
+	a0, err := t.read(addressA0, 0, halfPage)
+	if err != nil {
+		return err
+	}
+	var a2 []byte
+	if a0[92]&0x40 != 0 {
+		// A page that is promised and cannot be read is an error of each
+		// reading, not of the module.
+		if a2, err = t.read(addressA2, 0, halfPage); err != nil {
+			if gone(err) {
+				return err
+			}
+			r.log.Warn("diagnostics page of optical module cannot be read", "interface", r.opts.Interface, "error", err)
+			a2 = nil
+		}
+	}
+	m, err := decodeStatic(a0, a2)
+	if err != nil {
+		return err
+	}
+	r.static, r.serial, r.checked, r.known = m, [28]byte(a0[68:96]), now, true
+	return nil
+}
+
+// wrap names the interface and turns "there is no module" into ErrNoData.
+func (r *Reader) wrap(err error) error {
+	if gone(err) {
+		return fmt.Errorf("no optical module at %s: %w (%w)", r.opts.Interface, collectors.ErrNoData, err)
+	}
+	return fmt.Errorf("cannot read optical module of %s: %w", r.opts.Interface, err)
+}
+
+// gone reports whether err says that there is nothing to read: no module, no
+// interface, or a driver that has no way to read one.
+func gone(err error) bool {
+	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EOPNOTSUPP)
+}
+
+// transport fetches bytes of a module.
+type transport interface {
+	// read returns exactly length bytes at the offset of an I2C address,
+	// within one half of the page.
+	read(address byte, offset, length int) ([]byte, error)
+	close()
+}
+
+// open returns netlink where the kernel has it and ioctl elsewhere.
+func (r *Reader) open(ctx context.Context) (transport, error) {
+	t, err := r.openNetlink(ctx)
+	if err == nil {
+		return t, nil
+	}
+	if !errors.Is(err, errNoNetlink) {
+		return nil, err
+	}
+	return r.openIoctl()
+}
+
+// errShort: the kernel answered with fewer bytes than were asked for.
+var errShort = errors.New("short answer")
