@@ -424,4 +424,3 @@ func (q *RAMQueue) Stats() []ClassStats {
 	}
 	return stats
 }
-

@@ -17,6 +17,7 @@ import (
 const (
 	maxInFlight = 16
 	maxInbound  = 64 << 10 // of a payload, in bytes
+	maxTopic    = 256      // what a packet holds beside its payload, rounded up
 	stopTime    = 3 * time.Second
 )
 
@@ -142,6 +143,9 @@ func (d *Device) options(will []byte) Options {
 	o.Will = &Will{Topic: d.topics.state, Payload: will, Retain: true}
 	if o.TLS.Sessions == nil {
 		o.TLS.Sessions = d.sessions
+	}
+	if o.MaxPacket == 0 {
+		o.MaxPacket = maxInbound + maxTopic
 	}
 	return o
 }
