@@ -114,7 +114,7 @@ var catalogue = [...]Cause{
 	{
 		Code: OpticalRxOverload, Side: SideODN, Severity: Major, Certainty: 0.95, Produced: true,
 		Title:    Words{"收光过强", "Light too strong"},
-		Means:    Words{"收光高于 -8 dBm 一类的上限，接收机过载，会误码甚至损坏。", "Received power is above the upper limit: the receiver is overloaded, makes errors and may be damaged."},
+		Means:    Words{"收光超过上限（默认 -8 dBm），接收机过载，会误码甚至损坏。", "Received power is above the upper limit: the receiver is overloaded, makes errors and may be damaged."},
 		Action:   Words{"加光衰减器（一般 5～10 dB）后重测；顺便核对分光器端口是否接错。", "Fit an optical attenuator (usually 5 to 10 dB) and measure again; check that the splitter port is the right one."},
 		Explains: append([]Code{OpticalRxNearOverload}, badLight...), Shows: []string{"rx_power_dbm"},
 	},

@@ -105,8 +105,8 @@ const (
 // other causes that go with it raise it, rungs that passed although they could
 // not have lower it. What a fault explains is no cause of its own but a
 // consequence. What remains is ranked: faults before what could not be told
-// before warnings, then by severity, confidence and place on the ladder. Two
-// independent faults stay two.
+// before warnings; what is contradicted last of its kind; then by severity,
+// confidence and place on the ladder. Two independent faults stay two.
 //
 // A failed rung that names no cause, or none that this catalogue knows, is
 // Unknown, and so is evidence in which nothing was measured at all. The same
@@ -117,7 +117,7 @@ func Diagnose(e Evidence) Diagnosis {
 	found = contradictions(found, rungs)
 	weigh(found, rungs)
 
-	var d Diagnosis
+	d := Diagnosis{Causes: []Ranked{}}
 	root := explain(found)
 	for i, r := range found {
 		if root[i] == "" {
@@ -129,6 +129,7 @@ func Diagnose(e Evidence) Diagnosis {
 	slices.SortStableFunc(d.Causes, func(a, b Ranked) int {
 		return cmp.Or(
 			cmp.Compare(a.Kind.rank(), b.Kind.rank()),
+			cmp.Compare(a.doubtful(), b.doubtful()),
 			cmp.Compare(a.Severity.rank(), b.Severity.rank()),
 			cmp.Compare(b.Confidence, a.Confidence),
 			cmp.Compare(a.rung, b.rung),
@@ -148,6 +149,15 @@ func Diagnose(e Evidence) Diagnosis {
 		d.Causes = append(d.Causes, Ranked{Code: Unknown, Side: c.Side, Severity: c.Severity, Kind: KindUnknown})
 	}
 	return d
+}
+
+// doubtful is 1 for a cause that the evidence contradicts, so that it comes
+// after the others however grave it would be.
+func (r Ranked) doubtful() int {
+	if len(r.Against) > 0 && r.Confidence < explainsFrom {
+		return 1
+	}
+	return 0
 }
 
 // distinct keeps the first of each rung.
@@ -174,16 +184,24 @@ func gather(rungs []Rung) []Ranked {
 		if !ok {
 			c, _ = Lookup(Unknown)
 		}
-		if slices.ContainsFunc(found, func(r Ranked) bool { return r.Code == c.Code && r.rung == i }) {
-			return
+		refs := append([]Ref{{Rung: rungs[i].Name, What: what, Value: code}}, shown(rungs[i], c.Shows)...)
+		// A code that several rungs came to is one cause, as grave as its
+		// gravest use.
+		for k := range found {
+			if r := &found[k]; r.Code == c.Code {
+				if r.rung != i {
+					r.For = append(r.For, refs...)
+				}
+				if kind.rank() < r.Kind.rank() {
+					r.Kind = kind
+				}
+				return
+			}
 		}
-		r := Ranked{
-			Code: c.Code, Side: c.Side, OrSide: c.OrSide, Severity: c.Severity, Kind: kind, Confidence: c.Certainty,
+		found = append(found, Ranked{
+			Code: c.Code, Side: c.Side, OrSide: c.OrSide, Severity: c.Severity, Kind: kind, Confidence: c.Certainty, For: refs,
 			rung: i, index: len(found),
-		}
-		r.For = append(r.For, Ref{Rung: rungs[i].Name, What: what, Value: code})
-		r.For = append(r.For, shown(rungs[i], c.Shows)...)
-		found = append(found, r)
+		})
 	}
 	for i, r := range rungs {
 		kind := KindWarning

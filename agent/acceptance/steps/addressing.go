@@ -2,6 +2,7 @@ package steps
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -12,9 +13,11 @@ import (
 	"ontagent/collectors"
 )
 
-// WAN is the way to the internet as the kernel has it now.
+// WAN is the way to the internet as the kernel has it now. A reader that cannot
+// tell returns an error; an interface that does not exist, as that of a PPP
+// session that is down, has no addresses.
 type WAN struct {
-	Interface string // empty if it is not known
+	Interface string
 	// Addresses of the interface with their prefix lengths, without those that
 	// are tentative, deprecated or failed duplicate detection.
 	Addresses []netip.Prefix
@@ -24,7 +27,7 @@ type WAN struct {
 	// Gateways are the next hops of these routes that have one. Link-local
 	// ones carry their zone.
 	Gateways []netip.Addr
-	Source   string
+	Source   string // never empty: without it nothing was read
 }
 
 // WANReader reads the WAN.
@@ -56,6 +59,8 @@ func NewAddressing(o AddressingOptions) *Addressing {
 	o.Deadline = orDefault(o.Deadline, 15*time.Second)
 	return &Addressing{o: o}
 }
+
+var errNothingRead = errors.New("the source said nothing")
 
 // Rung implements acceptance.Step.
 func (*Addressing) Rung() acceptance.Rung { return acceptance.Addressing }
@@ -93,8 +98,12 @@ func (s *Addressing) Run(ctx context.Context, note func(string)) acceptance.Outc
 			note(err.Error())
 			continue
 		}
+		if wan.Source == "" {
+			err = errNothingRead
+			continue
+		}
 		note(fmt.Sprintf("%s: %v, default route v4 %t v6 %t", wan.Interface, wan.Addresses, wan.DefaultV4, wan.DefaultV6))
-		if s.judge(&acceptance.Outcome{}, wan); s.complete(wan) {
+		if s.complete(wan) {
 			break
 		}
 	}
