@@ -1,0 +1,414 @@
+package transport_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"gopkg.in/yaml.v3"
+
+	"ontagent/transport"
+)
+
+var update = flag.Bool("update", false, "write the golden payloads")
+
+const (
+	docs   = "../docs/mqtt-api"
+	device = "HWTC12345678"
+)
+
+type fixedClock struct{}
+
+func (fixedClock) Wall() (int64, string) { return 1700000000123, transport.ClockNTP }
+func (fixedClock) Uptime() time.Duration { return 86400123 * time.Millisecond }
+
+// envelope is a signed document as it travels; the signature here is none.
+func envelope(payloadType, payload string) string {
+	return `{"payloadType":"` + payloadType + `","payload":"` + base64.StdEncoding.EncodeToString([]byte(payload)) +
+		`","signatures":[{"keyid":"0f1e2d3c4b5a69788796a5b4c3d2e1f0","sig":"` + strings.Repeat("QUJD", 21) + `QQ=="}]}`
+}
+
+type golden struct {
+	name   string // of the file, less .golden.json
+	schema string
+	class  transport.Class // empty: a message to the device, without header
+	body   string
+	fields []transport.Field // instead of body
+}
+
+func goldens() []golden {
+	f := func(kv ...any) []transport.Field {
+		var out []transport.Field
+		for i := 0; i < len(kv); i += 2 {
+			key, _ := kv[i].(string)
+			out = append(out, transport.Field{Key: key, Value: kv[i+1]})
+		}
+		return out
+	}
+	u := func(n uint64) uint64 { return n }
+	const sha = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+	return []golden{
+		{name: "state-online", schema: "state", class: "session", fields: f("state", "online", "session", 3)},
+		{name: "state-offline", schema: "state", class: "session", fields: f("state", "offline", "session", 3)},
+		{name: "pending", schema: "pending", class: "session", fields: f("session", 3)},
+		{name: "info", schema: "info", class: "session", body: `{"agent_version":"0.1.0","model":"HG6145D","firmware":"RP2627",
+			"kernel":"5.10.176","arch":"mipsle","capabilities":["identity","optical","dns"],"nonce":"b7e151628aed2a6a"}`},
+		{name: "telemetry-link", schema: "telemetry-link", class: "telemetry", fields: f(
+			"subject", "eth0.2", "ifindex", 4, "oper_state", "up", "admin_up", true, "carrier", true, "carrier_changes", u(3),
+			"mtu", 1500, "speed_mbps", 1000, "duplex", "full", "rx_bytes", u(1<<53+1), "tx_bytes", u(12345678),
+			"rx_packets", u(987654), "tx_packets", u(54321), "rx_errors", u(0), "tx_errors", u(0), "rx_dropped", u(2),
+			"tx_dropped", u(0), "rx_crc_errors", u(0), "multicast", u(17), "collisions", u(0),
+			"rx_bps", u(93_400_000), "tx_bps", u(1_200_000), "rx_pps", 8123.4, "tx_pps", 310.0,
+			"offload", "hw_tc", "counters_blind", true)},
+		{name: "telemetry-host", schema: "telemetry-host", class: "telemetry", fields: f(
+			"cpu_busy_ratio", 0.0431, "cpu_max_core_busy_ratio", 0.11, "load1", 0.2, "load5", 0.1, "load15", 0.05,
+			"mem_total_bytes", u(64<<20), "mem_available_bytes", u(21<<20), "mem_used_ratio", 0.6719,
+			"disk_total_bytes", u(8<<20), "disk_free_bytes", u(3<<20), "disk_used_ratio", 0.625,
+			"temperature_celsius", 51.5, "temperature_zone", "thermal_zone0:cpu",
+			"rss_bytes", u(9<<20), "cpu_seconds_total", 12.345, "goroutines", 31, "open_fds", 14)},
+		{name: "telemetry-wan", schema: "telemetry-wan", class: "telemetry", fields: f(
+			"interface", "pppoe-wan", "present", true, "up", true, "mtu", 1492, "ipv4_address", "203.0.113.7/32",
+			"ipv4_default", true, "ipv4_default_interface", "pppoe-wan", "ipv4_default_metric", u(0),
+			"ipv6_default", false, "resolvers", 2, "resolver1", "192.0.2.53", "resolver2", "2001:db8::53")},
+		{name: "telemetry-optics", schema: "telemetry-optics", class: "telemetry", fields: f(
+			"rx_power_dbm", -22.924298, "rx_power_status", "ok", "rx_power_source", "console:rtl960x", "rx_power_raw", "-22.924298  dBm",
+			"tx_power_dbm", 2.3, "tx_power_status", "ok", "tx_power_source", "console:rtl960x",
+			"bias_ma", 11.2, "bias_status", "ok", "temperature_status", "unsupported", "voltage_v", 3.27, "voltage_status", "ok",
+			"alarms", "", "rx_alarm_low_dbm", -30.0)},
+		{name: "telemetry-optics-dark", schema: "telemetry-optics", class: "telemetry", fields: f(
+			"rx_power_status", "no_light", "rx_power_source", "console:rtl960x", "rx_power_raw", "-inf  dBm",
+			"tx_power_status", "error", "alarms", "rx_low,optical_los")},
+		{name: "telemetry-pon", schema: "telemetry-pon", class: "telemetry", fields: f(
+			"state", "operational", "state_raw", "O5", "serial", "HWTC12345678", "omci_provisioned", "yes", "gem_ports", 4, "tconts", 1,
+			"alarms", "", "alarms_known", "los,lof", "bip", u(12), "bip_per_s", 0.1, "source", "console:rtl960x")},
+		{name: "telemetry-collector", schema: "telemetry-collector", class: "telemetry", fields: f(
+			"subject", "optics", "age_s", 31.5, "duration_ms", 412, "runs", u(288), "failures", u(2), "panics", u(0),
+			"stuck", false, "no_data", false, "error", "cannot read optics: no answer within 3 s")},
+		{name: "telemetry-other", schema: "telemetry", class: "telemetry", fields: f("subject", "x0", "depth", 3)},
+		{name: "event-link", schema: "event", class: "event", fields: f(
+			"subject", "eth1", "what", "oper_state", "before", "up", "after", "down", "ifindex", 5, "carrier", false)},
+		{name: "event-optics", schema: "event", class: "event", fields: f(
+			"what", "rx_power", "before", "-22.9 dBm", "after", "-27.4 dBm", "change_db", -4.5, "source", "console:rtl960x")},
+		{name: "event-gap", schema: "event-gap", class: "event", fields: f(
+			"gap_class", "telemetry", "from_seq", 812, "to_seq", 1043, "count", 232, "reason", "class_full")},
+		{name: "status-rejected", schema: "status", class: "record", body: `{"id":"c-20260101-7","order":"WO-2026-0001","command_type":"accept",
+			"state":"REJECTED","reason":"wrong_device","detail":"the order names HWTC87654321","progress":0}`},
+		{name: "status-challenge", schema: "status", class: "record", body: `{"id":"c-20260101-7","order":"WO-2026-0001","command_type":"accept",
+			"state":"CHALLENGE","nonce":"8f14e45fceea167a5a36dedd4bea2543","progress":0}`},
+		{name: "status-running", schema: "status", class: "record", body: `{"id":"c-20260101-7","order":"WO-2026-0001","command_type":"accept",
+			"state":"RUNNING","step":"optical","step_verdict":"fail","step_reason":"received power is -27.4 dBm, limit above -25 dBm","progress":0.25}`},
+		{name: "status-succeeded", schema: "status", class: "record", body: `{"id":"c-20260101-7","order":"WO-2026-0001","command_type":"accept",
+			"state":"SUCCEEDED","progress":1,"verdict":"fail","first_cause":"optical.rx_low",
+			"summary":[{"rung":"identity","verdict":"pass","required":true},{"rung":"optical","verdict":"fail","required":true,"cause":"optical.rx_low"}],
+			"record_sha256":"` + sha + `"}`},
+		{name: "record", schema: "record", class: "record", body: `{"order":"WO-2026-0001","record":` +
+			envelope("application/vnd.ontagent.record+json", `{"v":1}`) + `}`},
+		{name: "cmd", schema: "cmd", body: `{"v":1,"order":` + envelope("application/vnd.ontagent.order+json", `{"v":1}`) +
+			`,"command":` + envelope("application/vnd.ontagent.command+json", `{"v":1}`) + `}`},
+		{name: "cmd-answer", schema: "cmd", body: `{"v":1,"command":` + envelope("application/vnd.ontagent.command+json", `{"v":1}`) +
+			`,"trust":` + envelope("application/vnd.ontagent.trust+json", `{"v":1}`) +
+			`,"time":` + envelope("application/vnd.ontagent.time+json", `{"v":1}`) + `}`},
+		{name: "cfg", schema: "cfg", body: envelope("application/vnd.ontagent.cfg+json", `{"v":1}`)},
+		{name: "ack", schema: "ack", body: envelope("application/vnd.ontagent.ack+json", `{"v":1}`)},
+	}
+}
+
+// payload makes what travels.
+func (g golden) payload(t *testing.T) []byte {
+	t.Helper()
+	body := json.RawMessage(g.body)
+	if g.fields != nil {
+		var err error
+		if body, err = transport.EncodeFields(g.fields); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if g.class == "" {
+		var b bytes.Buffer
+		if err := json.Compact(&b, body); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	stamper, err := transport.NewStamper(device, 17, fixedClock{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := transport.Encode(stamper.Stamp(g.class), body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func compile(t *testing.T, name string) *jsonschema.Schema {
+	t.Helper()
+	c := jsonschema.NewCompiler()
+	c.AssertContent()
+	s, err := c.Compile(filepath.Join(docs, "schema", name+".json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func validate(t *testing.T, s *jsonschema.Schema, payload []byte) error {
+	t.Helper()
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(payload))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Validate(v)
+}
+
+func TestGoldenPayloads(t *testing.T) {
+	covered := map[string]bool{"common": true}
+	wanted := map[string]bool{}
+	for _, g := range goldens() {
+		covered[g.schema], wanted[g.name+".golden.json"] = true, true
+		t.Run(g.name, func(t *testing.T) {
+			payload := g.payload(t)
+			file := filepath.Join("testdata", g.name+".golden.json")
+			if *update {
+				if err := os.WriteFile(file, append(payload, '\n'), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(bytes.TrimSpace(want)), string(payload)); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", file, diff)
+			}
+			if err := validate(t, compile(t, g.schema), want); err != nil {
+				t.Errorf("not by its schema: %v", err)
+			}
+			if g.class == transport.ClassTelemetry {
+				if err := validate(t, compile(t, "telemetry"), want); err != nil {
+					t.Errorf("not by the schema of telemetry at large: %v", err)
+				}
+			}
+			if g.class != "" {
+				if _, _, err := transport.Decode(want); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for _, name := range names(t, filepath.Join(docs, "schema")) {
+		if !covered[strings.TrimSuffix(name, ".json")] {
+			t.Errorf("no golden payload for schema %s", name)
+		}
+	}
+	for _, name := range names(t, "testdata") {
+		if strings.HasSuffix(name, ".golden.json") && !wanted[name] {
+			t.Errorf("testdata/%s is no one's", name)
+		}
+	}
+}
+
+func names(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, e := range entries {
+		if !e.IsDir() {
+			out = append(out, e.Name())
+		}
+	}
+	return out
+}
+
+// TestSchemasRefuse holds the schemas to saying no.
+func TestSchemasRefuse(t *testing.T) {
+	payloads := map[string]golden{}
+	for _, g := range goldens() {
+		payloads[g.name] = g
+	}
+	tests := []struct{ golden, old, with string }{
+		{"state-online", `"online"`, `"asleep"`},
+		{"state-online", `"session":3`, `"session":3,"more":1`},
+		{"state-online", `"class":"session"`, `"class":"event"`},
+		{"state-online", `"v":1`, `"v":2`},
+		{"state-online", `"clock":"ntp"`, `"clock":"good"`},
+		{"state-online", `"seq":1`, `"seq":0`},
+		{"state-online", device, "HWTC"},
+		{"pending", `,"session":3`, ``},
+		{"telemetry-link", `"rx_bytes":9007199254740993`, `"rx_bytes":-1`},
+		{"telemetry-link", `"subject":"eth0.2",`, ``},
+		{"telemetry-link", `"mtu":1500`, `"mtu":{"a":1}`},
+		{"telemetry-host", `"cpu_busy_ratio":0.0431`, `"cpu_busy_ratio":4.31`},
+		{"telemetry-optics-dark", `"rx_power_status"`, `"rx_power_dbm":-40,"rx_power_status"`},
+		{"telemetry-optics", `"rx_power_status":"ok"`, `"rx_power_status":"fine"`},
+		{"telemetry-pon", `"operational"`, `"O5"`},
+		{"telemetry-other", `"depth":3`, `"depth":null`},
+		{"telemetry-other", `"depth":3`, `"depth":[3]`},
+		{"event-link", `"what":"oper_state",`, ``},
+		{"event-gap", `"count":232`, `"count":0`},
+		{"event-gap", `"class_full"`, `"tired"`},
+		{"status-rejected", `"reason":"wrong_device",`, ``},
+		{"status-challenge", `,"nonce":"8f14e45fceea167a5a36dedd4bea2543"`, ``},
+		{"status-running", `"step":"optical"`, `"step":"lunch"`},
+		{"status-running", `"progress":0.25`, `"progress":25`},
+		{"status-running", `"RUNNING"`, `"WALKING"`},
+		{"record", `"signatures":[{`, `"signatures":[{"x":1,`},
+		{"record", `"order":"WO-2026-0001",`, ``},
+		{"cmd", `"v":1,`, ``},
+		{"cmd", `"v":1,`, `"v":1,"shell":"rm",`},
+		{"cfg", `"payload":"`, `"payload":"*`},
+		{"ack", `"payloadType"`, `"type"`},
+	}
+	for _, tt := range tests {
+		payload := string(payloads[tt.golden].payload(t))
+		bad := strings.Replace(payload, tt.old, tt.with, 1)
+		if bad == payload {
+			t.Errorf("%s: no %s", tt.golden, tt.old)
+			continue
+		}
+		if err := validate(t, compile(t, payloads[tt.golden].schema), []byte(bad)); err == nil {
+			t.Errorf("%s with %s instead of %s is accepted", tt.golden, tt.with, tt.old)
+		}
+	}
+}
+
+// TestAsyncAPI holds the description to the code: every reference leads
+// somewhere, every kind is described with the address that Topic builds and in
+// the direction in which it travels.
+func TestAsyncAPI(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join(docs, "asyncapi.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc map[string]any
+	if err := yaml.Unmarshal(data, &doc); err != nil {
+		t.Fatal(err)
+	}
+	if doc["asyncapi"] != "3.1.0" {
+		t.Errorf("asyncapi %v", doc["asyncapi"])
+	}
+	used := map[string]bool{"common.json": true}
+	walkRefs(doc, func(ref string) {
+		file, pointer, _ := strings.Cut(ref, "#")
+		if file != "" {
+			used[filepath.Base(file)] = true
+			if _, err := os.Stat(filepath.Join(docs, file)); err != nil {
+				t.Errorf("%s: %v", ref, err)
+			}
+			return
+		}
+		if _, ok := at(doc, pointer); !ok {
+			t.Errorf("%s leads nowhere", ref)
+		}
+	})
+	for _, name := range names(t, filepath.Join(docs, "schema")) {
+		if !used[name] {
+			t.Errorf("schema %s is not used", name)
+		}
+	}
+
+	channels, _ := doc["channels"].(map[string]any)
+	var described []string
+	for kind := range channels {
+		described = append(described, kind)
+	}
+	slices.Sort(described)
+	var kinds []string
+	up := []transport.Kind{
+		transport.KindState, transport.KindInfo, transport.KindTelemetry, transport.KindEvent,
+		transport.KindBackfill, transport.KindRecord, transport.KindPending, transport.KindStatus,
+	}
+	down := []transport.Kind{transport.KindCommand, transport.KindConfig, transport.KindAck}
+	for _, kind := range slices.Concat(up, down) {
+		kinds = append(kinds, string(kind))
+		address, _ := at(doc, "/channels/"+string(kind)+"/address")
+		parameters, _ := at(doc, "/channels/"+string(kind)+"/parameters")
+		name := ""
+		if p, _ := parameters.(map[string]any); p["name"] != nil {
+			name = "x"
+		}
+		want, err := transport.Topic("isp", device, kind, name)
+		if err != nil {
+			t.Fatalf("%s: %v", kind, err)
+		}
+		text, _ := address.(string)
+		if got := strings.NewReplacer("{tenant}", "isp", "{device}", device, "{name}", "x").Replace(text); got != want {
+			t.Errorf("%s has address %q, Topic builds %q", kind, got, want)
+		}
+	}
+	slices.Sort(kinds)
+	if diff := cmp.Diff(kinds, described); diff != "" {
+		t.Errorf("channels (-kinds +described):\n%s", diff)
+	}
+
+	operations, _ := doc["operations"].(map[string]any)
+	actions := map[string]string{}
+	for name, o := range operations {
+		op, _ := o.(map[string]any)
+		channel, _ := op["channel"].(map[string]any)
+		ref, _ := channel["$ref"].(string)
+		action, _ := op["action"].(string)
+		kind := strings.TrimPrefix(ref, "#/channels/")
+		if actions[kind] != "" {
+			t.Errorf("%s: %s has two operations", name, kind)
+		}
+		actions[kind] = action
+	}
+	for _, kind := range up {
+		if actions[string(kind)] != "send" {
+			t.Errorf("%s is %q, want send", kind, actions[string(kind)])
+		}
+	}
+	for _, kind := range down {
+		if actions[string(kind)] != "receive" {
+			t.Errorf("%s is %q, want receive", kind, actions[string(kind)])
+		}
+	}
+	will, _ := at(doc, "/servers/broker/bindings/mqtt/lastWill/message")
+	text, _ := will.(string)
+	if err := validate(t, compile(t, "state"), []byte(text)); err != nil {
+		t.Errorf("the example of a will: %v", err)
+	}
+}
+
+func walkRefs(v any, f func(ref string)) {
+	switch v := v.(type) {
+	case map[string]any:
+		if ref, ok := v["$ref"].(string); ok {
+			f(ref)
+		}
+		for _, e := range v {
+			walkRefs(e, f)
+		}
+	case []any:
+		for _, e := range v {
+			walkRefs(e, f)
+		}
+	}
+}
+
+// at follows a JSON pointer without escapes.
+func at(v any, pointer string) (any, bool) {
+	for part := range strings.SplitSeq(strings.TrimPrefix(pointer, "/"), "/") {
+		m, ok := v.(map[string]any)
+		if !ok {
+			return nil, false
+		}
+		if v, ok = m[part]; !ok {
+			return nil, false
+		}
+	}
+	return v, true
+}
