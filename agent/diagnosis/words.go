@@ -17,6 +17,7 @@ const (
 	KeyOrder    = "order."
 	KeyAction   = "action."
 	KeyLabel    = "label."
+	KeyRecord   = "record."
 	keyCause    = "cause."
 )
 
@@ -201,4 +202,12 @@ var words = [...]struct {
 	{"label.receipt", Words{"客户回执", "receipt"}},
 	{"label.duration", Words{"用时", "duration"}},
 	{"label.reason", Words{"理由", "reason"}},
+	{"label.altered", Words{"被改动的部分", "altered"}},
+	{"label.closed", Words{"出具时间", "closed"}},
+	{"label.filed", Words{"验收记录已存入", "record filed as"}},
+
+	{"record.valid", Words{"有效：内容未改动，签名可追溯到运营商根密钥", "valid: intact, and vouched for up to the operator's root key"}},
+	{"record.signer_unknown", Words{"内容未改动，但签名人无法追溯到根密钥", "intact, signer unknown: the chain does not reach the root key"}},
+	{"record.altered", Words{"无效：内容被改动过", "altered: this is not what the gateway signed"}},
+	{"record.unreadable", Words{"无法读取：不是完整的验收记录", "unreadable: not a record, or only a part of one"}},
 }

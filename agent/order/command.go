@@ -188,3 +188,23 @@ func Digest(env Envelope) string {
 	sum := sha256.Sum256(payload)
 	return hex.EncodeToString(sum[:])
 }
+
+// CommandID reads the id of the command in an encoded request, without asking
+// who signed it: good for an address, for nothing else.
+func CommandID(request []byte) (string, bool) {
+	req, err := ParseRequest(request)
+	if err != nil {
+		return "", false
+	}
+	payload, err := decodeBase64(req.Command.Payload)
+	if err != nil {
+		return "", false
+	}
+	var head struct {
+		ID string `json:"id"`
+	}
+	if err := json.Unmarshal(payload, &head); err != nil || !ValidID(head.ID) {
+		return "", false
+	}
+	return head.ID, true
+}

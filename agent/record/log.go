@@ -162,3 +162,19 @@ func (l *Log) Head() (n uint64, digest string) {
 	defer l.mu.Unlock()
 	return l.head.N, l.head.Digest
 }
+
+// Find returns the record of a job as it is kept, if it still is.
+func (l *Log) Find(job string) ([]byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	names, err := l.names()
+	if err != nil {
+		return nil, err
+	}
+	for i := len(names) - 1; i >= 0; i-- {
+		if _, rest, _ := strings.Cut(names[i], "-"); rest == job+recordSuffix {
+			return durable.ReadFile(l.fs, "record.read", filepath.Join(l.dir, names[i]), MaxSize)
+		}
+	}
+	return nil, fmt.Errorf("cannot find the record of job %s: %w", job, fs.ErrNotExist)
+}

@@ -1,0 +1,459 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"ontagent/agent"
+	"ontagent/agent/acceptance"
+	"ontagent/agent/clock"
+	"ontagent/agent/control"
+	"ontagent/agent/identity"
+	"ontagent/agent/job"
+	"ontagent/agent/order"
+	"ontagent/agent/platform/linux"
+	"ontagent/agent/record"
+	"ontagent/collectors"
+	"ontagent/config"
+	"ontagent/transport"
+	"ontagent/transport/durable"
+	"ontagent/transport/mqtt"
+)
+
+const (
+	// The collector's pace on a machine of 64 MB: collect earlier than Go does
+	// by itself, and much earlier near the limit of a visit.
+	gcPercent   = 40
+	memoryLimit = 18 << 20
+
+	jobTimeout  = 5 * time.Minute
+	maxDocument = 64 << 10 // trust list, statement
+)
+
+func (a *app) daemon(ctx context.Context, args []string) error {
+	if _, err := a.parse("run", args, 0); err != nil {
+		return err
+	}
+	c, err := a.load()
+	if err != nil {
+		return err
+	}
+	debug.SetGCPercent(gcPercent)
+	debug.SetMemoryLimit(memoryLimit)
+	log := newLogger(a.err, c.Main.LogLevel)
+	d, err := newDaemon(ctx, c, log)
+	if err != nil {
+		return exitWith(exitFail, "cannot start: %w", err)
+	}
+	log.Info("started", "version", version, "device", c.Main.Device, "epoch", d.epoch)
+	err = d.serve(ctx)
+	log.Info("stopped")
+	if err != nil {
+		return exitWith(exitFail, "%w", err)
+	}
+	return nil
+}
+
+func newLogger(w io.Writer, level string) *slog.Logger {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		l = slog.LevelInfo
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l}))
+}
+
+// daemon is everything wired together.
+type daemon struct {
+	c        config.Config
+	log      *slog.Logger
+	fs       durable.FS
+	epoch    uint64
+	nonce    string // of this session, in the birth
+	keys     identity.Keys
+	clock    *clock.Clock
+	sources  *sources
+	registry *collectors.Registry
+	// authority and what hangs on it are nil without a root key: such a gateway
+	// streams, and refuses every command.
+	authority *order.Authority
+	records   *record.Log
+	jobs      *job.Manager
+	visits    *agent.Visits
+	queue     *transport.RAMQueue
+	stamper   *transport.Stamper
+	reporter  *agent.Reporter
+	mqtt      *mqtt.Device // nil: switched off
+	started   time.Time
+	looking   chan struct{} // holds a token while local root looks
+}
+
+func newDaemon(ctx context.Context, c config.Config, log *slog.Logger) (*daemon, error) {
+	d := &daemon{c: c, log: log, fs: durable.OS{}, started: time.Now(), looking: make(chan struct{}, 1)}
+	if err := durable.MkdirAll(d.fs, "state.dir", c.Main.StateDir, 0o700); err != nil {
+		return nil, err
+	}
+	var err error
+	if d.epoch, err = durable.NextEpoch(d.fs, filepath.Join(c.Main.StateDir, "epoch")); err != nil {
+		if d.epoch == 0 {
+			return nil, err
+		}
+		log.Warn("epoch counter was damaged", "epoch", d.epoch, "error", err)
+	}
+	if d.keys, err = identity.Open(d.fs, c.Main.StateDir, c.Main.Device); err != nil {
+		return nil, err
+	}
+	d.clock, err = clock.New(clock.Options{
+		System: clock.Kernel{}, Store: floorFile{d.fs, filepath.Join(c.Main.StateDir, "clock.floor")},
+		NeverTrustSystem: c.Clock.TrustSystem == "never",
+	})
+	if err != nil {
+		return nil, err
+	}
+	var nonce [16]byte
+	if _, err := rand.Read(nonce[:]); err != nil {
+		return nil, fmt.Errorf("cannot make session nonce: %w", err)
+	}
+	d.nonce = hex.EncodeToString(nonce[:])
+	if d.stamper, err = transport.NewStamper(c.Main.Device, d.epoch, d.clock); err != nil {
+		return nil, err
+	}
+	d.queue = transport.NewRAMQueue(transport.RAMOptions{Stamper: d.stamper, Now: time.Now, Log: log})
+	d.reporter = &agent.Reporter{Queue: d.queue, Log: log}
+	if d.sources, err = openSources(c, log); err != nil {
+		return nil, err
+	}
+	d.registry = d.sources.registry(c, log)
+	if err := d.openAuthority(ctx); err != nil {
+		return nil, err
+	}
+	return d, d.openMQTT()
+}
+
+// openAuthority makes whatever carries out orders.
+func (d *daemon) openAuthority(context.Context) error {
+	limits, err := acceptance.Norms().With(acceptance.OriginConfig, d.c.Thresholds)
+	if err != nil {
+		return fmt.Errorf("%s: thresholds: %w", d.c.Path, err)
+	}
+	d.visits = &agent.Visits{
+		Steps: d.sources.ladder(d.c), Limits: limits,
+		Statement: func() (order.Envelope, error) { return d.document(d.c.Authority.Statement) },
+		Frame: record.Record{
+			Device: d.c.Main.Device, Tenant: d.c.Main.Tenant,
+			Agent: record.Agent{Version: version, Epoch: d.epoch},
+		},
+		Moment: d.moment, Filed: d.reporter.Record, Now: time.Now, Log: d.log,
+	}
+	root, err := d.c.RootPublicKey()
+	if err != nil {
+		return err
+	}
+	if root == nil {
+		d.log.Warn("no root key is configured: every command will be refused")
+		return nil
+	}
+	d.authority, err = order.OpenAuthority(order.Options{
+		Root: root, Tenant: d.c.Main.Tenant, Device: d.c.Main.Device,
+		Store: stateFile{d.fs, filepath.Join(d.c.Main.StateDir, "authority.json")}, Clock: d.clock,
+		X25519: d.keys.BoxPublic(), Private: d.keys.Box, NOCDiagnose: d.c.Authority.NOCDiagnose,
+		KnownRung: knownRung, KnownThreshold: func(name string) bool { return acceptance.Unit(name) != "" },
+		Monotonic: time.Now,
+	})
+	if err != nil {
+		return err
+	}
+	d.adoptTrustFile()
+	d.records, err = record.OpenLog(record.LogOptions{
+		FS: d.fs, Dir: filepath.Join(d.c.Main.StateDir, "records"), Key: d.keys.Record,
+	})
+	if err != nil {
+		return err
+	}
+	d.visits.Records = d.records
+	store, err := job.OpenDir(d.fs, filepath.Join(d.c.Main.StateDir, "jobs"))
+	if err != nil {
+		return err
+	}
+	d.jobs, err = job.New(job.Options{
+		Authority: d.authority, Store: store, Publish: d.reporter.Status, Timeout: jobTimeout, Now: time.Now, Log: d.log,
+		Handlers: map[order.CommandType]job.Handler{
+			order.Accept:   d.visits.Accept,
+			order.Diagnose: d.visits.Diagnose,
+		},
+	})
+	return err
+}
+
+func knownRung(name string) bool {
+	for _, r := range acceptance.Ladder() {
+		if string(r) == name {
+			return true
+		}
+	}
+	return false
+}
+
+// adoptTrustFile takes the trust list that came with the configuration, if it
+// is newer than the one in force.
+func (d *daemon) adoptTrustFile() {
+	env, err := d.document(d.c.Authority.TrustList)
+	if err == nil {
+		err = d.authority.AdoptTrust(env)
+	}
+	var refusal *order.Refusal
+	switch {
+	case err == nil, errors.Is(err, fs.ErrNotExist):
+	case errors.As(err, &refusal) && refusal.Reason == order.ReasonTrustOutdated:
+		d.log.Info("trust list file is not newer than the one in force", "file", d.c.Authority.TrustList)
+	default:
+		d.log.Warn("cannot use trust list file", "file", d.c.Authority.TrustList, "error", err)
+	}
+}
+
+// document reads a signed document from a file.
+func (d *daemon) document(path string) (order.Envelope, error) {
+	data, err := durable.ReadFile(d.fs, "document.read", path, maxDocument)
+	if err != nil {
+		return order.Envelope{}, err
+	}
+	env, err := order.ParseEnvelope(data)
+	if err != nil {
+		return order.Envelope{}, fmt.Errorf("cannot read %s: %w", path, err)
+	}
+	return env, nil
+}
+
+func (d *daemon) moment() record.Moment {
+	t, quality := d.clock.Reading()
+	return record.Moment{UptimeS: d.clock.Uptime().Seconds(), UTC: t.Format(time.RFC3339), Clock: string(quality)}
+}
+
+func (d *daemon) openMQTT() error {
+	m := d.c.MQTT
+	if !m.Enabled {
+		return nil
+	}
+	var err error
+	d.mqtt, err = mqtt.New(mqtt.DeviceOptions{
+		Dial: mqtt.Options{
+			Broker: m.Broker, Username: m.Username, Password: string(m.Password), Interface: m.BindInterface,
+			TLS:       mqtt.TLSOptions{CAFile: m.CAFile, CertFile: m.CertFile, KeyFile: m.KeyFile, ServerName: m.ServerName},
+			KeepAlive: m.Keepalive,
+			Time:      d.tlsTime,
+		},
+		Tenant: d.c.Main.Tenant, Stamper: d.stamper, Queue: d.queue, Birth: d.birth, Inbound: d.inbound,
+		Backoff: mqtt.Backoff{Spread: m.Spread, Cap: m.BackoffCap},
+		Urgent:  func() bool { return d.authority != nil && d.authority.OrderOpen() },
+		Log:     d.log.With("part", "mqtt"),
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", d.c.Path, err)
+	}
+	return nil
+}
+
+// tlsTime is the time certificates are judged by: never before a time that has
+// certainly passed.
+func (d *daemon) tlsTime() time.Time {
+	t, _ := d.clock.Reading()
+	return t
+}
+
+// inbound takes a message from the broker. Whoever sent it proves nothing by
+// having reached us; the envelopes inside do.
+func (d *daemon) inbound(in transport.Inbound) {
+	switch in.Kind {
+	case transport.KindCommand:
+		d.submit(in.Name, in.Payload)
+	case transport.KindConfig:
+		env, err := order.ParseEnvelope(in.Payload)
+		if err == nil && d.authority == nil {
+			err = errors.New("no root key is configured")
+		}
+		if err == nil {
+			err = d.authority.AdoptTrust(env)
+		}
+		if err != nil {
+			d.log.Warn("refused cfg message", "error", err)
+		}
+	default:
+		d.log.Debug("ignored message", "kind", in.Kind)
+	}
+}
+
+func (d *daemon) submit(id string, request []byte) job.Status {
+	if d.jobs == nil {
+		st := job.Status{
+			ID: id, State: job.Rejected, Reason: order.ReasonUntrustedRoot,
+			Detail: "no root key is configured on this gateway",
+		}
+		d.reporter.Status(st)
+		return st
+	}
+	return d.jobs.Submit(id, request)
+}
+
+// birth is the body of the retained info message.
+func (d *daemon) birth() json.RawMessage {
+	board := linux.ReadBoard("/")
+	keys := d.keys.Bundle()
+	info := map[string]any{
+		"agent_version": version, "model": board.Model, "os": board.OS, "kernel": board.Kernel,
+		"ed25519": keys.Ed25519, "x25519": keys.X25519, "tls_spki": keys.TLSSPKI,
+		"session_nonce": d.nonce,
+		"actions":       []string{"accept", "diagnose", "cancel", "close"},
+		"rungs":         d.rungs(),
+		"collectors":    d.collectorNames(),
+	}
+	if d.c.Console.Enabled {
+		info["console_driver"] = d.c.Console.Driver
+	}
+	if d.authority != nil {
+		if trust, _, ok := d.authority.Trust(); ok {
+			info["trust_version"] = trust.Version
+		}
+	}
+	body, err := json.Marshal(info)
+	if err != nil {
+		d.log.Error("cannot encode birth", "error", err)
+		return nil
+	}
+	return body
+}
+
+func (d *daemon) rungs() []string {
+	var names []string
+	for _, s := range d.visits.Steps(order.Order{}, d.visits.Limits) {
+		names = append(names, string(s.Rung()))
+	}
+	return names
+}
+
+func (d *daemon) collectorNames() []string {
+	var names []string
+	for _, h := range d.registry.Health() {
+		names = append(names, h.Name)
+	}
+	return names
+}
+
+// serve runs everything until ctx ends. What reports is stopped last, so that
+// the others' last words are told.
+func (d *daemon) serve(ctx context.Context) error {
+	local, err := control.ListenUnix(ctx, d.c.Control.Socket)
+	if err != nil {
+		return err
+	}
+	sup := &agent.Supervisor{Log: d.log}
+	if d.mqtt != nil {
+		sup.Add("mqtt", d.mqtt)
+	}
+	sup.Add("collectors", agent.Func(func(ctx context.Context) error { return d.registry.Serve(ctx, d.reporter) }))
+	sup.Add("health", agent.Func(d.reportHealth))
+	if d.jobs != nil {
+		sup.Add("jobs", d.jobs)
+	}
+	if address := d.c.Control.LANListen; address != "" {
+		cert, err := d.keys.Certificate()
+		if err != nil {
+			return err
+		}
+		lan := d.lanServer()
+		sup.Add("lan", agent.Func(func(ctx context.Context) error {
+			l, err := control.ListenTLS(ctx, address, cert)
+			if err != nil {
+				return err
+			}
+			return lan.Serve(ctx, l)
+		}))
+	}
+	server := d.localServer()
+	sup.Add("control", agent.Func(func(ctx context.Context) error {
+		if local == nil {
+			l, err := control.ListenUnix(ctx, d.c.Control.Socket)
+			if err != nil {
+				return err
+			}
+			local = l
+		}
+		l := local
+		local = nil // a second start needs a socket of its own
+		return server.Serve(ctx, l)
+	}))
+	err = sup.Serve(ctx)
+	return errors.Join(err, d.sources.close())
+}
+
+const healthInterval = time.Minute
+
+// reportHealth tells how old each collector's data is and what its last error
+// was: silence must not look like health.
+func (d *daemon) reportHealth(ctx context.Context) error {
+	ticker := time.NewTicker(healthInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case now := <-ticker.C:
+			d.reporter.Samples("collector", now, d.registry.HealthSamples())
+		}
+	}
+}
+
+// stateFile keeps the authority's state.
+type stateFile struct {
+	fs   durable.FS
+	path string
+}
+
+const maxState = 1 << 20
+
+func (s stateFile) Load() ([]byte, error) {
+	data, err := durable.ReadFile(s.fs, "authority.read", s.path, maxState)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return data, err
+}
+
+func (s stateFile) Save(data []byte) error {
+	return durable.WriteFile(s.fs, "authority.write", s.path, data, 0o600)
+}
+
+// floorFile keeps the clock's floor.
+type floorFile struct {
+	fs   durable.FS
+	path string
+}
+
+func (f floorFile) Load() (time.Time, error) {
+	data, err := durable.ReadFile(f.fs, "floor.read", f.path, 64)
+	if errors.Is(err, fs.ErrNotExist) {
+		return time.Time{}, nil
+	}
+	if err != nil {
+		return time.Time{}, err
+	}
+	t, err := time.Parse(time.RFC3339, string(data))
+	if err != nil {
+		// A lost floor costs one challenge more, no security: orders are still
+		// judged by a signed or synchronised time.
+		return time.Time{}, nil //nolint:nilerr // see above
+	}
+	return t, nil
+}
+
+func (f floorFile) Save(t time.Time) error {
+	return durable.WriteFile(f.fs, "floor.write", f.path, []byte(t.UTC().Format(time.RFC3339)), 0o600)
+}

@@ -1,0 +1,187 @@
+// Ontagent runs on a subscriber's optical gateway. `ontagent run` is the daemon:
+// it reads light, registration, links and load, streams them over MQTT, and
+// carries out signed work orders. The other verbs are for whoever is logged in
+// on the gateway; where a daemon runs they ask it, so that nobody gets into its
+// way.
+//
+// Exit codes: 0 pass or done, 1 fail, 2 bad input or usage, 3 inconclusive,
+// 4 refused, 5 unreachable.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"ontagent/agent/control"
+	"ontagent/agent/diagnosis"
+	"ontagent/config"
+)
+
+// Exit codes, for scripts.
+const (
+	exitOK           = 0
+	exitFail         = 1
+	exitUsage        = 2
+	exitInconclusive = 3
+	exitRefused      = 4
+	exitUnreachable  = 5
+)
+
+// version is set by the build.
+var version = "dev" //nolint:gochecknoglobals // the linker writes it
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	a := &app{out: os.Stdout, err: os.Stderr}
+	code := a.run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// app is one invocation.
+type app struct {
+	out, err io.Writer
+	config   string
+	json     bool
+	lang     string
+}
+
+// exitError ends the program with a code of its own.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+func exitWith(code int, format string, args ...any) error {
+	return &exitError{code, fmt.Errorf(format, args...)}
+}
+
+type verb struct {
+	name, args, help string
+	run              func(a *app, ctx context.Context, args []string) error
+}
+
+func verbs() []verb {
+	return []verb{
+		{"run", "", "the daemon", (*app).daemon},
+		{"status", "", "how the daemon is", (*app).status},
+		{"collect", "", "read everything once", (*app).collect},
+		{"optics", "", "read every optical source, fresh", (*app).optics},
+		{"diagnose", "", "climb the read-only rungs and say what is wrong; no record", (*app).diagnose},
+		{"accept", "REQUEST.json", "hand a signed order and command to the daemon", (*app).accept},
+		{"identity", "", "print the public keys the operator vouches for (made at first use)", (*app).identity},
+		{"config", "", "check the configuration and print it, secrets redacted", (*app).showConfig},
+		{"version", "", "print the version", (*app).version},
+	}
+}
+
+func (a *app) run(ctx context.Context, args []string) int {
+	err := a.dispatch(ctx, args)
+	var exit *exitError
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case errors.As(err, &exit):
+		if exit.err != nil {
+			fmt.Fprintln(a.err, "ontagent:", exit.err)
+		}
+		return exit.code
+	case errors.Is(err, control.ErrUnreachable):
+		fmt.Fprintln(a.err, "ontagent:", err)
+		return exitUnreachable
+	}
+	fmt.Fprintln(a.err, "ontagent:", err)
+	return exitUsage
+}
+
+func (a *app) dispatch(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		a.usage()
+		return exitWith(exitUsage, "no verb given")
+	}
+	if args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
+		a.usage()
+		return nil
+	}
+	for _, v := range verbs() {
+		if v.name == args[0] {
+			return v.run(a, ctx, args[1:])
+		}
+	}
+	return exitWith(exitUsage, "unknown verb %q; `ontagent help` lists them", args[0])
+}
+
+func (a *app) usage() {
+	fmt.Fprintln(a.out, "ontagent: the agent on the optical gateway\n\nVerbs (each has --help):")
+	for _, v := range verbs() {
+		fmt.Fprintf(a.out, "  %-9s %-13s %s\n", v.name, v.args, v.help)
+	}
+	fmt.Fprintln(a.out, "\nExit codes: 0 pass or done, 1 fail, 2 bad input or usage, 3 inconclusive, 4 refused, 5 unreachable")
+}
+
+// parse reads the flags every verb has and checks the number of arguments.
+func (a *app) parse(name string, args []string, want int) ([]string, error) {
+	f := flag.NewFlagSet("ontagent "+name, flag.ContinueOnError)
+	f.SetOutput(a.err)
+	f.StringVar(&a.config, "config", config.DefaultPath, "configuration `FILE`")
+	f.BoolVar(&a.json, "json", false, "print JSON")
+	f.StringVar(&a.lang, "lang", "", "zh-CN or en (default: as configured)")
+	if err := f.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil, err
+		}
+		return nil, &exitError{exitUsage, err}
+	}
+	if f.NArg() != want {
+		return nil, exitWith(exitUsage, "%s takes %d arguments beside its flags, got %d", f.Name(), want, f.NArg())
+	}
+	if a.lang != "" {
+		if _, known := diagnosis.ParseLang(a.lang); !known {
+			return nil, exitWith(exitUsage, "--lang %q is neither zh-CN nor en", a.lang)
+		}
+	}
+	return f.Args(), nil
+}
+
+// load reads and checks the configuration; warnings go to standard error.
+func (a *app) load() (config.Config, error) {
+	c, warnings, err := config.Load(a.config)
+	if err != nil {
+		return config.Config{}, &exitError{exitUsage, err}
+	}
+	for _, w := range warnings {
+		fmt.Fprintln(a.err, "ontagent: warning:", w)
+	}
+	if err := c.Check(); err != nil {
+		return config.Config{}, &exitError{exitUsage, err}
+	}
+	if a.lang == "" {
+		a.lang = c.Main.Language
+	}
+	return c, nil
+}
+
+func (a *app) version(context.Context, []string) error {
+	fmt.Fprintln(a.out, "ontagent", version)
+	return nil
+}
+
+func (a *app) showConfig(_ context.Context, args []string) error {
+	if _, err := a.parse("config", args, 0); err != nil {
+		return err
+	}
+	c, err := a.load()
+	if err != nil {
+		return err
+	}
+	return c.Print(a.out)
+}

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"ontagent/agent/acceptance"
+	"ontagent/agent/diagnosis"
+	"ontagent/agent/job"
+	"ontagent/agent/order"
+	"ontagent/agent/record"
+)
+
+// defaultLang follows the environment; technicians who set none are Chinese.
+func defaultLang() string {
+	for _, name := range []string{"LC_ALL", "LC_MESSAGES", "LANG"} {
+		if v := os.Getenv(name); v != "" && v != "C" && v != "POSIX" && !strings.HasPrefix(v, "C.") {
+			lang, _ := diagnosis.ParseLang(v)
+			return string(lang)
+		}
+	}
+	return string(diagnosis.Chinese)
+}
+
+// phrases are the catalogue's words in one language.
+type phrases struct{ lang diagnosis.Lang }
+
+func words(lang string) phrases {
+	l, _ := diagnosis.ParseLang(lang)
+	return phrases{l}
+}
+
+func (p phrases) label(key string) string  { return diagnosis.Text(p.lang, diagnosis.KeyLabel+key) }
+func (p phrases) altered() string          { return p.label("altered") }
+func (p phrases) rung(r string) string     { return diagnosis.Text(p.lang, diagnosis.KeyRung+r) }
+func (p phrases) verdict(v string) string  { return diagnosis.Text(p.lang, diagnosis.KeyVerdict+v) }
+func (p phrases) state(s job.State) string { return diagnosis.Text(p.lang, diagnosis.KeyJob+string(s)) }
+func (p phrases) refusal(r order.Reason) string {
+	return diagnosis.Text(p.lang, diagnosis.KeyReject+string(r))
+}
+func (p phrases) record(s record.Status) string {
+	return diagnosis.Text(p.lang, diagnosis.KeyRecord+string(s))
+}
+func (p phrases) action(t order.CommandType) string {
+	return diagnosis.Text(p.lang, diagnosis.KeyAction+string(t))
+}
+
+// textPrinter shows a conversation to a technician.
+type textPrinter struct {
+	out  io.Writer
+	lang string
+	last string // the line printed last, so that a repeated status prints once
+}
+
+func (p *textPrinter) sent(cmd order.Command) {
+	fmt.Fprintf(p.out, "%s %s → %s (%s)\n", words(p.lang).action(cmd.Type), cmd.Order, cmd.Device, cmd.ID)
+}
+
+func (p *textPrinter) filed(path string) {
+	fmt.Fprintf(p.out, "%s %s\n", words(p.lang).label("filed"), path)
+}
+
+func (p *textPrinter) status(st job.Status) {
+	w := words(p.lang)
+	line := fmt.Sprintf("[%3.0f %%] %s", 100*st.Progress, w.state(st.State))
+	switch {
+	case st.State == job.Running && st.Step != "" && st.StepVerdict == "":
+		return // its result follows
+	case st.State == job.Running && st.Step != "":
+		line = fmt.Sprintf("[%3.0f %%] %s: %s", 100*st.Progress, w.rung(st.Step), w.verdict(st.StepVerdict))
+		if st.StepReason != "" && st.StepVerdict != string(acceptance.Pass) {
+			line += " — " + clean(st.StepReason)
+		}
+	case st.State == job.Rejected:
+		line += fmt.Sprintf(": %s [%s] %s", w.refusal(st.Reason), st.Reason, clean(st.Detail))
+	case st.Detail != "":
+		line += ": " + clean(st.Detail)
+	}
+	if line != p.last {
+		fmt.Fprintln(p.out, line)
+		p.last = line
+	}
+	if st.State.Terminal() && st.Verdict != "" {
+		p.verdict(st, w)
+	}
+}
+
+func (p *textPrinter) verdict(st job.Status, w phrases) {
+	fmt.Fprintf(p.out, "\n%s: %s\n", w.label("verdict"), w.verdict(st.Verdict))
+	for _, r := range st.Summary {
+		if !r.Required {
+			continue
+		}
+		fmt.Fprintf(p.out, "  %-10s %s\n", w.verdict(r.Verdict), w.rung(r.Rung))
+	}
+	if st.FirstCause == "" {
+		return
+	}
+	code := diagnosis.Code(st.FirstCause)
+	fmt.Fprintf(p.out, "%s: %s [%s]\n", w.label("cause"), diagnosis.Title(w.lang, code), code)
+	if cause, known := diagnosis.Lookup(code); known {
+		fmt.Fprintf(p.out, "%s: %s\n", w.label("side"), diagnosis.Text(w.lang, diagnosis.KeySide+string(cause.Side)))
+	}
+	if action := diagnosis.Action(w.lang, code); action != "" {
+		fmt.Fprintf(p.out, "%s: %s\n", w.label("action"), action)
+	}
+}
+
+// showRecord prints a record for people.
+func showRecord(out io.Writer, v record.Verification, w phrases) error {
+	r := v.Record
+	var report acceptance.Report
+	if err := json.Unmarshal(r.Ladder, &report); err != nil {
+		return fmt.Errorf("ladder: %w", err)
+	}
+	var d diagnosis.Diagnosis
+	if err := json.Unmarshal(r.Diagnosis, &d); err != nil {
+		return fmt.Errorf("diagnosis: %w", err)
+	}
+	var o order.Order
+	if err := peek(r.Order, order.TypeOrder, &o); err != nil {
+		return fmt.Errorf("order: %w", err)
+	}
+	fmt.Fprintf(out, "%s #%d  %s\n", w.label("record"), r.N, w.record(v.Status))
+	if v.Problem != "" {
+		fmt.Fprintf(out, "  %s\n", clean(v.Problem))
+	}
+	line := func(key, value string) { fmt.Fprintf(out, "%s: %s\n", w.label(key), clean(value)) }
+	line("device", r.Device+" ("+r.Tenant+")")
+	line("order", fmt.Sprintf("%s rev %d, %s", o.Order, o.Rev, diagnosis.Text(w.lang, diagnosis.KeyOrder+string(o.Type))))
+	line("technician", r.Technician)
+	line("closed", fmt.Sprintf("%s (%s)", r.Time.UTC, r.Time.Clock))
+	line("duration", fmt.Sprintf("%.1f s", report.DurationS))
+	line("verdict", w.verdict(r.Verdict))
+	fmt.Fprintln(out)
+	for _, res := range report.Results {
+		showResult(out, res, w)
+	}
+	for i, c := range d.Causes {
+		fmt.Fprintf(out, "\n%s %d: %s [%s] %s, %s %.0f %%\n", w.label("cause"), i+1, diagnosis.Title(w.lang, c.Code), clean(string(c.Code)),
+			diagnosis.Text(w.lang, diagnosis.KeyKind+string(c.Kind)), w.label("confidence"), 100*c.Confidence)
+		fmt.Fprintf(out, "  %s: %s\n", w.label("side"), diagnosis.Text(w.lang, diagnosis.KeySide+string(c.Side)))
+		if action := diagnosis.Action(w.lang, c.Code); action != "" {
+			fmt.Fprintf(out, "  %s: %s\n", w.label("action"), action)
+		}
+		for _, ref := range c.For {
+			fmt.Fprintf(out, "  %s: %s %s = %s\n", w.label("for"), w.rung(ref.Rung), clean(ref.What), clean(ref.Value))
+		}
+		for _, ref := range c.Against {
+			fmt.Fprintf(out, "  %s: %s %s = %s\n", w.label("against"), w.rung(ref.Rung), clean(ref.What), clean(ref.Value))
+		}
+	}
+	return nil
+}
+
+func showResult(out io.Writer, res acceptance.Result, w phrases) {
+	kind := w.label("required")
+	if !res.Required {
+		kind = w.label("optional")
+	}
+	fmt.Fprintf(out, "%s: %s (%s)", w.rung(string(res.Rung)), w.verdict(string(res.Verdict)), kind)
+	if res.SkippedFor != "" {
+		fmt.Fprintf(out, " — %s %s", w.label("skipped_for"), w.rung(string(res.SkippedFor)))
+	} else if res.Reason != "" {
+		fmt.Fprintf(out, " — %s", clean(res.Reason))
+	}
+	fmt.Fprintln(out)
+	for _, m := range res.Measurements {
+		value := "-"
+		switch v := m.Value.(type) {
+		case nil:
+			value = diagnosis.Text(w.lang, diagnosis.KeyStatus+m.Status)
+		case float64:
+			value = fmt.Sprintf("%.4g", v)
+		default:
+			value = fmt.Sprint(v)
+		}
+		fmt.Fprintf(out, "    %s = %s", clean(m.Name), clean(value))
+		if m.Source != "" {
+			fmt.Fprintf(out, "  [%s]", clean(m.Source))
+		}
+		fmt.Fprintln(out)
+	}
+	for _, l := range res.Limits {
+		fmt.Fprintf(out, "    %s %s %s %g (%s)\n", w.label("limit"), clean(l.Name), clean(l.Op), l.Value, clean(l.Origin))
+	}
+	for _, c := range slices.Concat(res.Causes, res.Warnings) {
+		fmt.Fprintf(out, "    %s [%s]\n", diagnosis.Title(w.lang, diagnosis.Code(c)), clean(c))
+	}
+}
