@@ -99,8 +99,15 @@ func TestEncodeRefuses(t *testing.T) {
 
 func TestEncodeFields(t *testing.T) {
 	got, err := EncodeFields([]Field{
-		{"b", true}, {"i", -1}, {"i64", int64(math.MinInt64)}, {"u64", uint64(math.MaxUint64)},
-		{"f", -19.2}, {"zero", 0.0}, {"small", 1e-9}, {"large", 1e21}, {"whole", 1e6},
+		{"b", true},
+		{"i", -1},
+		{"i64", int64(math.MinInt64)},
+		{"u64", uint64(math.MaxUint64)},
+		{"f", -19.2},
+		{"zero", 0.0},
+		{"small", 1e-9},
+		{"large", 1e21},
+		{"whole", 1e6},
 		{"s", "a\"b\\c\n\t\r\x00\x7f<&>é中\xff"},
 	})
 	want := `{"b":true,"i":-1,"i64":-9223372036854775808,"u64":18446744073709551615,` +

@@ -37,10 +37,9 @@ func newStamper(t *testing.T) *Stamper {
 func put(t *testing.T, q Queue, class Class, body string) {
 	t.Helper()
 	m := Message{Class: class, Kind: KindTelemetry, Name: "link", Body: json.RawMessage(body)}
-	switch class {
-	case ClassRecord:
+	if class == ClassRecord {
 		m.Kind, m.Name = KindRecord, "WO-1"
-	case ClassEvent:
+	} else if class == ClassEvent {
 		m.Kind = KindEvent
 	}
 	if err := q.Put(context.Background(), m); err != nil {
@@ -294,6 +293,7 @@ func TestRAMQueueConservation(t *testing.T) {
 }
 
 func conserve(t *testing.T, seed uint64) {
+	t.Helper()
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	now := time.Unix(0, 0)
 	const total = 24 << 10

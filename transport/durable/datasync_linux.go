@@ -15,7 +15,7 @@ func (f osFile) Datasync() error {
 	err = raw.Control(func(fd uintptr) {
 		for {
 			syncErr = unix.Fdatasync(int(fd))
-			if syncErr != unix.EINTR { //nolint:errorlint // an errno as the kernel gave it
+			if syncErr != unix.EINTR {
 				return
 			}
 		}

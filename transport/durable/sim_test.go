@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path"
@@ -94,9 +95,7 @@ func (s *sim) cut() {
 		after[name] = &simFile{data: data, synced: append([]byte(nil), data...)}
 	}
 	s.now, s.disk = after, map[string]*simFile{}
-	for name, f := range after {
-		s.disk[name] = f
-	}
+	maps.Copy(s.disk, after)
 }
 
 func (s *sim) OpenFile(op, name string, flag int, _ fs.FileMode) (File, error) {

@@ -174,7 +174,7 @@ func (c *Conn) lose(err error) {
 	c.err = err
 	close(c.lost)
 	if c.guard != nil {
-		_ = c.guard.Conn.Close()
+		_ = c.guard.Close()
 	}
 }
 

@@ -120,20 +120,33 @@ func New(o DeviceOptions) (*Device, error) {
 		sessions: tls.NewLRUClientSessionCache(1),
 	}
 	d.status.Since = o.Now()
-	var errs [6]error
-	d.topics.state, errs[0] = transport.Topic(o.Tenant, d.device, transport.KindState, "")
-	d.topics.info, errs[1] = transport.Topic(o.Tenant, d.device, transport.KindInfo, "")
-	d.topics.pending, errs[2] = transport.Topic(o.Tenant, d.device, transport.KindPending, "")
-	d.filters = make([]string, 3)
-	for i, kind := range []transport.Kind{transport.KindCommand, transport.KindConfig, transport.KindAck} {
-		d.filters[i], errs[3+i] = transport.Filter(o.Tenant, d.device, kind, "+")
+	if err := d.name(); err != nil {
+		return nil, fmt.Errorf("cannot make device session: %w", err)
 	}
-	for _, err := range append(errs[:], d.options(nil).Check()) {
-		if err != nil {
-			return nil, fmt.Errorf("cannot make device session: %w", err)
-		}
+	if err := d.options(nil).Check(); err != nil {
+		return nil, fmt.Errorf("cannot make device session: %w", err)
 	}
 	return d, nil
+}
+
+// name makes the topics and filters of the device.
+func (d *Device) name() error {
+	for kind, topic := range map[transport.Kind]*string{
+		transport.KindState: &d.topics.state, transport.KindInfo: &d.topics.info, transport.KindPending: &d.topics.pending,
+	} {
+		var err error
+		if *topic, err = transport.Topic(d.o.Tenant, d.device, kind, ""); err != nil {
+			return err
+		}
+	}
+	for _, kind := range []transport.Kind{transport.KindCommand, transport.KindConfig, transport.KindAck} {
+		filter, err := transport.Filter(d.o.Tenant, d.device, kind, "+")
+		if err != nil {
+			return err
+		}
+		d.filters = append(d.filters, filter)
+	}
+	return nil
 }
 
 // options returns those of a connection with the given will.
@@ -411,7 +424,7 @@ func (s *session) dispatch() {
 // believed is for others.
 func (s *session) accept(p Packet) (transport.Inbound, bool) {
 	a, err := transport.ParseTopic(p.Topic)
-	why := ""
+	var why string
 	switch {
 	case err != nil:
 		why = err.Error()

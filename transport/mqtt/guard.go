@@ -80,7 +80,7 @@ func (g *guard) end(err error) error {
 		return nil
 	}
 	g.failed(err)
-	_ = g.Conn.Close()
+	_ = g.Close()
 	if errors.Is(err, net.ErrClosed) {
 		return ErrLost // the library would take a closed connection for its own doing, and stay
 	}
@@ -205,7 +205,7 @@ func (g *guard) Write(p []byte) (int, error) {
 	if err != nil && g.greeting.Load() {
 		// A broker that refuses our certificate may have said so and gone
 		// before CONNECT was written. No one else reads yet.
-		_ = g.Conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+		_ = g.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 		var op *net.OpError
 		if _, readErr := g.reader.Peek(1); errors.As(readErr, &op) && op.Op == tlsAlert {
 			err = readErr
@@ -215,7 +215,7 @@ func (g *guard) Write(p []byte) (int, error) {
 }
 
 // SetDeadline sets the deadline of reading; each write has its own.
-func (g *guard) SetDeadline(t time.Time) error { return g.Conn.SetReadDeadline(t) }
+func (g *guard) SetDeadline(t time.Time) error { return g.SetReadDeadline(t) }
 
 // SetWriteDeadline does nothing: each write has its own deadline, which the
 // library would clear under the feet of another.

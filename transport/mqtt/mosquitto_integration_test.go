@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -174,8 +175,8 @@ func listen(t *testing.T, o Options, filters ...string) *listener {
 func (l *listener) find(topic, part string) (Packet, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i := len(l.got) - 1; i >= 0; i-- {
-		if p := l.got[i]; strings.HasSuffix(p.Topic, topic) && strings.Contains(string(p.Payload), part) {
+	for _, p := range slices.Backward(l.got) {
+		if strings.HasSuffix(p.Topic, topic) && strings.Contains(string(p.Payload), part) {
 			return p, true
 		}
 	}
@@ -216,7 +217,7 @@ func TestMosquittoWillAndRetainedBirth(t *testing.T) {
 	d.mu.Lock()
 	conn := d.conn
 	d.mu.Unlock()
-	_ = conn.guard.Conn.Close()
+	_ = conn.guard.Close()
 	late.wait(t, "/state", `"state":"offline","session":1`)
 	late.wait(t, "/state", `"state":"online","session":2`)
 
@@ -450,7 +451,7 @@ func TestMosquittoNothingLeaks(t *testing.T) {
 		}
 		_ = c.Publish(testContext(t), "x", 1, false, []byte("x"))
 		if i%2 == 0 {
-			_ = c.guard.Conn.Close()
+			_ = c.guard.Close()
 		}
 		shut(t, c)
 	}
