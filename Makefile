@@ -14,6 +14,8 @@ PLATFORMS := linux-amd64 linux-386 linux-arm64 linux-arm7 linux-arm5 linux-mipsl
 
 # A checkout without version control builds as well.
 export GOFLAGS += -mod=readonly -buildvcs=false
+# Where Debian keeps mosquitto and ip.
+export PATH := $(PATH):/usr/sbin:/sbin
 
 TOOLS     = $(or $(shell $(GO) env GOPATH 2>/dev/null),.cache)/tools
 GOLANGCI  = $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)/golangci-lint
