@@ -1,6 +1,7 @@
 package module
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"runtime"
@@ -31,7 +32,10 @@ type ioctlTransport struct {
 	length int // of the image
 }
 
-func (r *Reader) openIoctl() (transport, error) {
+func (r *Reader) openIoctl(ctx context.Context) (transport, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	info := make([]byte, infoLength)
 	binary.NativeEndian.PutUint32(info[0:], unix.ETHTOOL_GMODULEINFO)
 	if err := r.opts.Ioctl(r.opts.Interface, info); err != nil {

@@ -46,8 +46,10 @@ type Reader struct {
 	log  *slog.Logger
 
 	mu      sync.Mutex
+	ioctl   bool      // guarded by mu: netlink cannot, ioctl can
 	known   bool      // guarded by mu: static and what follows hold
 	static  static    // guarded by mu
+	pageErr error     // guarded by mu: why A2h was promised and not read
 	serial  [28]byte  // guarded by mu: A0h 68..95
 	checked time.Time // guarded by mu: when serial was last compared
 }
@@ -98,21 +100,18 @@ func (r *Reader) Info() (Info, bool) {
 func (r *Reader) read(ctx context.Context, fresh bool) (optics.Reading, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t, err := r.open(ctx)
+	t, err := r.open(ctx, fresh)
 	if err != nil {
 		r.known = false
 		return optics.Unread(r.Name(), collectors.StatusError), r.wrap(err)
 	}
 	defer t.close()
-	now := r.opts.Now()
-	if !r.known || fresh || now.Sub(r.checked) >= recheckAfter {
-		if err := r.identify(t, fresh, now); err != nil {
-			r.known = false
-			return optics.Unread(r.Name(), collectors.StatusError), r.wrap(err)
-		}
-	}
 	if !r.static.info.DDM || !r.static.info.BaseOK || !r.static.info.ExtendedOK {
 		return r.static.reading(nil, r.Name()), nil
+	}
+	if r.pageErr != nil {
+		r.known = false // begin anew next time
+		return r.static.reading(nil, r.Name()), r.wrap(fmt.Errorf("diagnostics page: %w", r.pageErr))
 	}
 	live, err := t.read(addressA2, liveOffset, liveLength)
 	if err != nil {
@@ -127,7 +126,11 @@ func (r *Reader) read(ctx context.Context, fresh bool) (optics.Reading, error) {
 
 // identify reads the static pages, unless the module is still the one that
 // was read before.
-func (r *Reader) identify(t transport, fresh bool, now time.Time) error {
+func (r *Reader) identify(t transport, fresh bool) error {
+	now := r.opts.Now()
+	if r.known && !fresh && now.Sub(r.checked) < recheckAfter {
+		return nil
+	}
 	if r.known && !fresh {
 		b, err := t.read(addressA0, 68, len(r.serial))
 		if err != nil {
@@ -144,6 +147,7 @@ func (r *Reader) identify(t transport, fresh bool, now time.Time) error {
 		return err
 	}
 	var a2 []byte
+	r.pageErr = nil
 	if a0[92]&0x40 != 0 {
 		// A page that is promised and cannot be read is an error of each
 		// reading, not of the module.
@@ -151,8 +155,7 @@ func (r *Reader) identify(t transport, fresh bool, now time.Time) error {
 			if gone(err) {
 				return err
 			}
-			r.log.Warn("diagnostics page of optical module cannot be read", "interface", r.opts.Interface, "error", err)
-			a2 = nil
+			r.pageErr, a2 = err, nil
 		}
 	}
 	m, err := decodeStatic(a0, a2)
@@ -185,16 +188,34 @@ type transport interface {
 	close()
 }
 
-// open returns netlink where the kernel has it and ioctl elsewhere.
-func (r *Reader) open(ctx context.Context) (transport, error) {
-	t, err := r.openNetlink(ctx)
-	if err == nil {
-		return t, nil
+// open returns a way to the module, and sees to it that the static pages are
+// known: by netlink where the kernel can, by ioctl elsewhere. A kernel that
+// has the ethtool family but not this request says EOPNOTSUPP, as a driver
+// does that cannot read modules; then both are tried.
+func (r *Reader) open(ctx context.Context, fresh bool) (transport, error) {
+	ways := []func(context.Context) (transport, error){r.openNetlink, r.openIoctl}
+	if r.ioctl {
+		ways = ways[1:]
 	}
-	if !errors.Is(err, errNoNetlink) {
-		return nil, err
+	var failed error
+	for i, way := range ways {
+		t, err := way(ctx)
+		if err == nil {
+			if err = r.identify(t, fresh); err == nil {
+				r.ioctl = r.ioctl || i > 0
+				return t, nil
+			}
+			t.close()
+		}
+		if failed == nil || errors.Is(failed, errNoNetlink) {
+			failed = err
+		}
+		if !errors.Is(err, errNoNetlink) && !errors.Is(err, unix.EOPNOTSUPP) {
+			break
+		}
 	}
-	return r.openIoctl()
+	r.ioctl = false
+	return nil, failed
 }
 
 // errShort: the kernel answered with fewer bytes than were asked for.

@@ -1,0 +1,4 @@
+package optics
+
+// Waiting is the number of events that Watch has not taken yet.
+func (c *Collector) Waiting() int { return len(c.events) }
