@@ -6,7 +6,7 @@ FUZZTIME  ?= 20s
 
 # Tools are pinned here, not in go.mod: nothing of ours imports them.
 GOLANGCI_VERSION    := v2.15.0
-GOVULNCHECK_VERSION := v1.9.0
+GOVULNCHECK_VERSION := v1.8.0
 
 LDFLAGS   := -s -w -buildid= -X main.version=$(VERSION)
 BUILD     := CGO_ENABLED=0 $(GO) build -trimpath -mod=readonly -ldflags "$(LDFLAGS)"
@@ -138,8 +138,8 @@ e2e: need-go deps ## the lab's end-to-end tests only, verbosely
 .PHONY: vuln
 vuln: need-go ## known vulnerabilities in what we link
 	@out=$$($(GO) run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) ./... 2>&1); status=$$?; \
-	if [ $$status -ne 0 ] && printf '%s' "$$out" | \
-		grep -qE 'vuln\.go\.dev|fetching vulnerabilities|no such host|dial tcp|proxy|module lookup disabled'; \
+	if [ $$status -ne 0 ] && ! printf '%s' "$$out" | grep -q 'exit status 3' && printf '%s' "$$out" | \
+		grep -qE 'fetching vulnerabilities|no such host|dial tcp|proxyconnect|module lookup disabled'; \
 	then echo "vuln: skipped: no database"; \
 	else printf '%s\n' "$$out"; exit $$status; fi
 
