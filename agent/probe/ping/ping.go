@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"slices"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	probing "github.com/prometheus-community/pro-bing"
@@ -143,7 +144,8 @@ func run(ctx context.Context, target netip.Addr, o Options, mode string) (Result
 	p := probing.New("")
 	p.SetIPAddr(&net.IPAddr{IP: target.AsSlice(), Zone: target.Zone()})
 	p.SetPrivileged(mode == ModeRaw)
-	p.SetLogger(&logger{ctx: ctx})
+	log := &logger{ctx: ctx}
+	p.SetLogger(log)
 	p.Count, p.Interval, p.Timeout = o.Count, o.Interval, o.Duration()
 	p.RecordRtts, p.RecordTTLs = false, false
 
@@ -172,10 +174,12 @@ func run(ctx context.Context, target netip.Addr, o Options, mode string) (Result
 	res.Sent, res.Duplicates = stats.PacketsSent, stats.PacketsRecvDuplicates
 	res.summarise()
 	switch {
-	case err == nil:
-		return res, ctx.Err()
 	case ctx.Err() != nil:
 		return res, ctx.Err()
+	case err == nil && log.loops.Load() > 0:
+		return res, fmt.Errorf("cannot ping %s: %w", target, syscall.EACCES)
+	case err == nil:
+		return res, nil
 	case !listening.Load():
 		return res, fmt.Errorf("%w (%s): %w", errListen, mode, err)
 	}

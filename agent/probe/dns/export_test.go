@@ -1,0 +1,12 @@
+package dns
+
+import "net/netip"
+
+// Decode parses a message and returns its addresses.
+func Decode(wire []byte, t Type) ([]netip.Addr, error) {
+	m, err := parse(wire)
+	if err != nil {
+		return nil, err
+	}
+	return addresses(m, t), nil
+}
