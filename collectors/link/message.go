@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"iter"
+	"math"
 	"net"
 	"strconv"
 
@@ -118,7 +119,7 @@ func (l *Link) set(order binary.ByteOrder, a attr) error {
 		if err := short(4); err != nil {
 			return err
 		}
-		l.MTU = int(order.Uint32(v))
+		l.MTU = int(min(order.Uint32(v), math.MaxInt32))
 	case unix.IFLA_LINK:
 		if err := short(4); err != nil {
 			return err

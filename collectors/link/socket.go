@@ -13,8 +13,8 @@ import (
 )
 
 // answerTimeout is how long the kernel may take to continue an answer. It
-// answers at once or it holds its lock for someone else.
-const answerTimeout = 2 * time.Second
+// answers at once unless it holds its lock for a driver that is slow.
+const answerTimeout = 5 * time.Second
 
 // maxDumps is how often a list is asked for that changed while it was read.
 const maxDumps = 3
@@ -116,6 +116,9 @@ func dump(s socket, pid uint32, stats bool, use func(m syscall.NetlinkMessage, l
 	}
 	for {
 		messages, err := receive(s)
+		if errors.Is(err, unix.EAGAIN) {
+			return false, fmt.Errorf("no answer within %s: %w", answerTimeout, err)
+		}
 		if err != nil {
 			return false, err
 		}

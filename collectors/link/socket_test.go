@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -408,6 +409,31 @@ func TestWatchTwiceIsRefused(t *testing.T) {
 	case <-k.closed:
 	case <-time.After(time.Second):
 		t.Error("socket left open")
+	}
+}
+
+func TestCollectRatesSurviveRenaming(t *testing.T) {
+	o := binary.NativeEndian
+	named := func(name string, first uint64) *kernel {
+		var b []byte
+		for i := range uint64(23) {
+			b = o.AppendUint64(b, first+i)
+		}
+		return newKernel(msgs(listed(eth(2, name, link.FlagsUp, link.Attr(o, unix.IFLA_STATS64, b)), 0), done(0)))
+	}
+	now := time.Unix(1000, 0)
+	c := link.New(link.Options{Now: func() time.Time { return now }})
+	c.SetKernel(dialer(named("eth0", 1000), named("wan", 2000)), noEthtool)
+	if _, err := c.Collect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(time.Second)
+	s, err := c.Collect(t.Context())
+	if err != nil || len(s) != 1 || s[0].Subject != "wan" {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	if !slices.Contains(s[0].Fields, collectors.F("rx_bps", uint64(8000))) {
+		t.Errorf("%+v", s[0].Fields)
 	}
 }
 

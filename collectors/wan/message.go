@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -108,7 +109,7 @@ func decodeLink(order binary.ByteOrder, b []byte) (index int, l iface, err error
 			if err != nil {
 				return 0, iface{}, fmt.Errorf("cannot decode interface %d: %w", index, err)
 			}
-			l.mtu = int(min(n, 1<<30))
+			l.mtu = int(min(n, math.MaxInt32))
 		}
 	}
 	if index <= 0 || l.name == "" {

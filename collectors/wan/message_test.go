@@ -263,7 +263,10 @@ func TestDecodeTruncatedAnywhere(t *testing.T) {
 			t.Fatal(err)
 		}
 		for n := range whole {
-			decodeAll(binary.LittleEndian, bytes.Clone(whole[:n]))
+			_, r, _, err := decodeAll(binary.LittleEndian, bytes.Clone(whole[:n]))
+			if err == nil && !r.Dst.IsValid() {
+				t.Errorf("%s cut at %d: %+v", f, n, r)
+			}
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // answerTimeout is how long the kernel may take to continue an answer.
-const answerTimeout = 2 * time.Second
+const answerTimeout = 5 * time.Second
 
 // maxDumps is how often lists are asked for that change while they are read.
 const maxDumps = 3
@@ -161,6 +161,9 @@ func dump(s socket, pid uint32, request *nl.NetlinkRequest, use func(syscall.Net
 	}
 	for {
 		messages, err := receive(s)
+		if errors.Is(err, unix.EAGAIN) {
+			return false, fmt.Errorf("no answer within %s: %w", answerTimeout, err)
+		}
 		if err != nil {
 			return false, err
 		}
