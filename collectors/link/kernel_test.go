@@ -382,11 +382,12 @@ func TestCollectWhileAnInterfaceVanishes(t *testing.T) {
 func TestCollectRatesOfTraffic(t *testing.T) {
 	n := newNamespace(t)
 	a, b := n.veth(t, "lan0", "peer0")
-	n.must(t, n.h.LinkSetUp(a))
-	n.must(t, n.h.LinkSetUp(b))
 	now := time.Unix(1000, 0)
-	c := link.New(link.Options{Include: []string{"lan0"}, Now: func() time.Time { return now }})
-	c.SetKernel(n.dial, n.ethtool)
+	c := n.collector(link.Options{Include: []string{"lan0"}, Now: func() time.Time { return now }})
+	n.must(t, n.h.LinkSetUp(a))
+	l := watch(t, c)
+	n.must(t, n.h.LinkSetUp(b))
+	l.await(t, "lan0 oper_state lowerlayerdown -> up") // before, frames are dropped
 	if _, err := c.Collect(t.Context()); err != nil {
 		t.Fatal(err)
 	}
