@@ -238,7 +238,7 @@ func (c *Console) poll(ctx context.Context, fresh bool) poll {
 	now := time.Now()
 	if !c.last.ended.IsZero() {
 		switch {
-		case !c.last.began.Before(called): // another's, begun while we waited
+		case c.last.began.After(called): // another's, begun while we waited
 			return c.last
 		case !fresh && now.Sub(c.last.ended) <= c.opts.MaxAge:
 			return c.last

@@ -214,6 +214,8 @@ func TestConsoleConditions(t *testing.T) {
 
 func TestConsoleFailures(t *testing.T) {
 	login := ontsim.Options{Username: "admin", Password: "right"}
+	// A machine under load pauses, and a pause is not the end of a babble.
+	patient := func(o *console.Options) { o.Timeouts.Quiet = 700 * time.Millisecond }
 	tests := []struct {
 		name  string
 		sim   ontsim.Options
@@ -230,8 +232,8 @@ func TestConsoleFailures(t *testing.T) {
 		}},
 		{name: "unknown prompt", modes: ontsim.UnknownPrompt, want: console.ErrUnknownPrompt, sent: []string{""}},
 		{name: "hang", modes: ontsim.Hang, want: console.ErrNoAnswer, sent: []string{""}},
-		{name: "babble", modes: ontsim.Babble, want: console.ErrBabble},
-		{name: "login loop", sim: login, modes: ontsim.LoginLoop, want: console.ErrLoginLoop},
+		{name: "babble", modes: ontsim.Babble, want: console.ErrBabble, opts: patient},
+		{name: "login loop", sim: login, modes: ontsim.LoginLoop, want: console.ErrLoginLoop, opts: patient},
 		{name: "no credentials", sim: login, want: console.ErrNoCredentials, sent: []string{""}},
 		{name: "wrong password", sim: login, want: console.ErrLoginRefused, sent: []string{"", "admin", "wrong"}, opts: func(o *console.Options) {
 			o.Username, o.Password = "admin", "wrong"
@@ -273,7 +275,7 @@ func TestConsoleFailures(t *testing.T) {
 // then.
 func TestConsoleLetsBootLoaderFinish(t *testing.T) {
 	sim := startSim(t, ontsim.Options{Modes: ontsim.Booting})
-	c := open(t, sim, func(o *console.Options) { o.Timeouts.Quiet = 150 * time.Millisecond })
+	c := open(t, sim, func(o *console.Options) { o.Timeouts.Quiet = 600 * time.Millisecond })
 	r, err := c.ReadOptics(t.Context())
 	if err != nil || !r.RxPower.OK() {
 		t.Errorf("got %+v, %v", r.RxPower, err)

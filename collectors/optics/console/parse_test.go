@@ -174,7 +174,11 @@ func TestParseKernelMessageWithinLine(t *testing.T) {
 func TestParseTruncated(t *testing.T) {
 	for _, s := range samples(t) {
 		for _, text := range [][]byte{s.text, bytes.ReplaceAll(s.text, []byte("\n"), []byte("\r\n"))} {
-			for n := range len(text) + 1 {
+			step := 1
+			if len(text) > 1500 {
+				step = 13 // long tables of nothing
+			}
+			for n := 0; n <= len(text); n += step {
 				f, err := console.Parse(s.want.Driver, text[:n])
 				if err != nil {
 					t.Fatal(err)
@@ -230,7 +234,7 @@ func invented(want expected, f console.Facts) string {
 // (A digit that became another digit cannot be told from a reading.)
 func TestParseFlippedByte(t *testing.T) {
 	for _, s := range samples(t) {
-		if len(s.text) > 600 {
+		if len(s.text) > 600 || testing.Short() && len(s.text) > 100 {
 			continue
 		}
 		for at := range s.text {
@@ -261,7 +265,7 @@ func isDigit(b byte) bool { return b >= '0' && b <= '9' }
 // flips returns what a byte may become: with one bit wrong, or something that
 // means something to the parser.
 func flips(old byte) []byte {
-	out := []byte("\x00\a\b\t\n\r\x1b\x1a\x7f\x80\xff +-.,059aAoO()[]:^%#>=/|muCVIin")
+	out := []byte("\x00\a\b\t\n\r\x1b\x1a\x7f\x80\xff -.,09O)]^%#>=|mC")
 	for bit := range 8 {
 		out = append(out, old^1<<bit)
 	}
