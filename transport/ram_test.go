@@ -36,11 +36,10 @@ func newStamper(t *testing.T) *Stamper {
 
 func put(t *testing.T, q Queue, class Class, body string) {
 	t.Helper()
-	m := Message{Class: class, Kind: KindTelemetry, Name: "link", Body: json.RawMessage(body)}
-	if class == ClassRecord {
-		m.Kind, m.Name = KindRecord, "WO-1"
-	} else if class == ClassEvent {
-		m.Kind = KindEvent
+	m := Message{Class: class, Body: json.RawMessage(body)}
+	m.Kind, m.Name = map[Class]Kind{ClassRecord: KindRecord, ClassEvent: KindEvent}[class], "link"
+	if m.Kind == "" {
+		m.Kind = KindTelemetry
 	}
 	if err := q.Put(context.Background(), m); err != nil {
 		t.Fatal(err)

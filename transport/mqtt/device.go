@@ -21,6 +21,9 @@ const (
 	stopTime    = 3 * time.Second
 )
 
+// errNoGoodbye ends a connection so that the broker tells of it.
+var errNoGoodbye = errors.New("ended without goodbye")
+
 // DeviceOptions configure a Device.
 type DeviceOptions struct {
 	// Dial says how to reach the broker. ClientID and Will are set by the
@@ -318,6 +321,7 @@ type session struct {
 	conn   *Conn
 	number uint64
 	born   time.Time // when the connection was made: what was queued before had to wait
+	left   bool      // the broker has the goodbye
 }
 
 // serve greets the broker and pumps until the connection or ctx ends. It
@@ -329,6 +333,11 @@ func (s *session) serve(ctx context.Context) (upSince time.Time, err error) {
 	closeCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer func() {
+		if !s.left {
+			// No DISCONNECT: the broker shall publish the will, or "online"
+			// would stay.
+			s.conn.lose(errNoGoodbye)
+		}
 		closeCtx, cancel := context.WithTimeout(closeCtx, stopTime/6)
 		defer cancel()
 		closeErr := s.conn.Close(closeCtx)
@@ -493,7 +502,8 @@ func (s *session) goodbye(ackCtx context.Context, giveUp func(), wg *sync.WaitGr
 		// Whatever was sent before is acknowledged before, or never.
 		ctx, cancel := context.WithTimeout(ackCtx, stopTime/6)
 		defer cancel()
-		if err := s.conn.Publish(ctx, s.topics.state, 1, true, payload); err != nil {
+		err = s.conn.Publish(ctx, s.topics.state, 1, true, payload)
+		if s.left = err == nil; !s.left {
 			s.o.Log.Warn("cannot say goodbye", "error", err)
 		}
 	}

@@ -324,6 +324,41 @@ func TestDeviceStopIsBounded(t *testing.T) {
 	}
 }
 
+// TestDeviceStoppedWhileGreeting: "online" is out already, so the broker must
+// be left to publish the will.
+func TestDeviceStoppedWhileGreeting(t *testing.T) {
+	noLeaks(t)
+	greeting, ended := make(chan struct{}), make(chan bool, 1)
+	s := newStub(t, func(l *link) {
+		l.accept()
+		for {
+			switch p := l.read().(type) {
+			case *packets.SubscribePacket:
+				l.raw(0x90, 3, byte(p.MessageID>>8), byte(p.MessageID), 1)
+			case *packets.PublishPacket:
+				if strings.HasSuffix(p.TopicName, "/info") {
+					close(greeting)
+					continue
+				}
+				l.puback(p.MessageID)
+			case *packets.DisconnectPacket:
+				ended <- true
+				return
+			case nil:
+				ended <- false
+				return
+			}
+		}
+	})
+	d, _ := testDevice(t, func(o *DeviceOptions) { o.Dial.Broker = s.url })
+	stop := serve(t, d)
+	<-greeting
+	stop()
+	if <-ended {
+		t.Error("said DISCONNECT: the retained state stays online")
+	}
+}
+
 func TestDeviceFlushesWhenStopped(t *testing.T) {
 	noLeaks(t)
 	var h heard

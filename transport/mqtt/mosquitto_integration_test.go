@@ -72,7 +72,7 @@ func emulated() bool {
 	case "arm64", "arm":
 		return !strings.HasPrefix(machine, "aarch64") && !strings.HasPrefix(machine, "arm")
 	}
-	return !strings.HasPrefix(machine, runtime.GOARCH[:4])
+	return !strings.HasPrefix(machine, strings.TrimSuffix(runtime.GOARCH, "le"))
 }
 
 // startMosquitto starts a broker with more lines of configuration.

@@ -275,6 +275,10 @@ func classify(err error, now time.Time) error {
 	if errors.As(err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil && now.Before(invalid.Cert.NotBefore) {
 		return fmt.Errorf("%w: it is %s here: %w", ErrCertificateTime, now.UTC().Format(time.DateOnly), err)
 	}
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() && !errors.Is(err, ErrTimeout) {
+		return fmt.Errorf("%w: %w", ErrTimeout, err)
+	}
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == tlsAlert {
 		if text := op.Err.Error(); strings.Contains(text, "certificate") || strings.Contains(text, "access denied") {
