@@ -262,11 +262,17 @@ func TestCollectorEvents(t *testing.T) {
 		{"around the limit", levels(-24.9, -24.9, -25.1, -25.1, -24.9, -24.8, -25, -24.9), []string{"rx_level: normal -> low"}},
 		{"weak and back", levels(-24.9, -25.1, -25.1, -24.4, -24.4), []string{"rx_level: unknown -> low", "rx_level: low -> normal"}},
 		{"too strong", levels(-8, -8, -7.9, -7.9), []string{"rx_level: normal -> high"}},
-		{"alarm", []optics.Reading{alarm(), alarm(), alarm("rx_low"), alarm("rx_low"), alarm(), alarm()},
-			[]string{"alarm_rx_low: clear -> active", "alarm_rx_low: active -> clear"}},
+		{
+			"alarm",
+			[]optics.Reading{alarm(), alarm(), alarm("rx_low"), alarm("rx_low"), alarm(), alarm()},
+			[]string{"alarm_rx_low: clear -> active", "alarm_rx_low: active -> clear"},
+		},
 		{"alarm flashes", []optics.Reading{alarm(), alarm("rx_low"), alarm(), alarm(), alarm("rx_low"), alarm()}, nil},
-		{"alarms not known for a while", []optics.Reading{alarm("rx_low"), alarm("rx_low"), unknown, unknown, unknown},
-			[]string{"alarm_rx_low: clear -> active"}},
+		{
+			"alarms not known for a while",
+			[]optics.Reading{alarm("rx_low"), alarm("rx_low"), unknown, unknown, unknown},
+			[]string{"alarm_rx_low: clear -> active"},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -189,8 +189,11 @@ func TestCollectorEvents(t *testing.T) {
 		{"lost while not read", states("O5", "", "O1"), []string{"state: operational -> los"}},
 		{"coming up", states("O1", "O3", "O5"), []string{"state: los -> serial", "state: serial -> operational"}},
 		{"alarm flashes", []pon.Status{alarm(), alarm("lof"), alarm(), alarm(), alarm("lof"), alarm()}, nil},
-		{"alarm stays", []pon.Status{alarm(), alarm("los"), alarm("los"), alarm(), alarm()},
-			[]string{"alarm_los: clear -> active", "alarm_los: active -> clear"}},
+		{
+			"alarm stays",
+			[]pon.Status{alarm(), alarm("los"), alarm("los"), alarm(), alarm()},
+			[]string{"alarm_los: clear -> active", "alarm_los: active -> clear"},
+		},
 		{"alarm not known", []pon.Status{alarm("los"), alarm("los"), {}, {}, {}}, []string{"alarm_los: clear -> active"}},
 		{"another stick", []pon.Status{{Serial: "ONTS00000001"}, {}, {Serial: "ONTS00000002"}}, []string{"serial: ONTS00000001 -> ONTS00000002"}},
 		{"provisioning lost", []pon.Status{omci(pon.Yes), omci(pon.Yes), omci(pon.No), omci(pon.Unknown), omci(pon.No)}, []string{"omci_provisioned: yes -> no"}},

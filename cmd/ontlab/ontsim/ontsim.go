@@ -562,10 +562,15 @@ func (s *Sim) diag(line string) {
 			label string
 			n     uint64
 		}{
-			{"BIP Error bits  ", c.bip}, {"BIP Error blocks", c.bipBlocks},
-			{"FEC Correct bits", c.fecBits}, {"FEC Correct bytes", c.fecBytes},
-			{"FEC Correct codewords", c.fecCorrected}, {"FEC codewords Uncor", c.fecUncorrected},
-			{"Superframe LOS  ", 0}, {"PLEN fail       ", 0}, {"PLEN correct    ", c.good},
+			{"BIP Error bits  ", c.bip},
+			{"BIP Error blocks", c.bipBlocks},
+			{"FEC Correct bits", c.fecBits},
+			{"FEC Correct bytes", c.fecBytes},
+			{"FEC Correct codewords", c.fecCorrected},
+			{"FEC codewords Uncor", c.fecUncorrected},
+			{"Superframe LOS  ", 0},
+			{"PLEN fail       ", 0},
+			{"PLEN correct    ", c.good},
 		} {
 			s.print(fmt.Sprintf("%s: %d\n", row.label, row.n))
 		}

@@ -17,7 +17,7 @@ func TestCleaner(t *testing.T) {
 		{"LF", "a\nb", []string{"a"}, "b"},
 		{"CR LF", "a\r\nb", []string{"a"}, "b"},
 		{"LF CR", "a\n\rb", []string{"a"}, "b"},
-		{"CR CR LF", "a\r\r\nb", []string{"a"}, "b"},
+		{"two CR LF", "a\r\r\nb", []string{"a"}, "b"},
 		{"CR alone", "a\rb", []string{"a"}, "b"},
 		{"literal ^M", "a^M\nb", []string{"a"}, "b"},
 		{"NUL", "\x00a\x00b\n", []string{"ab"}, ""},

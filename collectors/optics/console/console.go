@@ -93,8 +93,8 @@ type Console struct {
 	d    *driver
 	log  *slog.Logger
 
-	closing context.Context // ends when Close begins
-	cancel  context.CancelFunc
+	closing chan struct{} // closed when Close begins
+	close   sync.Once
 	workers sync.WaitGroup
 
 	// turn is held by whoever talks to the console; it guards what follows.
@@ -153,9 +153,11 @@ func New(opts Options) (*Console, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	c := &Console{opts: opts, d: d, log: log, turn: make(chan struct{}, 1)}
-	c.closing, c.cancel = context.WithCancel(context.Background())
-	return c, nil
+	return &Console{
+		opts: opts, d: d, log: log,
+		closing: make(chan struct{}),
+		turn:    make(chan struct{}, 1),
+	}, nil
 }
 
 // Name is the source in readings: "console:" and the driver.
@@ -204,7 +206,7 @@ func (p poll) pon(source string) (PON, error) {
 // Close ends a conversation that is being held, leaves the console and
 // releases the port. Reads that follow return ErrClosed.
 func (c *Console) Close() error {
-	c.cancel()
+	c.close.Do(func() { close(c.closing) })
 	c.turn <- struct{}{}
 	c.closed = true
 	c.release(context.Background())
@@ -223,7 +225,7 @@ func (c *Console) poll(ctx context.Context, fresh bool) poll {
 	case c.turn <- struct{}{}:
 	case <-ctx.Done():
 		return fail(ctx.Err())
-	case <-c.closing.Done():
+	case <-c.closing:
 		return fail(ErrClosed)
 	}
 	held := true
@@ -251,18 +253,23 @@ func (c *Console) poll(ctx context.Context, fresh bool) poll {
 	}
 	p := poll{began: now}
 	talk, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(c.closing, cancel)
+	c.workers.Go(func() {
+		select {
+		case <-c.closing:
+			cancel()
+		case <-talk.Done():
+		}
+	})
 	p.facts, p.err = c.talk(talk, fresh)
-	stop()
 	cancel()
 	p.ended = time.Now()
 	p.facts.PON.At = p.ended
 	if p.err != nil {
-		if c.closing.Err() != nil && errors.Is(p.err, context.Canceled) {
+		if c.isClosing() && errors.Is(p.err, context.Canceled) {
 			p.err = ErrClosed
 		}
 		p.err = fmt.Errorf("cannot read console of %s: %w", c.opts.Port, p.err)
-		if ctx.Err() != nil || c.closing.Err() != nil {
+		if ctx.Err() != nil || c.isClosing() {
 			// It says nothing of the console and is not remembered. The caller
 			// need not wait until the console was left in order.
 			held = false
@@ -277,10 +284,19 @@ func (c *Console) poll(ctx context.Context, fresh bool) poll {
 		c.retryAt = p.ended.Add(retryAfter(p.err, c.failures))
 	} else {
 		c.failures, c.retryAt = 0, time.Time{}
-		c.linger()
+		c.linger(ctx)
 	}
 	c.last = p
 	return p
+}
+
+func (c *Console) isClosing() bool {
+	select {
+	case <-c.closing:
+		return true
+	default:
+		return false
+	}
 }
 
 // talk opens a session if there is none and asks everything.
@@ -331,9 +347,9 @@ func (c *Console) ask(ctx context.Context) (Facts, error) {
 }
 
 // linger keeps the session for the next poll, and leaves it when none comes.
-func (c *Console) linger() {
+func (c *Console) linger(ctx context.Context) {
 	if c.opts.Linger < 0 {
-		c.release(context.Background())
+		c.release(ctx)
 		return
 	}
 	sess := c.sess
@@ -344,11 +360,11 @@ func (c *Console) linger() {
 		select {
 		case c.turn <- struct{}{}:
 			defer func() { <-c.turn }()
-		case <-c.closing.Done():
+		case <-c.closing:
 			return // Close leaves it
 		}
 		if c.sess == sess && c.idle == timer {
-			c.release(c.closing)
+			c.release(ctx)
 		}
 	})
 	c.idle = timer

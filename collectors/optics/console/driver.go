@@ -74,8 +74,6 @@ const (
 	fieldCounters
 	fieldFlows
 	fieldSerial
-
-	fieldAll field = 1<<iota - 1
 )
 
 // valueRule finds "<label>: <number> <unit>".

@@ -46,27 +46,27 @@ type expected struct {
 	Note          string            `json:"note"`
 }
 
-func samples(t testing.TB) []sample {
-	t.Helper()
+func samples(tb testing.TB) []sample {
+	tb.Helper()
 	files, err := filepath.Glob("testdata/*/*.txt")
 	if err != nil || len(files) == 0 {
-		t.Fatalf("no captures: %v", err)
+		tb.Fatalf("no captures: %v", err)
 	}
 	var out []sample
 	for _, f := range files {
 		text, err := os.ReadFile(f)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		b, err := os.ReadFile(strings.TrimSuffix(f, ".txt") + ".json")
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		s := sample{name: strings.TrimSuffix(filepath.Base(f), ".txt"), text: text}
 		dec := json.NewDecoder(bytes.NewReader(b))
 		dec.DisallowUnknownFields()
 		if err := dec.Decode(&s.want); err != nil {
-			t.Fatalf("%s: %v", f, err)
+			tb.Fatalf("%s: %v", f, err)
 		}
 		out = append(out, s)
 	}
@@ -130,14 +130,14 @@ func differences(want expected, f console.Facts) string {
 func TestParseCaptures(t *testing.T) {
 	for _, s := range samples(t) {
 		variants := map[string][]byte{
-			"as it is": s.text,
-			"CR LF":    bytes.ReplaceAll(bytes.ReplaceAll(s.text, []byte("\r"), nil), []byte("\n"), []byte("\r\n")),
-			"LF CR":    bytes.ReplaceAll(bytes.ReplaceAll(s.text, []byte("\r"), nil), []byte("\n"), []byte("\n\r")),
-			"CR CR LF": bytes.ReplaceAll(bytes.ReplaceAll(s.text, []byte("\r"), nil), []byte("\n"), []byte("\r\r\n")),
-			"^M":       bytes.ReplaceAll(bytes.ReplaceAll(s.text, []byte("\r"), nil), []byte("\n"), []byte("^M\r\n")),
-			"NULs":     bytes.ReplaceAll(s.text, []byte("\n"), []byte("\n\x00\x00")),
-			"coloured": bytes.ReplaceAll(s.text, []byte("\n"), []byte("\x1b[0m\n\x1b[1;32m\x1b[K")),
-			"kernel":   bytes.ReplaceAll(s.text, []byte("\n"), []byte("\n[   12.345678] eth0: Rx Power: -3.000000  dBm\n")),
+			"as it is":  s.text,
+			"CR LF":     bytes.ReplaceAll(bytes.ReplaceAll(s.text, []byte("\r"), nil), []byte("\n"), []byte("\r\n")),
+			"LF CR":     bytes.ReplaceAll(bytes.ReplaceAll(s.text, []byte("\r"), nil), []byte("\n"), []byte("\n\r")),
+			"two CR LF": bytes.ReplaceAll(bytes.ReplaceAll(s.text, []byte("\r"), nil), []byte("\n"), []byte("\r\r\n")),
+			"^M":        bytes.ReplaceAll(bytes.ReplaceAll(s.text, []byte("\r"), nil), []byte("\n"), []byte("^M\r\n")),
+			"NULs":      bytes.ReplaceAll(s.text, []byte("\n"), []byte("\n\x00\x00")),
+			"coloured":  bytes.ReplaceAll(s.text, []byte("\n"), []byte("\x1b[0m\n\x1b[1;32m\x1b[K")),
+			"kernel":    bytes.ReplaceAll(s.text, []byte("\n"), []byte("\n[   12.345678] eth0: Rx Power: -3.000000  dBm\n")),
 		}
 		for variant, text := range variants {
 			t.Run(s.name+"/"+variant, func(t *testing.T) {

@@ -78,8 +78,7 @@ func (p *serialPort) Close() error {
 
 // mapOpenError names why a port could not be opened.
 func mapOpenError(err error) error {
-	var pe *serial.PortError
-	if errors.As(err, &pe) {
+	if pe, ok := errors.AsType[*serial.PortError](err); ok {
 		switch pe.Code() {
 		case serial.PortBusy:
 			return fmt.Errorf("%w: %w", ErrBusy, err)
@@ -115,9 +114,9 @@ func mapErrno(err error) error {
 
 // mapIOError names what became of an open port.
 func mapIOError(err error) error {
-	var pe *serial.PortError
+	pe, ok := errors.AsType[*serial.PortError](err)
 	switch {
-	case errors.As(err, &pe) && pe.Code() == serial.PortClosed,
+	case ok && pe.Code() == serial.PortClosed,
 		errors.Is(err, unix.EIO), errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV), errors.Is(err, unix.EBADF):
 		return fmt.Errorf("%w: %w", ErrGone, err)
 	}

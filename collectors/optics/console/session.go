@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -192,8 +193,8 @@ func (s *session) step(ctx context.Context, step step) error {
 // said quotes the last line of an answer, for an error text. Only answers to
 // our own commands are quoted, never the screen as it was found.
 func (s *session) said() string {
-	for i := len(s.clean.lines) - 1; i >= 0; i-- {
-		line := strings.TrimSpace(s.clean.lines[i])
+	for _, line := range slices.Backward(s.clean.lines) {
+		line = strings.TrimSpace(line)
 		if line != "" && !s.d.allows(line) {
 			return fmt.Sprintf(" (%q)", bounded(line))
 		}

@@ -45,17 +45,17 @@ type image struct {
 	want   expected
 }
 
-func images(t testing.TB, pattern string) []image {
-	t.Helper()
+func images(tb testing.TB, pattern string) []image {
+	tb.Helper()
 	files, err := filepath.Glob("testdata/" + pattern + ".bin")
 	if err != nil || len(files) == 0 {
-		t.Fatalf("no images: %v", err)
+		tb.Fatalf("no images: %v", err)
 	}
 	var out []image
 	for _, f := range files {
 		b, err := os.ReadFile(f)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		im := image{name: strings.TrimSuffix(filepath.Base(f), ".bin"), a0: b[:256]}
 		if len(b) == 512 {
@@ -63,20 +63,21 @@ func images(t testing.TB, pattern string) []image {
 		}
 		j, err := os.ReadFile(strings.TrimSuffix(f, ".bin") + ".json")
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		dec := json.NewDecoder(bytes.NewReader(j))
 		dec.DisallowUnknownFields()
 		if err := dec.Decode(&im.want); err != nil {
-			t.Fatalf("%s: %v", f, err)
+			tb.Fatalf("%s: %v", f, err)
 		}
 		out = append(out, im)
 	}
 	return out
 }
 
-func sff8472(t testing.TB) []image {
-	return append(images(t, "gpon-*"), append(images(t, "sff8472-*"), images(t, "sff8079-*")...)...)
+func sff8472(tb testing.TB) []image {
+	tb.Helper()
+	return append(images(tb, "gpon-*"), append(images(tb, "sff8472-*"), images(tb, "sff8079-*")...)...)
 }
 
 const tolerance = 2e-6
