@@ -190,8 +190,11 @@ func judge(r dns.Result) resolver {
 		j.cause = diagnosis.DNSHijack
 	case len(names) > 0 && found == len(names):
 		j.works = true
-	case answers == 0 && silent == 0:
-		return j // local error only
+	case answers == 0 && silent == 0: // local errors only, or nothing was asked
+		if j.local == nil {
+			j.local = errors.New("no question was asked")
+		}
+		return j
 	case answers == 0:
 		j.cause = diagnosis.DNSNoAnswer
 	case servfails > 0:

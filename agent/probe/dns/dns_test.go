@@ -189,7 +189,9 @@ func TestLookupAnswers(t *testing.T) {
 	}{
 		{
 			name: "address", typ: dns.A,
-			udp:  func(t *testing.T, q []byte) [][]byte { return [][]byte{reply(t, q, nil, "@ 60 IN A 192.0.2.1", "@ 60 IN A 192.0.2.2")} },
+			udp: func(t *testing.T, q []byte) [][]byte {
+				return [][]byte{reply(t, q, nil, "@ 60 IN A 192.0.2.1", "@ 60 IN A 192.0.2.2")}
+			},
 			want: dns.Answer{Rcode: "NOERROR", Addresses: addrs("192.0.2.1", "192.0.2.2"), Attempts: 1},
 		},
 		{
