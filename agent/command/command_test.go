@@ -3,6 +3,8 @@ package command_test
 import (
 	"bytes"
 	"context"
+	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -13,8 +15,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"ontagent/agent/command"
 )
@@ -192,10 +192,32 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestRunDeadline(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	_, err := quick().Run(ctx, sh("echo still waiting for light; exec sleep 600"))
+// late is a context whose deadline passes when the test says so.
+type late struct {
+	context.Context //nolint:containedctx // it is one
+	passed          chan struct{}
+}
+
+func (l late) Done() <-chan struct{} { return l.passed }
+
+func (l late) Err() error {
+	select {
+	case <-l.passed:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
+func TestDeadlineIsToldWithTheLastOutput(t *testing.T) {
+	ctx := late{t.Context(), make(chan struct{})}
+	p, err := quick().Start(ctx, sh("echo still waiting for light; exec sleep 600"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, p, "light")
+	close(ctx.passed)
+	err = p.Wait()
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("error %v, want context.DeadlineExceeded", err)
 	}
@@ -403,18 +425,23 @@ func TestChildInNamespacesOfItsOwn(t *testing.T) {
 	}
 }
 
-// foreign says whether the machine isn't the one we were built for: qemu-user.
+// foreign says whether this machine isn't the one we were built for, so that
+// qemu-user translates. It pretends in uname; the machine's own programs don't.
 func foreign() bool {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
+	sh, err := elf.Open("/bin/sh")
+	if err != nil {
 		return false
 	}
-	machine := unix.ByteSliceToString(u.Machine[:])
+	defer sh.Close()
 	switch runtime.GOARCH {
 	case "amd64", "386":
-		return machine != "x86_64" && machine != "i686"
+		return sh.Machine != elf.EM_X86_64 && sh.Machine != elf.EM_386
 	case "arm64", "arm":
-		return machine != "aarch64" && !strings.HasPrefix(machine, "armv")
+		return sh.Machine != elf.EM_AARCH64 && sh.Machine != elf.EM_ARM
+	case "mipsle":
+		return sh.Machine != elf.EM_MIPS || sh.ByteOrder != binary.LittleEndian
+	case "mips":
+		return sh.Machine != elf.EM_MIPS || sh.ByteOrder != binary.BigEndian
 	}
-	return machine == "x86_64" || machine == "aarch64"
+	return false
 }
