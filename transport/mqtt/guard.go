@@ -12,11 +12,12 @@ import (
 
 // MQTT packet types, the upper half of a packet's first byte.
 const (
-	typeConnack  = 2
-	typePublish  = 3
-	typePuback   = 4
-	typeSuback   = 9
-	typePingresp = 13
+	typeConnack   = 2
+	typePublish   = 3
+	typePuback    = 4
+	typeSubscribe = 8
+	typeSuback    = 9
+	typePingresp  = 13
 )
 
 // guard stands between the network and the MQTT library. Inbound it reads the
@@ -36,15 +37,19 @@ type guard struct {
 
 	writing sync.Mutex // so that no one clears or moves another's deadline
 
+	mu         sync.Mutex
+	subscribed map[uint16]bool // SUBSCRIBEs without answer, by packet id; guarded by mu
+
 	// Only the library's one reading goroutine touches these.
 	reader    *bufio.Reader
 	maxPacket int
 	state     scanState
-	head      byte // first byte of the current packet
-	length    int  // its remaining length, as far as read
-	shift     uint // bits of length read so far
-	pos       int  // bytes of the rest read so far
-	connected bool // a CONNACK with return code 0 has passed
+	head      byte   // first byte of the current packet
+	length    int    // its remaining length, as far as read
+	shift     uint   // bits of length read so far
+	pos       int    // bytes of the rest read so far
+	id        uint16 // of a SUBACK, as far as read
+	connected bool   // a CONNACK with return code 0 has passed
 }
 
 type scanState byte
@@ -121,10 +126,15 @@ func (g *guard) scan(b []byte) error {
 			}
 		case scanRest:
 			n := min(len(b), g.length-g.pos)
-			if g.head>>4 == typeConnack {
-				if err := g.checkConnack(b[:n]); err != nil {
-					return err
-				}
+			var err error
+			switch g.head >> 4 {
+			case typeConnack:
+				err = g.checkConnack(b[:n])
+			case typeSuback:
+				err = g.checkSuback(b[:n])
+			}
+			if err != nil {
+				return err
 			}
 			g.pos += n
 			b = b[n:]
@@ -192,8 +202,50 @@ func (g *guard) checkConnack(b []byte) error {
 	return nil
 }
 
+// checkSuback holds a SUBACK to a SUBSCRIBE: the library would let it answer
+// a PUBLISH.
+func (g *guard) checkSuback(b []byte) error {
+	for i, c := range b {
+		switch g.pos + i {
+		case 0:
+			g.id = uint16(c) << 8
+		case 1:
+			g.id |= uint16(c)
+			g.mu.Lock()
+			asked := g.subscribed[g.id]
+			delete(g.subscribed, g.id)
+			g.mu.Unlock()
+			if !asked {
+				return fmt.Errorf("%w: SUBACK for id %d, which subscribes to nothing", ErrProtocol, g.id)
+			}
+		}
+	}
+	return nil
+}
+
+// note remembers an outbound SUBSCRIBE. The library writes each packet at once.
+func (g *guard) note(p []byte) {
+	if len(p) == 0 || p[0]>>4 != typeSubscribe {
+		return
+	}
+	i := 1
+	for i < len(p) && p[i]&0x80 != 0 {
+		i++
+	}
+	if i+2 >= len(p) {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.subscribed == nil {
+		g.subscribed = make(map[uint16]bool)
+	}
+	g.subscribed[uint16(p[i+1])<<8|uint16(p[i+2])] = true
+}
+
 // Write writes p whole or ends the connection.
 func (g *guard) Write(p []byte) (int, error) {
+	g.note(p)
 	g.writing.Lock()
 	defer g.writing.Unlock()
 	err := g.Conn.SetWriteDeadline(time.Now().Add(g.timeout))
