@@ -194,8 +194,8 @@ func TestRunEndsWithItsContext(t *testing.T) {
 
 // late is a context whose deadline passes when the test says so.
 type late struct {
-	context.Context //nolint:containedctx // it is one
-	passed          chan struct{}
+	context.Context
+	passed chan struct{}
 }
 
 func (l late) Done() <-chan struct{} { return l.passed }
