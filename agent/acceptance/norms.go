@@ -65,8 +65,9 @@ func norms() []norm {
 		{Limit{SplitterRxMinDBm, -20, ">", OriginNorm}, "dBm", -40, 10},
 		{Limit{ThroughputMinRatio, 0.90, ">=", OriginNorm}, "ratio", 0, 1},
 		{Limit{UtilisationMax, 0.70, "<", OriginNorm}, "ratio", 0, 1},
-		{Limit{CPUMax, 0.50, "<", OriginNorm}, "ratio", 0, 1},
-		{Limit{MemoryMax, 0.60, "<", OriginNorm}, "ratio", 0, 1},
+		// Above 1 these two bind nothing: where the gateway's load is no criterion.
+		{Limit{CPUMax, 0.50, "<", OriginNorm}, "ratio", 0, 2},
+		{Limit{MemoryMax, 0.60, "<", OriginNorm}, "ratio", 0, 2},
 		{Limit{FaultLineDue, 24 * hour, "<=", OriginNorm}, "s", 0, 365 * day},
 		{Limit{FaultNetworkDue, 36 * hour, "<=", OriginNorm}, "s", 0, 365 * day},
 		{Limit{FaultRespond, 900, "<=", OriginNorm}, "s", 0, 365 * day},

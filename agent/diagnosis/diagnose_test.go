@@ -163,8 +163,11 @@ func TestDiagnoseRanks(t *testing.T) {
 		},
 		{
 			name:     "graver first: no registration before a host that is busy",
-			evidence: ladder(failed("host", diagnosis.HostCPU, diagnosis.HostMemory), failed("registration", diagnosis.PONStoppedByOLT)),
+			evidence: ladder(failed("host", diagnosis.HostCPU, diagnosis.HostMemory), failed("registration", diagnosis.PONStoppedByOLT), skipped("addressing"), skipped("dns"), skipped("reachability")),
 			causes:   []diagnosis.Code{diagnosis.PONStoppedByOLT, diagnosis.HostCPU, diagnosis.HostMemory},
+			consequences: []string{
+				"addressing by pon.stopped_by_olt", "dns by pon.stopped_by_olt", "reachability by pon.stopped_by_olt",
+			},
 		},
 		{
 			name:     "a fail without a cause is unknown",

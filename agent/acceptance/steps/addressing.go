@@ -109,7 +109,7 @@ func (s *Addressing) Run(ctx context.Context, note func(string)) acceptance.Outc
 	}
 	switch {
 	case ctx.Err() != nil:
-		stopped(&out, ctx)
+		stopped(ctx, &out)
 		return out
 	case err != nil:
 		out.Measurements = append(out.Measurements, missing("wan_addresses", collectors.StatusError, wan.Source, err.Error()))

@@ -89,7 +89,7 @@ func (s *DNS) Run(ctx context.Context, note func(string)) acceptance.Outcome {
 	servers, err := s.o.Resolvers.ReadResolvers(ctx)
 	switch {
 	case ctx.Err() != nil:
-		stopped(&out, ctx)
+		stopped(ctx, &out)
 		return out
 	case err != nil:
 		out.Measurements = append(out.Measurements, missing("resolvers", collectors.StatusError, "", err.Error()))
@@ -110,7 +110,7 @@ func (s *DNS) Run(ctx context.Context, note func(string)) acceptance.Outcome {
 		judged = append(judged, j)
 	}
 	if ctx.Err() != nil {
-		stopped(&out, ctx)
+		stopped(ctx, &out)
 		return out
 	}
 	s.verdict(&out, results, judged)

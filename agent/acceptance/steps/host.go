@@ -81,7 +81,7 @@ func (s *Host) Run(ctx context.Context, note func(string)) acceptance.Outcome {
 		loads = append(loads, load)
 	}
 	if ctx.Err() != nil {
-		stopped(&out, ctx)
+		stopped(ctx, &out)
 		return out
 	}
 

@@ -116,7 +116,7 @@ func (s *Identity) Run(ctx context.Context, note func(string)) acceptance.Outcom
 		}
 	}
 	if ctx.Err() != nil {
-		stopped(&out, ctx)
+		stopped(ctx, &out)
 		return out
 	}
 

@@ -114,12 +114,12 @@ func (s *LANCabling) Run(ctx context.Context, note func(string)) acceptance.Outc
 
 	before, errBefore := s.readAll(ctx, ports, note)
 	if err := pause(ctx, s.o.Watch); err != nil {
-		stopped(&out, ctx)
+		stopped(ctx, &out)
 		return out
 	}
 	after, errAfter := s.readAll(ctx, ports, note)
 	if ctx.Err() != nil {
-		stopped(&out, ctx)
+		stopped(ctx, &out)
 		return out
 	}
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -77,7 +78,7 @@ func (s *Optical) Run(ctx context.Context, note func(string)) acceptance.Outcome
 		for _, sr := range all {
 			sr.measurements(&out)
 		}
-		stopped(&out, ctx)
+		stopped(ctx, &out)
 		return out
 	}
 
@@ -180,8 +181,8 @@ const (
 // first source that knows them. They only warn.
 func (*Optical) moduleLimits(out *acceptance.Outcome, judged []*series) {
 	for _, sr := range judged {
-		for i := len(sr.readings) - 1; i >= 0; i-- {
-			t := sr.readings[i].Thresholds
+		for _, r := range slices.Backward(sr.readings) {
+			t := r.Thresholds
 			if t == nil {
 				continue
 			}

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"testing"
+	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -118,31 +119,33 @@ func TestOptical(t *testing.T) {
 			verdict: unclear, causes: []diagnosis.Code{diagnosis.OpticalReadBroken},
 		},
 	} {
-		inBubble(t, tt.name, func(t *testing.T) {
-			limits, err := acceptance.Norms().With(acceptance.OriginOrder, tt.order)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var readers []steps.OpticsReader
-			for _, s := range tt.sources {
-				s.n = 0
-				readers = append(readers, s)
-			}
-			check(t, run(t, steps.NewOptical(steps.OpticalOptions{Readers: readers, Thresholds: limits})), tt.verdict, tt.causes, tt.warnings)
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				limits, err := acceptance.Norms().With(acceptance.OriginOrder, tt.order)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var readers []steps.OpticsReader
+				for _, s := range tt.sources {
+					s.n = 0
+					readers = append(readers, s)
+				}
+				check(t, run(t, steps.NewOptical(steps.OpticalOptions{Readers: readers, Thresholds: limits})), tt.verdict, tt.causes, tt.warnings)
+			})
 		})
 	}
 }
 
 func TestOpticalKeepsWhatItRead(t *testing.T) {
-	inBubble(t, "", func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		res := run(t, steps.NewOptical(steps.OpticalOptions{Readers: []steps.OpticsReader{light("module:eth1", -22.0, -22.5, -22.1), light("console:test", -22.9)}}))
 		rx := measurement(t, res, "rx_power_dbm")
 		want := acceptance.Measurement{Name: "rx_power_dbm", Value: -22.1, Status: "ok", Source: "module:eth1", Raw: "-22.100000  dBm", Note: "median of 3 reads"}
 		if diff := cmp.Diff(want, rx); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
-		if m := measurement(t, res, "margin_db"); math.Abs(m.Value.(float64)-2.9) > 1e-9 {
-			t.Errorf("margin %v", m.Value)
+		if m, ok := measurement(t, res, "margin_db").Value.(float64); !ok || math.Abs(m-2.9) > 1e-9 {
+			t.Errorf("margin %v", m)
 		}
 		if m := measurement(t, res, "rx_power_other_dbm"); m.Value != -22.9 || m.Source != "console:test" {
 			t.Errorf("the other source: %+v", m)
@@ -184,45 +187,51 @@ func TestOpticalModuleThresholdsOnlyWarn(t *testing.T) {
 		{"above the high warning", optics.Limits{WarnHigh: known(-25)}, []diagnosis.Code{diagnosis.OpticalRxNearOverload}, 1},
 		{"unknown limits are none", optics.Limits{}, nil, 0},
 	} {
-		inBubble(t, tt.name, func(t *testing.T) {
-			limits, err := acceptance.Norms().With(acceptance.OriginOrder, map[string]float64{"optical.margin_warn_db": 0.5})
-			if err != nil {
-				t.Fatal(err)
-			}
-			res := run(t, steps.NewOptical(steps.OpticalOptions{Readers: []steps.OpticsReader{light("module", optics.Thresholds{RxPower: tt.rx})}, Thresholds: limits}))
-			check(t, res, acceptance.Pass, nil, tt.warnings)
-			n := 0
-			for _, l := range res.Limits {
-				if l.Origin == acceptance.OriginModule {
-					n++
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				limits, err := acceptance.Norms().With(acceptance.OriginOrder, map[string]float64{"optical.margin_warn_db": 0.5})
+				if err != nil {
+					t.Fatal(err)
 				}
-			}
-			if n != tt.limits {
-				t.Errorf("%d limits of the module, want %d: %+v", n, tt.limits, res.Limits)
-			}
+				res := run(t, steps.NewOptical(steps.OpticalOptions{Readers: []steps.OpticsReader{light("module", optics.Thresholds{RxPower: tt.rx})}, Thresholds: limits}))
+				check(t, res, acceptance.Pass, nil, tt.warnings)
+				n := 0
+				for _, l := range res.Limits {
+					if l.Origin == acceptance.OriginModule {
+						n++
+					}
+				}
+				if n != tt.limits {
+					t.Errorf("%d limits of the module, want %d: %+v", n, tt.limits, res.Limits)
+				}
+			})
 		})
 	}
 }
 
 func TestOpticalPassable(t *testing.T) {
 	for reading, want := range map[float64]bool{-27.4: true, -3: true} {
-		inBubble(t, fmt.Sprint(reading), func(t *testing.T) {
-			out := steps.NewOptical(steps.OpticalOptions{Readers: []steps.OpticsReader{light("console", reading)}}).Run(t.Context(), func(string) {})
-			if out.Passable != want || out.Verdict != acceptance.Fail {
-				t.Errorf("%+v", out)
-			}
+		t.Run(fmt.Sprint(reading), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				out := steps.NewOptical(steps.OpticalOptions{Readers: []steps.OpticsReader{light("console", reading)}}).Run(t.Context(), func(string) {})
+				if out.Passable != want || out.Verdict != acceptance.Fail {
+					t.Errorf("%+v", out)
+				}
+			})
 		})
 	}
-	inBubble(t, "no light", func(t *testing.T) {
-		if out := steps.NewOptical(steps.OpticalOptions{Readers: []steps.OpticsReader{light("console", dark)}}).Run(t.Context(), func(string) {}); out.Passable {
-			t.Error("no light is passable")
-		}
+	t.Run("no light", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			if out := steps.NewOptical(steps.OpticalOptions{Readers: []steps.OpticsReader{light("console", dark)}}).Run(t.Context(), func(string) {}); out.Passable {
+				t.Error("no light is passable")
+			}
+		})
 	})
 }
 
 // TestOpticalOneSourceHangs: the other one's answer still counts.
 func TestOpticalOneSourceHangs(t *testing.T) {
-	inBubble(t, "", func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		readers := []steps.OpticsReader{opticsCtx(hang[optics.Reading]), light("console", -20.0)}
 		check(t, run(t, steps.NewOptical(steps.OpticalOptions{Readers: readers})), acceptance.Pass, nil, nil)
 	})
@@ -239,7 +248,7 @@ func (f freshReader) ReadOpticsFresh(ctx context.Context) (optics.Reading, error
 }
 
 func TestOpticalReadsFresh(t *testing.T) {
-	inBubble(t, "", func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		res := run(t, steps.NewOptical(steps.OpticalOptions{Readers: []steps.OpticsReader{freshReader{light("console", -20.0)}}}))
 		check(t, res, acceptance.Pass, nil, nil)
 		if slices.ContainsFunc(res.Log, func(l string) bool { return l == "a remembered reading was asked for" }) {

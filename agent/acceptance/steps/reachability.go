@@ -109,7 +109,7 @@ func (s *Reachability) Run(ctx context.Context, note func(string)) acceptance.Ou
 		s.measure(ctx, &hops[i], &out, note)
 	}
 	if ctx.Err() != nil {
-		stopped(&out, ctx)
+		stopped(ctx, &out)
 		return out
 	}
 	s.verdict(&out, hops)

@@ -113,7 +113,7 @@ func (s *Registration) Run(ctx context.Context, note func(string)) acceptance.Ou
 	}
 	w.measurements(&out)
 	if ctx.Err() != nil && !w.proven() {
-		stopped(&out, ctx)
+		stopped(ctx, &out)
 		return out
 	}
 	w.verdict(&out)

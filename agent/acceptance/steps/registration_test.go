@@ -3,6 +3,7 @@ package steps_test
 import (
 	"errors"
 	"testing"
+	"testing/synctest"
 
 	"ontagent/agent/acceptance"
 	"ontagent/agent/acceptance/steps"
@@ -88,23 +89,25 @@ func TestRegistration(t *testing.T) {
 		{name: "stops telling", reads: append(repeat("O1", 9), "??"), verdict: unclear, causes: []diagnosis.Code{diagnosis.PONUnreadable}},
 		{name: "a single word is no proof", reads: append([]any{"O7"}, "??"), verdict: unclear, causes: []diagnosis.Code{diagnosis.PONUnreadable}},
 	} {
-		inBubble(t, tt.name, func(t *testing.T) {
-			source := states(tt.reads...)
-			out := steps.NewRegistration(steps.RegistrationOptions{Reader: source}).Run(t.Context(), func(string) {})
-			if out.Passable != tt.passable {
-				t.Errorf("passable %t", out.Passable)
-			}
-			if tt.count > 0 && source.n != tt.count {
-				t.Errorf("%d reads, want %d", source.n, tt.count)
-			}
-			source.n = 0
-			check(t, run(t, steps.NewRegistration(steps.RegistrationOptions{Reader: source})), tt.verdict, tt.causes, tt.warnings)
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				source := states(tt.reads...)
+				out := steps.NewRegistration(steps.RegistrationOptions{Reader: source}).Run(t.Context(), func(string) {})
+				if out.Passable != tt.passable {
+					t.Errorf("passable %t", out.Passable)
+				}
+				if tt.count > 0 && source.n != tt.count {
+					t.Errorf("%d reads, want %d", source.n, tt.count)
+				}
+				source.n = 0
+				check(t, run(t, steps.NewRegistration(steps.RegistrationOptions{Reader: source})), tt.verdict, tt.causes, tt.warnings)
+			})
 		})
 	}
 }
 
 func TestRegistrationKeepsWhatItRead(t *testing.T) {
-	inBubble(t, "", func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		res := run(t, steps.NewRegistration(steps.RegistrationOptions{Reader: states(pon.Status{
 			Raw: "O5", OMCIProvisioned: pon.Yes, OMCIEvidence: "OLT vendor set", GEMPorts: 4, TConts: 2, FlowsKnown: true, LOIDStatus: "1",
 			Alarms: []string{"sd"}, AlarmsKnown: []string{"los", "sd"},

@@ -3,10 +3,12 @@ package steps_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ontagent/agent/acceptance"
@@ -108,23 +110,25 @@ func TestLANCabling(t *testing.T) {
 		{name: "link went and came", before: gigabit, after: with(func(p *steps.LANPort) { p.CarrierChanges = 2 }), verdict: unclear, causes: []diagnosis.Code{diagnosis.LANUnsteady}},
 		{name: "speed fell meanwhile", before: gigabit, after: hundred, verdict: unclear, causes: []diagnosis.Code{diagnosis.LANUnsteady}},
 	} {
-		inBubble(t, tt.name, func(t *testing.T) {
-			if tt.after == (steps.LANPort{}) {
-				tt.after = tt.before
-			}
-			n := 0
-			read := lanFunc(func(_ context.Context, name string) (steps.LANPort, error) {
-				if name != "lan1" {
-					return steps.LANPort{}, fmt.Errorf("there is no %s", name)
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				if tt.after == (steps.LANPort{}) {
+					tt.after = tt.before
 				}
-				n++
-				if n == 1 {
-					return tt.before, nil
-				}
-				return tt.after, nil
+				n := 0
+				read := lanFunc(func(_ context.Context, name string) (steps.LANPort, error) {
+					if name != "lan1" {
+						return steps.LANPort{}, fmt.Errorf("there is no %s", name)
+					}
+					n++
+					if n == 1 {
+						return tt.before, nil
+					}
+					return tt.after, nil
+				})
+				res := run(t, steps.NewLANCabling(steps.LANCablingOptions{Reader: read, Ordered: "lan1", ContractMbps: tt.contract, DeviceAttached: tt.attached}))
+				check(t, res, tt.verdict, tt.causes, tt.warnings)
 			})
-			res := run(t, steps.NewLANCabling(steps.LANCablingOptions{Reader: read, Ordered: "lan1", ContractMbps: tt.contract, DeviceAttached: tt.attached}))
-			check(t, res, tt.verdict, tt.causes, tt.warnings)
 		})
 	}
 }
@@ -153,8 +157,10 @@ func TestLANCablingManyPorts(t *testing.T) {
 		{"missing up", unclear, []diagnosis.Code{diagnosis.LANUnreadable}},
 		{"missing slow", fail, []diagnosis.Code{diagnosis.LANPortSlow}},
 	} {
-		inBubble(t, tt.ports, func(t *testing.T) {
-			check(t, run(t, steps.NewLANCabling(steps.LANCablingOptions{Reader: read, Ports: strings.Fields(tt.ports)})), tt.verdict, tt.causes, nil)
+		t.Run(tt.ports, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				check(t, run(t, steps.NewLANCabling(steps.LANCablingOptions{Reader: read, Ports: strings.Fields(tt.ports)})), tt.verdict, tt.causes, nil)
+			})
 		})
 	}
 }
@@ -191,19 +197,21 @@ func TestAddressing(t *testing.T) {
 		{name: "a default route of the other family", addrs: "203.0.113.7/24", v6: true, verdict: fail, causes: []diagnosis.Code{diagnosis.AddrNoDefaultRoute}},
 		{name: "one family without a route", addrs: "203.0.113.7/24 2001:db8::7/64", v4: true, need: need{true, true}, verdict: fail, causes: []diagnosis.Code{diagnosis.AddrNoDefaultRoute}},
 	} {
-		inBubble(t, tt.name, func(t *testing.T) {
-			wan := steps.WAN{Interface: "wan", DefaultV4: tt.v4, DefaultV6: tt.v6, Source: "test"}
-			for _, a := range strings.Fields(tt.addrs) {
-				wan.Addresses = append(wan.Addresses, netip.MustParsePrefix(a))
-			}
-			step := steps.NewAddressing(steps.AddressingOptions{
-				NeedV4: tt.need.v4, NeedV6: tt.need.v6, Reader: wanFunc(func(context.Context) (steps.WAN, error) { return wan, nil }),
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				wan := steps.WAN{Interface: "wan", DefaultV4: tt.v4, DefaultV6: tt.v6, Source: "test"}
+				for a := range strings.FieldsSeq(tt.addrs) {
+					wan.Addresses = append(wan.Addresses, netip.MustParsePrefix(a))
+				}
+				step := steps.NewAddressing(steps.AddressingOptions{
+					NeedV4: tt.need.v4, NeedV6: tt.need.v6, Reader: wanFunc(func(context.Context) (steps.WAN, error) { return wan, nil }),
+				})
+				res := run(t, step)
+				check(t, res, tt.verdict, tt.causes, tt.warnings)
+				if m := measurement(t, res, "wan_addresses"); m.Value != tt.addrs {
+					t.Errorf("addresses %q", m.Value)
+				}
 			})
-			res := run(t, step)
-			check(t, res, tt.verdict, tt.causes, tt.warnings)
-			if m := measurement(t, res, "wan_addresses"); m.Value != tt.addrs {
-				t.Errorf("addresses %q", m.Value)
-			}
 		})
 	}
 }
@@ -215,15 +223,17 @@ func TestAddressingWaits(t *testing.T) {
 		"no address yet": func() (steps.WAN, error) { return steps.WAN{Source: "test"}, nil },
 		"error at first": func() (steps.WAN, error) { return steps.WAN{}, errBroken },
 	} {
-		inBubble(t, name, func(t *testing.T) {
-			n := 0
-			read := wanFunc(func(context.Context) (steps.WAN, error) {
-				if n++; n < 4 {
-					return early()
-				}
-				return steps.WAN{Source: "test", Addresses: []netip.Prefix{netip.MustParsePrefix("203.0.113.7/24")}, DefaultV4: true}, nil
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := 0
+				read := wanFunc(func(context.Context) (steps.WAN, error) {
+					if n++; n < 4 {
+						return early()
+					}
+					return steps.WAN{Source: "test", Addresses: []netip.Prefix{netip.MustParsePrefix("203.0.113.7/24")}, DefaultV4: true}, nil
+				})
+				check(t, run(t, steps.NewAddressing(steps.AddressingOptions{Reader: read})), pass, nil, nil)
 			})
-			check(t, run(t, steps.NewAddressing(steps.AddressingOptions{Reader: read})), pass, nil, nil)
 		})
 	}
 }
@@ -266,11 +276,7 @@ func TestDNS(t *testing.T) {
 	same := func(r dns.Reply) zone { return zone{map[string]dns.Reply{"A": r, "AAAA": r}, r} }
 	good := zone{map[string]dns.Reply{"a.example A": found("192.0.2.1"), "b.example A": found("192.0.2.2"), "AAAA": answered("NOERROR")}, nx}
 	with := func(z zone, change func(*zone)) zone {
-		replies := map[string]dns.Reply{}
-		for k, v := range z.replies {
-			replies[k] = v
-		}
-		z.replies = replies
+		z.replies = maps.Clone(z.replies)
 		change(&z)
 		return z
 	}
@@ -319,23 +325,25 @@ func TestDNS(t *testing.T) {
 		{name: "captive beside a good one", resolvers: []zone{captive, good}, verdict: pass, warnings: []diagnosis.Code{diagnosis.DNSResolverDead}},
 		{name: "none at all", verdict: fail, causes: []diagnosis.Code{diagnosis.DNSNoResolver}},
 	} {
-		inBubble(t, tt.name, func(t *testing.T) {
-			var servers []netip.AddrPort
-			for i := range tt.resolvers {
-				servers = append(servers, netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(53 + i)}), 53))
-			}
-			res := run(t, steps.NewDNS(steps.DNSOptions{
-				Names:     []string{"a.example", "b.example"},
-				Resolvers: resolverFunc(func(context.Context) ([]netip.AddrPort, error) { return servers, nil }),
-				Prober: dnsFunc(func(_ context.Context, rs []netip.AddrPort, names []string) []dns.Result {
-					var out []dns.Result
-					for i, r := range rs {
-						out = append(out, tt.resolvers[i].result(r, names))
-					}
-					return out
-				}),
-			}))
-			check(t, res, tt.verdict, tt.causes, tt.warnings)
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var servers []netip.AddrPort
+				for i := range tt.resolvers {
+					servers = append(servers, netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(53 + i)}), 53))
+				}
+				res := run(t, steps.NewDNS(steps.DNSOptions{
+					Names:     []string{"a.example", "b.example"},
+					Resolvers: resolverFunc(func(context.Context) ([]netip.AddrPort, error) { return servers, nil }),
+					Prober: dnsFunc(func(_ context.Context, rs []netip.AddrPort, names []string) []dns.Result {
+						var out []dns.Result
+						for i, r := range rs {
+							out = append(out, tt.resolvers[i].result(r, names))
+						}
+						return out
+					}),
+				}))
+				check(t, res, tt.verdict, tt.causes, tt.warnings)
+			})
 		})
 	}
 }
@@ -378,47 +386,49 @@ func TestReachability(t *testing.T) {
 		{name: "one target could not be pinged, the other is silent", answers: map[string]answer{t1: {err: errBroken}, t2: silent}, verdict: unclear, causes: []diagnosis.Code{diagnosis.AgentCannotMeasure}},
 		{name: "one target could not be pinged, the other answers", answers: map[string]answer{t1: {err: errBroken}, t2: ok}, verdict: pass},
 	} {
-		inBubble(t, tt.name, func(t *testing.T) {
-			o := steps.ReachabilityOptions{}
-			if tt.gateway {
-				o.WAN = wanFunc(func(context.Context) (steps.WAN, error) {
-					return steps.WAN{Source: "test", Gateways: []netip.Addr{netip.MustParseAddr(gw)}}, nil
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := steps.ReachabilityOptions{}
+				if tt.gateway {
+					o.WAN = wanFunc(func(context.Context) (steps.WAN, error) {
+						return steps.WAN{Source: "test", Gateways: []netip.Addr{netip.MustParseAddr(gw)}}, nil
+					})
+				}
+				for _, target := range []string{t1, t2} {
+					if _, ok := tt.answers[target]; ok {
+						o.Targets = append(o.Targets, netip.MustParseAddr(target))
+					}
+				}
+				runs := map[string]int{}
+				o.Pinger = steps.PingFunc(func(_ context.Context, target netip.Addr, po ping.Options) (ping.Result, error) {
+					a := tt.answers[target.String()]
+					n := runs[target.String()]
+					runs[target.String()]++
+					switch {
+					case a.err != nil:
+						return ping.Result{}, a.err
+					case a.noWay:
+						return ping.Result{}, fmt.Errorf("cannot ping: %w", syscall.ENETUNREACH)
+					}
+					res := ping.Result{Target: target, Sent: po.Count, Received: po.Count - a.lost[n]}
+					res.LossRatio = float64(a.lost[n]) / float64(po.Count)
+					if res.Received > 0 {
+						res.P50Ms = a.rtt
+					}
+					return res, nil
 				})
-			}
-			for _, target := range []string{t1, t2} {
-				if _, ok := tt.answers[target]; ok {
-					o.Targets = append(o.Targets, netip.MustParseAddr(target))
+				res := run(t, steps.NewReachability(o))
+				check(t, res, tt.verdict, tt.causes, tt.warnings)
+				for target, a := range tt.answers {
+					want := 1
+					if a.lost[0] > 0 && a.lost[0] < 20 {
+						want = 2
+					}
+					if runs[target] != want {
+						t.Errorf("%s was pinged in %d runs, want %d", target, runs[target], want)
+					}
 				}
-			}
-			runs := map[string]int{}
-			o.Pinger = steps.PingFunc(func(_ context.Context, target netip.Addr, po ping.Options) (ping.Result, error) {
-				a := tt.answers[target.String()]
-				n := runs[target.String()]
-				runs[target.String()]++
-				switch {
-				case a.err != nil:
-					return ping.Result{}, a.err
-				case a.noWay:
-					return ping.Result{}, fmt.Errorf("cannot ping: %w", syscall.ENETUNREACH)
-				}
-				res := ping.Result{Target: target, Sent: po.Count, Received: po.Count - a.lost[n]}
-				res.LossRatio = float64(a.lost[n]) / float64(po.Count)
-				if res.Received > 0 {
-					res.P50Ms = a.rtt
-				}
-				return res, nil
 			})
-			res := run(t, steps.NewReachability(o))
-			check(t, res, tt.verdict, tt.causes, tt.warnings)
-			for target, a := range tt.answers {
-				want := 1
-				if a.lost[0] > 0 && a.lost[0] < 20 {
-					want = 2
-				}
-				if runs[target] != want {
-					t.Errorf("%s was pinged in %d runs, want %d", target, runs[target], want)
-				}
-			}
 		})
 	}
 }
@@ -462,13 +472,15 @@ func TestHost(t *testing.T) {
 		{"one failed read", []steps.HostLoad{{}, load(ok(0.1), ok(0.3), none)}, pass, nil},
 		{"busy and memory unknown", []steps.HostLoad{load(ok(0.9), none, none)}, fail, []diagnosis.Code{diagnosis.HostCPU}},
 	} {
-		inBubble(t, tt.name, func(t *testing.T) {
-			n := 0
-			res := run(t, steps.NewHost(steps.HostOptions{Reader: hostFunc(func(context.Context) (steps.HostLoad, error) {
-				n++
-				return tt.loads[min(n, len(tt.loads))-1], nil
-			})}))
-			check(t, res, tt.verdict, tt.causes, nil)
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := 0
+				res := run(t, steps.NewHost(steps.HostOptions{Reader: hostFunc(func(context.Context) (steps.HostLoad, error) {
+					n++
+					return tt.loads[min(n, len(tt.loads))-1], nil
+				})}))
+				check(t, res, tt.verdict, tt.causes, nil)
+			})
 		})
 	}
 }

@@ -100,7 +100,7 @@ func warn(out *acceptance.Outcome, cs ...diagnosis.Code) {
 
 // stopped makes out inconclusive because ctx ended before enough was measured.
 // The runner knows better why it ended and says so.
-func stopped(out *acceptance.Outcome, ctx context.Context) {
+func stopped(ctx context.Context, out *acceptance.Outcome) {
 	decide(out, acceptance.Inconclusive, fmt.Sprintf("ended early: %v", ctx.Err()), diagnosis.AgentTimeout)
 }
 

@@ -35,12 +35,6 @@ func run(t *testing.T, step acceptance.Step) acceptance.Result {
 	return report.Results[0]
 }
 
-// inBubble runs f with a clock that costs no time.
-func inBubble(t *testing.T, name string, f func(t *testing.T)) {
-	t.Helper()
-	t.Run(name, func(t *testing.T) { synctest.Test(t, f) })
-}
-
 // check compares the verdict, causes and warnings of a result.
 func check(t *testing.T, res acceptance.Result, verdict acceptance.Verdict, causes, warnings []diagnosis.Code) {
 	t.Helper()
@@ -288,17 +282,19 @@ func TestWhatCannotBeMeasuredIsInconclusive(t *testing.T) {
 			return steps.HostLoad{CPUBusy: ok(0.1), MemoryUsed: ok(0.1), Temperature: status(collectors.StatusUntrusted)}, nil
 		}),
 	} {
-		inBubble(t, name, func(t *testing.T) {
-			res := run(t, step)
-			if res.Verdict != acceptance.Inconclusive {
-				t.Fatalf("verdict %s, causes %v", res.Verdict, res.Causes)
-			}
-			check(t, res, acceptance.Inconclusive, codes(res.Causes), codes(res.Warnings))
-			for _, c := range append(codes(res.Causes), codes(res.Warnings)...) {
-				if _, ok := diagnosis.Lookup(c); !ok {
-					t.Errorf("cause %s is not in the catalogue", c)
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				res := run(t, step)
+				if res.Verdict != acceptance.Inconclusive {
+					t.Fatalf("verdict %s, causes %v", res.Verdict, res.Causes)
 				}
-			}
+				check(t, res, acceptance.Inconclusive, codes(res.Causes), codes(res.Warnings))
+				for _, c := range append(codes(res.Causes), codes(res.Warnings)...) {
+					if _, ok := diagnosis.Lookup(c); !ok {
+						t.Errorf("cause %s is not in the catalogue", c)
+					}
+				}
+			})
 		})
 	}
 }

@@ -33,7 +33,7 @@ type stub struct {
 func serve(t *testing.T, onUDP func(q []byte) [][]byte, onTCP func(conn net.Conn, q []byte)) *stub {
 	t.Helper()
 	pc, ln := listen(t, onTCP != nil)
-	s := &stub{addr: pc.LocalAddr().(*net.UDPAddr).AddrPort()}
+	s := &stub{addr: netip.MustParseAddrPort(pc.LocalAddr().String())}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		buf := make([]byte, 4096)
@@ -183,69 +183,69 @@ func TestLookupAnswers(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		typ  dns.Type
-		udp  func(t *testing.T, q []byte) [][]byte
-		tcp  func(t *testing.T, q []byte) []byte
+		udp  func(q []byte) [][]byte
+		tcp  func(q []byte) []byte
 		want dns.Answer
 	}{
 		{
 			name: "address", typ: dns.A,
-			udp: func(t *testing.T, q []byte) [][]byte {
+			udp: func(q []byte) [][]byte {
 				return [][]byte{reply(t, q, nil, "@ 60 IN A 192.0.2.1", "@ 60 IN A 192.0.2.2")}
 			},
 			want: dns.Answer{Rcode: "NOERROR", Addresses: addrs("192.0.2.1", "192.0.2.2"), Attempts: 1},
 		},
 		{
 			name: "IPv6 address", typ: dns.AAAA,
-			udp:  func(t *testing.T, q []byte) [][]byte { return [][]byte{reply(t, q, nil, "@ 60 IN AAAA 2001:db8::1")} },
+			udp:  func(q []byte) [][]byte { return [][]byte{reply(t, q, nil, "@ 60 IN AAAA 2001:db8::1")} },
 			want: dns.Answer{Rcode: "NOERROR", Addresses: addrs("2001:db8::1"), Attempts: 1},
 		},
 		{
 			name: "through an alias, twice the same", typ: dns.A,
-			udp: func(t *testing.T, q []byte) [][]byte {
+			udp: func(q []byte) [][]byte {
 				return [][]byte{reply(t, q, nil, "@ 60 IN CNAME w.example.", "w.example. 60 IN A 192.0.2.1", "w.example. 60 IN A 192.0.2.1")}
 			},
 			want: dns.Answer{Rcode: "NOERROR", Addresses: addrs("192.0.2.1"), Attempts: 1},
 		},
 		{
 			name: "nothing of this type", typ: dns.AAAA,
-			udp:  func(t *testing.T, q []byte) [][]byte { return [][]byte{reply(t, q, nil, "@ 60 IN A 192.0.2.1")} },
+			udp:  func(q []byte) [][]byte { return [][]byte{reply(t, q, nil, "@ 60 IN A 192.0.2.1")} },
 			want: dns.Answer{Rcode: "NOERROR", Attempts: 1},
 		},
 		{
 			name: "no such name", typ: dns.A,
-			udp:  func(t *testing.T, q []byte) [][]byte { return [][]byte{reply(t, q, rcode(wire.RcodeNameError))} },
+			udp:  func(q []byte) [][]byte { return [][]byte{reply(t, q, rcode(wire.RcodeNameError))} },
 			want: dns.Answer{Rcode: "NXDOMAIN", Attempts: 1},
 		},
 		{
 			name: "failure without the question", typ: dns.A,
-			udp: func(t *testing.T, q []byte) [][]byte {
+			udp: func(q []byte) [][]byte {
 				return [][]byte{reply(t, q, func(m *wire.Msg) { m.Rcode, m.Question = wire.RcodeServerFailure, nil })}
 			},
 			want: dns.Answer{Rcode: "SERVFAIL", Attempts: 1},
 		},
 		{
 			name: "a code nobody knows", typ: dns.A,
-			udp:  func(t *testing.T, q []byte) [][]byte { return [][]byte{reply(t, q, rcode(12))} },
+			udp:  func(q []byte) [][]byte { return [][]byte{reply(t, q, rcode(12))} },
 			want: dns.Answer{Rcode: "RCODE12", Attempts: 1},
 		},
 		{
 			name: "truncated, then over TCP", typ: dns.A,
-			udp:  func(t *testing.T, q []byte) [][]byte { return [][]byte{reply(t, q, truncate)} },
-			tcp:  func(t *testing.T, q []byte) []byte { return framed(reply(t, q, nil, many...)) },
+			udp:  func(q []byte) [][]byte { return [][]byte{reply(t, q, truncate)} },
+			tcp:  func(q []byte) []byte { return framed(reply(t, q, nil, many...)) },
 			want: dns.Answer{Rcode: "NOERROR", TCP: true, Attempts: 1},
 		},
 		{
 			name: "truncated in mid-record, then over TCP", typ: dns.A,
-			udp: func(t *testing.T, q []byte) [][]byte {
+			udp: func(q []byte) [][]byte {
 				whole := reply(t, q, truncate, "@ 60 IN A 192.0.2.1")
 				return [][]byte{whole[:len(whole)-3]}
 			},
-			tcp:  func(t *testing.T, q []byte) []byte { return framed(reply(t, q, nil, "@ 60 IN A 192.0.2.1")) },
+			tcp:  func(q []byte) []byte { return framed(reply(t, q, nil, "@ 60 IN A 192.0.2.1")) },
 			want: dns.Answer{Rcode: "NOERROR", Addresses: addrs("192.0.2.1"), TCP: true, Attempts: 1},
 		},
 		{
 			name: "the right answer after wrong ones", typ: dns.A,
-			udp: func(t *testing.T, q []byte) [][]byte {
+			udp: func(q []byte) [][]byte {
 				other := slices.Clone(q)
 				other[0] ^= 0xff
 				wrongID := reply(t, other, nil, "@ 60 IN A 198.51.100.1")
@@ -258,9 +258,9 @@ func TestLookupAnswers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var onTCP func(net.Conn, []byte)
 			if tt.tcp != nil {
-				onTCP = func(c net.Conn, q []byte) { c.Write(tt.tcp(t, q)) }
+				onTCP = func(c net.Conn, q []byte) { c.Write(tt.tcp(q)) }
 			}
-			s := serve(t, func(q []byte) [][]byte { return tt.udp(t, q) }, onTCP)
+			s := serve(t, tt.udp, onTCP)
 			got, err := dns.Prober{Timeout: 2 * time.Second}.Lookup(t.Context(), s.addr, "www.example", tt.typ)
 			if err != nil {
 				t.Fatal(err)
@@ -368,7 +368,7 @@ func TestLookupAtAClosedPort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := pc.LocalAddr().(*net.UDPAddr).AddrPort()
+	addr := netip.MustParseAddrPort(pc.LocalAddr().String())
 	pc.Close()
 	if _, err := quick.Lookup(t.Context(), addr, "www.example", dns.A); !errors.Is(err, dns.ErrUnreachable) {
 		t.Errorf("got %v", err)

@@ -31,16 +31,19 @@ func TestSummarise(t *testing.T) {
 		{"nothing back", ping.Result{Sent: 4}, ping.Result{LossRatio: 1}},
 		{"one", ping.Result{Sent: 1, Replies: replies(7)}, ping.Result{Received: 1, MinMs: 7, AvgMs: 7, MaxMs: 7, P50Ms: 7, P95Ms: 7}},
 		{
-			"two, one refused", ping.Result{Sent: 2, Refused: 2, Replies: replies(10, 4)},
+			"two, one refused",
+			ping.Result{Sent: 2, Refused: 2, Replies: replies(10, 4)},
 			ping.Result{Received: 2, LossRatio: 0.5, MinMs: 4, AvgMs: 7, MaxMs: 10, P50Ms: 4, P95Ms: 10, JitterMs: 6},
 		},
 		{
-			"out of order", ping.Result{Sent: 4, Replies: []ping.Reply{{Seq: 3, RTTMs: 1}, {Seq: 0, RTTMs: 2}, {Seq: 1, RTTMs: 6}}},
+			"out of order",
+			ping.Result{Sent: 4, Replies: []ping.Reply{{Seq: 3, RTTMs: 1}, {Seq: 0, RTTMs: 2}, {Seq: 1, RTTMs: 6}}},
 			// In order 2, 6, 1: differences 4 and 5.
 			ping.Result{Received: 3, LossRatio: 0.25, MinMs: 1, AvgMs: 3, MaxMs: 6, P50Ms: 2, P95Ms: 6, JitterMs: 4.5},
 		},
 		{
-			"twenty", ping.Result{Sent: 20, Replies: replies(20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1)},
+			"twenty",
+			ping.Result{Sent: 20, Replies: replies(20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1)},
 			ping.Result{Received: 20, MinMs: 1, AvgMs: 10.5, MaxMs: 20, P50Ms: 10, P95Ms: 19, JitterMs: 1},
 		},
 	} {
