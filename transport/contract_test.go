@@ -54,30 +54,32 @@ func goldens() []golden {
 		}
 		return out
 	}
-	u := func(n uint64) uint64 { return n }
 	const sha = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 	return []golden{
 		{name: "state-online", schema: "state", class: "session", fields: f("state", "online", "session", 3)},
 		{name: "state-offline", schema: "state", class: "session", fields: f("state", "offline", "session", 3)},
 		{name: "pending", schema: "pending", class: "session", fields: f("session", 3)},
-		{name: "info", schema: "info", class: "session", body: `{"agent_version":"0.1.0","model":"HG6145D","firmware":"RP2627",
-			"kernel":"5.10.176","arch":"mipsle","capabilities":["identity","optical","dns"],"nonce":"b7e151628aed2a6a"}`},
+		{name: "info", schema: "info", class: "session", body: `{"actions":["accept","diagnose","cancel","close"],"agent_version":"0.1.0",
+			"collectors":["host","link","optics","pon","wan"],"console_driver":"rtl960x",
+			"ed25519":"AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=","kernel":"5.10.176","model":"HG6145D","os":"OpenWrt 23.05.5",
+			"rungs":["identity","optical","dns"],"session_nonce":"b7e151628aed2a6abf7158809cf4f3c7",
+			"tls_spki":"` + sha + `","trust_version":4,"x25519":"ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="}`},
 		{name: "telemetry-link", schema: "telemetry-link", class: "telemetry", fields: f(
-			"subject", "eth0.2", "ifindex", 4, "oper_state", "up", "admin_up", true, "carrier", true, "carrier_changes", u(3),
-			"mtu", 1500, "speed_mbps", 1000, "duplex", "full", "rx_bytes", u(1<<53+1), "tx_bytes", u(12345678),
-			"rx_packets", u(987654), "tx_packets", u(54321), "rx_errors", u(0), "tx_errors", u(0), "rx_dropped", u(2),
-			"tx_dropped", u(0), "rx_crc_errors", u(0), "multicast", u(17), "collisions", u(0),
-			"rx_bps", u(93_400_000), "tx_bps", u(1_200_000), "rx_pps", 8123.4, "tx_pps", 310.0,
+			"subject", "eth0.2", "ifindex", 4, "oper_state", "up", "admin_up", true, "carrier", true, "carrier_changes", uint64(3),
+			"mtu", 1500, "speed_mbps", 1000, "duplex", "full", "rx_bytes", uint64(1<<53+1), "tx_bytes", uint64(12345678),
+			"rx_packets", uint64(987654), "tx_packets", uint64(54321), "rx_errors", uint64(0), "tx_errors", uint64(0), "rx_dropped", uint64(2),
+			"tx_dropped", uint64(0), "rx_crc_errors", uint64(0), "multicast", uint64(17), "collisions", uint64(0),
+			"rx_bps", uint64(93_400_000), "tx_bps", uint64(1_200_000), "rx_pps", 8123.4, "tx_pps", 310.0,
 			"offload", "hw_tc", "counters_blind", true)},
 		{name: "telemetry-host", schema: "telemetry-host", class: "telemetry", fields: f(
 			"cpu_busy_ratio", 0.0431, "cpu_max_core_busy_ratio", 0.11, "load1", 0.2, "load5", 0.1, "load15", 0.05,
-			"mem_total_bytes", u(64<<20), "mem_available_bytes", u(21<<20), "mem_used_ratio", 0.6719,
-			"disk_total_bytes", u(8<<20), "disk_free_bytes", u(3<<20), "disk_used_ratio", 0.625,
+			"mem_total_bytes", uint64(64<<20), "mem_available_bytes", uint64(21<<20), "mem_used_ratio", 0.6719,
+			"disk_total_bytes", uint64(8<<20), "disk_free_bytes", uint64(3<<20), "disk_used_ratio", 0.625,
 			"temperature_celsius", 51.5, "temperature_zone", "thermal_zone0:cpu",
-			"rss_bytes", u(9<<20), "cpu_seconds_total", 12.345, "goroutines", 31, "open_fds", 14)},
+			"rss_bytes", uint64(9<<20), "cpu_seconds_total", 12.345, "goroutines", 31, "open_fds", 14)},
 		{name: "telemetry-wan", schema: "telemetry-wan", class: "telemetry", fields: f(
 			"interface", "pppoe-wan", "present", true, "up", true, "mtu", 1492, "ipv4_address", "203.0.113.7/32",
-			"ipv4_default", true, "ipv4_default_interface", "pppoe-wan", "ipv4_default_metric", u(0),
+			"ipv4_default", true, "ipv4_default_interface", "pppoe-wan", "ipv4_default_metric", uint64(0),
 			"ipv6_default", false, "resolvers", 2, "resolver1", "192.0.2.53", "resolver2", "2001:db8::53")},
 		{name: "telemetry-optics", schema: "telemetry-optics", class: "telemetry", fields: f(
 			"rx_power_dbm", -22.924298, "rx_power_status", "ok", "rx_power_source", "console:rtl960x", "rx_power_raw", "-22.924298  dBm",
@@ -89,9 +91,9 @@ func goldens() []golden {
 			"tx_power_status", "error", "alarms", "rx_low,optical_los")},
 		{name: "telemetry-pon", schema: "telemetry-pon", class: "telemetry", fields: f(
 			"state", "operational", "state_raw", "O5", "serial", "HWTC12345678", "omci_provisioned", "yes", "gem_ports", 4, "tconts", 1,
-			"alarms", "", "alarms_known", "los,lof", "bip", u(12), "bip_per_s", 0.1, "source", "console:rtl960x")},
+			"alarms", "", "alarms_known", "los,lof", "bip", uint64(12), "bip_per_s", 0.1, "source", "console:rtl960x")},
 		{name: "telemetry-collector", schema: "telemetry-collector", class: "telemetry", fields: f(
-			"subject", "optics", "age_s", 31.5, "duration_ms", 412, "runs", u(288), "failures", u(2), "panics", u(0),
+			"subject", "optics", "age_s", 31.5, "duration_ms", 412, "runs", uint64(288), "failures", uint64(2), "panics", uint64(0),
 			"stuck", false, "no_data", false, "error", "cannot read optics: no answer within 3 s")},
 		{name: "telemetry-other", schema: "telemetry", class: "telemetry", fields: f("subject", "x0", "depth", 3)},
 		{name: "event-link", schema: "event", class: "event", fields: f(
@@ -247,6 +249,8 @@ func TestSchemasRefuse(t *testing.T) {
 		{"state-online", `"seq":1`, `"seq":0`},
 		{"state-online", device, "HWTC"},
 		{"pending", `,"session":3`, ``},
+		{"info", `"trust_version":4`, `"trust_version":"4"`},
+		{"info", `"rungs":[`, `"rungs":["dns",`},
 		{"telemetry-link", `"rx_bytes":9007199254740993`, `"rx_bytes":-1`},
 		{"telemetry-link", `"subject":"eth0.2",`, ``},
 		{"telemetry-link", `"mtu":1500`, `"mtu":{"a":1}`},
