@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"ontagent/agent/acceptance"
 	"ontagent/agent/acceptance/steps"
 	"ontagent/agent/order"
+	"ontagent/agent/probe/ping"
 	"ontagent/collectors"
 	"ontagent/collectors/link"
 	"ontagent/collectors/optics"
@@ -30,18 +32,24 @@ func (s *sources) ladder(c config.Config) func(order.Order, acceptance.Threshold
 			ports = append(ports, c.WAN.LANPort)
 		}
 		line := wanAdapter{s}
+		// A visit has a minute, and the speed test takes half of it: these
+		// windows are as long as they must be, not as long as they could be.
+		const pause = 500 * time.Millisecond
 		return []acceptance.Step{
 			steps.NewIdentity(steps.IdentityOptions{Reader: inventory{s}, Ordered: steps.Resources(o.Resources)}),
-			steps.NewOptical(steps.OpticalOptions{Readers: readers, Thresholds: limits}),
-			steps.NewRegistration(steps.RegistrationOptions{Reader: freshPON{s.pon}}),
+			steps.NewOptical(steps.OpticalOptions{Readers: readers, Thresholds: limits, Pause: pause}),
+			steps.NewRegistration(steps.RegistrationOptions{Reader: freshPON{s.pon}, Poll: pause}),
 			steps.NewLANCabling(steps.LANCablingOptions{
 				Reader: lanPorts{s}, Ordered: o.Resources.LANPort, Ports: ports,
-				ContractMbps: contract(o), Thresholds: limits,
+				ContractMbps: contract(o), Thresholds: limits, Watch: 3 * time.Second,
 			}),
 			steps.NewAddressing(steps.AddressingOptions{Reader: line}),
 			steps.NewDNS(steps.DNSOptions{Resolvers: resolvers{s, c.WAN.Resolvers}, Names: c.WAN.DNSNames, Thresholds: limits}),
-			steps.NewReachability(steps.ReachabilityOptions{WAN: line, Targets: targets(c), Thresholds: limits}),
-			steps.NewHost(steps.HostOptions{Reader: hostAdapter{s}, Thresholds: limits}),
+			steps.NewReachability(steps.ReachabilityOptions{
+				WAN: line, Targets: targets(c), Thresholds: limits,
+				Ping: ping.Options{Count: 20, Interval: 50 * time.Millisecond, Wait: time.Second},
+			}),
+			steps.NewHost(steps.HostOptions{Reader: hostAdapter{s}, Thresholds: limits, Reads: 3, Pause: pause}),
 		}
 	}
 }

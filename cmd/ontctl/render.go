@@ -175,7 +175,7 @@ func showResult(out io.Writer, res acceptance.Result, w phrases) {
 		case nil:
 			value = diagnosis.Text(w.lang, diagnosis.KeyStatus+m.Status)
 		case float64:
-			value = fmt.Sprintf("%.4g", v)
+			value = fmt.Sprintf("%.6g", v)
 		default:
 			value = fmt.Sprint(v)
 		}

@@ -1,5 +1,5 @@
 // Package host reads the gateway itself: processor, load, memory, flash,
-// temperature, uptime, and what this process takes of them.
+// temperature, and what this process takes of them.
 //
 // Processor, memory and file system come through gopsutil, of which only those
 // packages are used: host and process would add 0.4 MB to the binary for what
@@ -86,8 +86,6 @@ type Facts struct {
 	// Temperature is that of the hottest thermal zone, in degrees Celsius
 	// ("Cel"); StatusUnsupported if there is no zone.
 	Temperature collectors.Reading
-	// Uptime is in seconds since boot.
-	Uptime collectors.Reading
 }
 
 // New returns a Collector.
@@ -166,7 +164,6 @@ func (c *Collector) Collect(ctx context.Context) ([]collectors.Sample, error) {
 		add("temperature_celsius", f.Temperature.Value)
 		add("temperature_zone", f.Temperature.Source)
 	}
-	addReading("uptime_s", f.Uptime)
 	own, ownErr := c.self()
 	fields = append(fields, own...)
 	return []collectors.Sample{{Fields: fields}}, errors.Join(cpuErr, err, ownErr)
@@ -247,9 +244,6 @@ func (c *Collector) rest(ctx context.Context) (Facts, error) {
 		used = du.UsedPercent / 100
 	}
 	f.DiskUsed = reading(used, "1", "statfs:"+c.disk, err)
-
-	up, err := c.uptime()
-	f.Uptime = reading(up, "s", "proc:uptime", fail("uptime", err))
 
 	f.Temperature, err = c.temperature()
 	_ = fail("temperature", err)
@@ -345,20 +339,6 @@ func (c *Collector) load() (averages [3]float64, err error) {
 		averages[i] = v
 	}
 	return averages, nil
-}
-
-// uptime returns the seconds since boot.
-func (c *Collector) uptime() (float64, error) {
-	b, err := readSmall(filepath.Join(c.proc, "uptime"))
-	if err != nil {
-		return 0, err
-	}
-	first, _, _ := strings.Cut(b, " ")
-	s, err := strconv.ParseFloat(first, 64)
-	if err != nil || !(s >= 0 && s < 1e11) {
-		return 0, fmt.Errorf("uptime is %q", b)
-	}
-	return s, nil
 }
 
 // self returns what this process takes.

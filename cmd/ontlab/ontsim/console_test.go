@@ -26,8 +26,8 @@ func quick() console.Timeouts {
 		Listen: 2 * time.Second,
 		Quiet:  80 * time.Millisecond,
 		Settle: 10 * time.Millisecond,
-		Answer: 600 * time.Millisecond,
-		Login:  800 * time.Millisecond,
+		Answer: 1200 * time.Millisecond,
+		Login:  1500 * time.Millisecond,
 	}
 }
 
@@ -227,8 +227,8 @@ func TestConsoleFailures(t *testing.T) {
 	}{
 		{name: "boot loader", modes: ontsim.BootLoader, want: console.ErrBootLoader, sent: []string{""}},
 		{name: "boot loader counting down", modes: ontsim.Booting, want: console.ErrBootLoader, opts: func(o *console.Options) {
-			o.Timeouts.Listen = 250 * time.Millisecond
-			o.Timeouts.Quiet = 150 * time.Millisecond
+			o.Timeouts.Listen = 100 * time.Millisecond
+			o.Timeouts.Quiet = 200 * time.Millisecond
 		}},
 		{name: "unknown prompt", modes: ontsim.UnknownPrompt, want: console.ErrUnknownPrompt, sent: []string{""}},
 		{name: "hang", modes: ontsim.Hang, want: console.ErrNoAnswer, sent: []string{""}},

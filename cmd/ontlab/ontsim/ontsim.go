@@ -54,8 +54,9 @@ const (
 	LoginLoop
 	// BootLoader sits at the prompt of U-Boot.
 	BootLoader
-	// Booting prints a boot loader's countdown, and starts the ONT when it
-	// ends; a byte typed meanwhile stops it, as on the real one.
+	// Booting prints a boot loader's countdown, from the moment somebody has
+	// the device open, and starts the ONT when it ends; a byte typed meanwhile
+	// stops it, as on the real one.
 	Booting
 	// Hang reads, but never answers.
 	Hang
@@ -104,6 +105,7 @@ type Sim struct {
 	typed    []byte    // guarded by mu
 	user     string    // guarded by mu
 	began    time.Time // of the boot; guarded by mu
+	booted   int       // steps of the boot that were printed; guarded by mu
 	kernel   int       // kernel messages so far; guarded by mu
 	counters counters  // guarded by mu
 	vanished bool      // guarded by mu
@@ -251,7 +253,7 @@ func (s *Sim) has(m Mode) bool { return s.opts.Modes&m != 0 }
 
 // restart begins anew; s.mu is held or not yet shared.
 func (s *Sim) restart() {
-	s.typed, s.user, s.out, s.buried = nil, "", nil, false
+	s.typed, s.user, s.out, s.buried, s.booted = nil, "", nil, false, 0
 	s.began = time.Now()
 	switch {
 	case s.has(BootLoader), s.has(Booting):
@@ -282,6 +284,7 @@ func (s *Sim) serve(ctx context.Context) {
 		case errors.Is(err, unix.EIO): // nobody has the device open
 			s.mu.Lock()
 			s.out = nil // a line that nobody listens to keeps nothing
+			s.began, s.booted = time.Now(), 0
 			s.mu.Unlock()
 			select {
 			case <-ctx.Done():
@@ -314,6 +317,11 @@ func (s *Sim) serve(ctx context.Context) {
 			s.write(ctx, out)
 		}
 		if vanish {
+			// What was written is lost with the line unless it was read.
+			select {
+			case <-ctx.Done():
+			case <-time.After(200 * time.Millisecond):
+			}
 			return
 		}
 	}
@@ -346,14 +354,14 @@ func (s *Sim) boot(now time.Time) {
 	const step = 100 * time.Millisecond
 	at := int(now.Sub(s.began) / step)
 	switch {
-	case s.kernel == 0 && at == 0:
-		s.kernel = 1
+	case s.booted == 0 && at == 0:
+		s.booted = 1
 		s.print("\nU-Boot 2011.12 (lab)\n\nHit any key to stop autoboot:  3 ")
-	case at >= s.kernel && s.kernel <= 3:
-		s.kernel++
-		s.print(fmt.Sprintf("\b\b\b%2d ", 4-s.kernel))
+	case at >= s.booted && s.booted <= 3:
+		s.booted++
+		s.print(fmt.Sprintf("\b\b\b%2d ", 4-s.booted))
 	case at > 3:
-		s.kernel = 0
+		s.booted = 0
 		s.opts.Modes &^= Booting
 		s.restart()
 		s.print("\n## Booting kernel\nLinux version 2.6.30.9 (lab)\n")

@@ -1,0 +1,97 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"testing"
+	"time"
+
+	"ontagent/agent/job"
+	"ontagent/collectors"
+	"ontagent/collectors/host"
+	"ontagent/collectors/link"
+	"ontagent/collectors/optics"
+	"ontagent/collectors/pon"
+	"ontagent/transport"
+)
+
+type stillClock struct{}
+
+func (stillClock) Wall() (int64, string) { return 1_700_000_000_000, "ntp" }
+func (stillClock) Uptime() time.Duration { return time.Hour }
+
+func newReporter(t *testing.T) (*Reporter, *transport.RAMQueue) {
+	t.Helper()
+	stamper, err := transport.NewStamper("HWTC12345678", 1, stillClock{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := transport.NewRAMQueue(transport.RAMOptions{Stamper: stamper})
+	return &Reporter{Queue: q, Log: slog.New(slog.DiscardHandler)}, q
+}
+
+// next returns what the queue would send, as a consumer decodes it.
+func next(t *testing.T, q transport.Queue) (transport.Entry, map[string]any) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	e, err := q.Next(ctx)
+	if err != nil {
+		t.Fatalf("nothing was queued: %v", err)
+	}
+	payload, err := transport.Encode(e.Header, e.Message.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, body, err := transport.Decode(payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(body, &fields); err != nil {
+		t.Fatal(err)
+	}
+	return e, fields
+}
+
+func TestEveryCollectorsSamplesCanBeSent(t *testing.T) {
+	for _, c := range []collectors.Collector{
+		link.New(link.Options{Exclude: []string{}}), host.New(host.Options{}),
+		optics.New(optics.Options{}), pon.New(pon.Options{}),
+	} {
+		r, q := newReporter(t)
+		samples, err := c.Collect(t.Context())
+		if err != nil {
+			t.Logf("%s: %v", c.Name(), err)
+		}
+		r.Samples(c.Name(), time.Time{}, samples)
+		for range samples {
+			if e, _ := next(t, q); e.Message.Kind != transport.KindTelemetry || e.Message.Name != c.Name() {
+				t.Errorf("%s was queued as %s/%s", c.Name(), e.Message.Kind, e.Message.Name)
+			}
+		}
+	}
+}
+
+func TestEventCarriesBeforeAndAfter(t *testing.T) {
+	r, q := newReporter(t)
+	r.Event(collectors.Event{
+		Type: "link", Subject: "lan0", What: "carrier", Before: "up", After: "down",
+		Fields: []collectors.Field{collectors.F("ifindex", int64(3))},
+	})
+	e, fields := next(t, q)
+	if e.Message.Class != transport.ClassEvent || e.Message.Name != "link" || fields["subject"] != "lan0" ||
+		fields["what"] != "carrier" || fields["before"] != "up" || fields["after"] != "down" || fields["ifindex"] != 3.0 {
+		t.Errorf("%+v %v", e.Message, fields)
+	}
+}
+
+func TestStatusWithoutAUsableIDGoesNowhere(t *testing.T) {
+	r, q := newReporter(t)
+	r.Status(job.Status{ID: "a/b", State: job.Rejected})
+	r.Status(job.Status{ID: "abc", State: job.Rejected, Reason: "malformed"})
+	if e, fields := next(t, q); e.Message.Name != "abc" || fields["state"] != "REJECTED" || fields["reason"] != "malformed" {
+		t.Errorf("%+v %v", e.Message, fields)
+	}
+}

@@ -1,0 +1,100 @@
+// Ontlab is a small access network on one machine: a broker, DNS, an ONT's
+// console on a pty, and the real agent in a network namespace of its own.
+// `ontlab demo` shows a whole visit with it.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"ontagent/cmd/ontlab/lab"
+)
+
+const (
+	exitOK    = 0
+	exitFail  = 1
+	exitUsage = 2
+)
+
+// version is set by the build.
+var version = "dev" //nolint:gochecknoglobals // the linker writes it
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	a := &app{out: os.Stdout, err: os.Stderr}
+	code := a.run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// app is one invocation.
+type app struct {
+	out, err io.Writer
+}
+
+var errUsage = errors.New("usage")
+
+func (a *app) run(ctx context.Context, args []string) int {
+	verb := ""
+	if len(args) > 0 {
+		verb = args[0]
+	}
+	var err error
+	switch verb {
+	case "demo":
+		return a.inLab(ctx, args, a.demo)
+	case "bench":
+		return a.inLab(ctx, args, a.bench)
+	case lab.InitVerb:
+		err = lab.GatewayInit(ctx, args[1:])
+	case "version":
+		fmt.Fprintln(a.out, "ontlab", version)
+	case "help", "-h", "--help":
+		a.usage()
+	default:
+		a.usage()
+		err = fmt.Errorf("%w: unknown verb %q", errUsage, verb)
+	}
+	return a.exit(err)
+}
+
+func (a *app) usage() {
+	fmt.Fprint(a.out, `ontlab: a small access network on this machine
+
+  demo [--lang zh-CN|en] [--keep DIR]   play a visit: order, ladder, verdict, record, three times
+  bench [--minutes N]                   measure the agent: memory, CPU, event latency
+  version
+
+Exit codes: 0 as expected, 1 not as expected, 2 usage, or this machine cannot
+`)
+}
+
+func (a *app) exit(err error) int {
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case errors.Is(err, errUsage), errors.Is(err, lab.ErrNoNamespaces):
+		fmt.Fprintln(a.err, "ontlab:", err)
+		return exitUsage
+	}
+	fmt.Fprintln(a.err, "ontlab:", err)
+	return exitFail
+}
+
+// inLab runs a verb inside namespaces of its own.
+func (a *app) inLab(ctx context.Context, args []string, verb func(context.Context, []string) error) int {
+	if lab.Inside() {
+		return a.exit(verb(ctx, args[1:]))
+	}
+	code, err := lab.Enter(ctx, a.out, a.err, args...)
+	if err != nil {
+		return a.exit(err)
+	}
+	return code
+}
