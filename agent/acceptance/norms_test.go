@@ -3,6 +3,8 @@ package acceptance_test
 import (
 	"errors"
 	"math"
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -142,5 +144,23 @@ func TestThresholdsRefuse(t *testing.T) {
 	}
 	if got, err := acceptance.Norms().With(acceptance.OriginOrder, nil); err != nil || got.IsZero() {
 		t.Errorf("no override: %v", err)
+	}
+}
+
+// TestNormsPageNamesEveryLimit keeps docs/norms.md from falling behind.
+func TestNormsPageNamesEveryLimit(t *testing.T) {
+	page, err := os.ReadFile("../../docs/norms.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range acceptance.Norms().All() {
+		if !strings.Contains(string(page), "`"+l.Name+"`") {
+			t.Errorf("docs/norms.md does not name %s", l.Name)
+		}
+	}
+	for _, r := range acceptance.Ladder() {
+		if !strings.Contains(string(page), "`"+string(r)+"`") {
+			t.Errorf("docs/norms.md does not name rung %s", r)
+		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -328,6 +329,9 @@ func TestLookupFails(t *testing.T) {
 		}, dns.ErrTimeout, 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			if errors.Is(tt.want, dns.ErrUnreachable) && !tcpErrorsAreTrue(t) {
+				t.Skip("this emulator does not translate the error of a TCP connect")
+			}
 			s := serve(t, tt.udp, tt.tcp)
 			begin := time.Now()
 			a, err := quick.Lookup(t.Context(), s.addr, "www.example", dns.A)
@@ -342,6 +346,18 @@ func TestLookupFails(t *testing.T) {
 			}
 		})
 	}
+}
+
+// tcpErrorsAreTrue reports whether a refused TCP connect says so. qemu-user
+// passes the host's error number on, which is another one on MIPS.
+func tcpErrorsAreTrue(t *testing.T) bool {
+	t.Helper()
+	pc, ln := listen(t, true)
+	pc.Close()
+	ln.Close()
+	var d net.Dialer
+	_, err := d.DialContext(t.Context(), "tcp", ln.Addr().String())
+	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
 func TestLookupRepeatsALostQuestion(t *testing.T) {
