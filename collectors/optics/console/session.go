@@ -91,7 +91,7 @@ func (s *session) read(ctx context.Context, d time.Duration) error {
 
 // await reads until settle accepts what stands at the end of the screen and
 // the line has been quiet for as long as settle says. It returns errTimeout
-// after limit.
+// after limit; what is accepted by then may still settle.
 func (s *session) await(ctx context.Context, limit time.Duration, settle func(kind) (quiet time.Duration, ok bool)) (kind, error) {
 	deadline := time.Now().Add(limit)
 	for {
@@ -102,9 +102,9 @@ func (s *session) await(ctx context.Context, limit time.Duration, settle func(ki
 			if left <= 0 {
 				return k, nil
 			}
-			wait = min(wait, left)
+			wait = min(left, wait+quiet)
 		}
-		if time.Until(deadline) <= 0 {
+		if wait <= 0 {
 			return k, errTimeout
 		}
 		if err := s.read(ctx, wait); err != nil {
