@@ -41,11 +41,21 @@ var allowed = []string{
 	"gpon show counter global ds-phy", "gpon show us-flow",
 }
 
+// noTerminal skips a test where there are no pseudo-terminals; where the tests
+// must be complete, it fails.
+func noTerminal(t *testing.T, err error) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("cannot open a pseudo-terminal: %v", err)
+	}
+	t.Skipf("cannot open a pseudo-terminal here: %v", err)
+}
+
 func startSim(t *testing.T, opts ontsim.Options) *ontsim.Sim {
 	t.Helper()
 	sim, err := ontsim.Start(t.Context(), opts)
 	if err != nil {
-		t.Skipf("cannot open a pseudo-terminal here: %v", err)
+		noTerminal(t, err)
 	}
 	t.Cleanup(func() {
 		_ = sim.Close()
@@ -77,6 +87,7 @@ func read(t *testing.T, sim *ontsim.Sim, change ...func(*console.Options)) *cons
 }
 
 func TestConsoleReadsSimulatedONT(t *testing.T) {
+	t.Parallel()
 	login := ontsim.Options{Username: "admin", Password: "stdONU101"}
 	credentials := func(o *console.Options) { o.Username, o.Password = login.Username, login.Password }
 	tests := []struct {
@@ -102,6 +113,7 @@ func TestConsoleReadsSimulatedONT(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			tt.sim.Modes = tt.modes
 			tt.sim.RxPowerDBm = -22.924298
 			tt.sim.Serial = "ONTS0A1B2C3D"
@@ -159,6 +171,7 @@ func TestConsoleReadsSimulatedONT(t *testing.T) {
 }
 
 func TestConsoleConditions(t *testing.T) {
+	t.Parallel()
 	sim := startSim(t, ontsim.Options{})
 	c := read(t, sim)
 	both := func() (optics.Reading, console.PON) {
@@ -213,6 +226,7 @@ func TestConsoleConditions(t *testing.T) {
 }
 
 func TestConsoleFailures(t *testing.T) {
+	t.Parallel()
 	login := ontsim.Options{Username: "admin", Password: "right"}
 	// A machine under load pauses, and a pause is not the end of a babble.
 	patient := func(o *console.Options) { o.Timeouts.Quiet = 700 * time.Millisecond }
@@ -244,10 +258,11 @@ func TestConsoleFailures(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			tt.sim.Modes = tt.modes
 			sim, err := ontsim.Start(t.Context(), tt.sim)
 			if err != nil {
-				t.Skipf("cannot open a pseudo-terminal here: %v", err)
+				noTerminal(t, err)
 			}
 			defer sim.Close()
 			c := read(t, sim)
@@ -274,6 +289,7 @@ func TestConsoleFailures(t *testing.T) {
 // A countdown that is running is never stopped: the ONT starts, and is read
 // then.
 func TestConsoleLetsBootLoaderFinish(t *testing.T) {
+	t.Parallel()
 	sim := startSim(t, ontsim.Options{Modes: ontsim.Booting})
 	c := read(t, sim, func(o *console.Options) { o.Timeouts.Quiet = 600 * time.Millisecond })
 	r, err := c.ReadOptics(t.Context())
@@ -283,6 +299,7 @@ func TestConsoleLetsBootLoaderFinish(t *testing.T) {
 }
 
 func TestConsoleLeavesAsFound(t *testing.T) {
+	t.Parallel()
 	sim := startSim(t, ontsim.Options{Username: "admin", Password: "x"})
 	c := read(t, sim, func(o *console.Options) { o.Username, o.Password = "admin", "x" })
 	if _, err := c.ReadOptics(t.Context()); err != nil {
@@ -301,6 +318,7 @@ func TestConsoleLeavesAsFound(t *testing.T) {
 // A daemon that was killed leaves the tool running; the next one goes on
 // from there.
 func TestConsoleFindsToolRunning(t *testing.T) {
+	t.Parallel()
 	sim := startSim(t, ontsim.Options{})
 	f, err := os.OpenFile(sim.Path(), os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -321,6 +339,7 @@ func TestConsoleFindsToolRunning(t *testing.T) {
 }
 
 func TestConsoleKeepsSessionForAMoment(t *testing.T) {
+	t.Parallel()
 	sim := startSim(t, ontsim.Options{})
 	c := read(t, sim, func(o *console.Options) { o.Linger = 250 * time.Millisecond })
 	count := func(line string) (n int) {
@@ -357,6 +376,7 @@ func TestConsoleKeepsSessionForAMoment(t *testing.T) {
 
 // A session that the ONT lost – it restarted – is not missed.
 func TestConsoleSurvivesRestartBetweenPolls(t *testing.T) {
+	t.Parallel()
 	sim := startSim(t, ontsim.Options{})
 	c := read(t, sim, func(o *console.Options) { o.Linger = 10 * time.Second })
 	if _, err := c.ReadOpticsFresh(t.Context()); err != nil {
@@ -380,6 +400,7 @@ func TestConsoleSurvivesRestartBetweenPolls(t *testing.T) {
 }
 
 func TestConsoleSharesOnePollAmongMany(t *testing.T) {
+	t.Parallel()
 	sim := startSim(t, ontsim.Options{})
 	c := read(t, sim)
 	var wg sync.WaitGroup
@@ -408,6 +429,7 @@ func TestConsoleSharesOnePollAmongMany(t *testing.T) {
 }
 
 func TestConsolePortBusy(t *testing.T) {
+	t.Parallel()
 	sim := startSim(t, ontsim.Options{})
 	f, err := os.OpenFile(sim.Path(), os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -431,6 +453,7 @@ func TestConsolePortBusy(t *testing.T) {
 }
 
 func TestConsoleCancelled(t *testing.T) {
+	t.Parallel()
 	sim := startSim(t, ontsim.Options{Delay: 50 * time.Millisecond})
 	c := read(t, sim)
 	ctx, cancel := context.WithTimeout(t.Context(), 400*time.Millisecond)
@@ -446,6 +469,7 @@ func TestConsoleCancelled(t *testing.T) {
 }
 
 func TestConsoleClosed(t *testing.T) {
+	t.Parallel()
 	sim := startSim(t, ontsim.Options{Modes: ontsim.Hang})
 	c := read(t, sim, func(o *console.Options) { o.Timeouts.Answer = time.Minute })
 	done := make(chan error, 1)
@@ -473,6 +497,7 @@ func TestConsoleClosed(t *testing.T) {
 // After a refused login the console is left alone, even by who wants a fresh
 // reading: one more attempt might lock the account.
 func TestConsoleBacksOff(t *testing.T) {
+	t.Parallel()
 	sim := startSim(t, ontsim.Options{Username: "admin", Password: "right"})
 	c := read(t, sim, func(o *console.Options) { o.Username, o.Password, o.MaxAge = "admin", "admin", -1 })
 	for range 3 {

@@ -18,7 +18,7 @@ func start(t *testing.T, opts ontsim.Options) *ontsim.Sim {
 	t.Helper()
 	sim, err := ontsim.Start(t.Context(), opts)
 	if err != nil {
-		t.Skipf("cannot open a pseudo-terminal here: %v", err)
+		noTerminal(t, err)
 	}
 	t.Cleanup(func() {
 		if err := sim.Close(); err != nil {
