@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 )
@@ -33,9 +34,9 @@ type supervised struct {
 }
 
 const (
-	restartMin = 500 * time.Millisecond
-	restartMax = 30 * time.Second
-	steadyFor  = time.Minute // a service that ran this long failed anew, not again
+	restartFirst   = 500 * time.Millisecond
+	restartLongest = 30 * time.Second
+	steadyFor      = time.Minute // a service that ran this long failed anew, not again
 )
 
 // Add registers a service before Serve is called.
@@ -68,12 +69,12 @@ func (v *Supervisor) Serve(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	var stuck []string
-	for i := len(units) - 1; i >= 0; i-- {
-		units[i].cancel()
+	for _, u := range slices.Backward(units) {
+		u.cancel()
 		select {
-		case <-units[i].done:
+		case <-u.done:
 		case <-time.After(timeout):
-			stuck = append(stuck, units[i].name)
+			stuck = append(stuck, u.name)
 		}
 	}
 	if len(stuck) > 0 {
@@ -84,7 +85,7 @@ func (v *Supervisor) Serve(ctx context.Context) error {
 
 // keep runs one service again and again until its context ends.
 func (v *Supervisor) keep(ctx context.Context, s supervised) {
-	pause, failures := restartMin, 0
+	pause, failures := restartFirst, 0
 	for {
 		started := time.Now()
 		err := v.once(ctx, s)
@@ -92,7 +93,7 @@ func (v *Supervisor) keep(ctx context.Context, s supervised) {
 			return
 		}
 		if time.Since(started) > steadyFor {
-			pause, failures = restartMin, 0
+			pause, failures = restartFirst, 0
 		}
 		level := slog.LevelWarn
 		if failures > 0 {
@@ -106,7 +107,7 @@ func (v *Supervisor) keep(ctx context.Context, s supervised) {
 			return
 		case <-time.After(wait):
 		}
-		pause = min(2*pause, restartMax)
+		pause = min(2*pause, restartLongest)
 	}
 }
 

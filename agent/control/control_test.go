@@ -33,7 +33,10 @@ func serve(t *testing.T, l net.Listener, s *Server) {
 	t.Cleanup(func() {
 		cancel()
 		select {
-		case <-done:
+		case err := <-done:
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("server ended with %v", err)
+			}
 		case <-time.After(5 * time.Second):
 			t.Error("server did not stop")
 		}

@@ -213,7 +213,7 @@ func TestWordsCoverWhatTravels(t *testing.T) {
 	add(diagnosis.KeyRung, constants(t, "../acceptance/acceptance.go", "Rung"))
 	add(diagnosis.KeyVerdict, constants(t, "../acceptance/acceptance.go", "Verdict"))
 	add(diagnosis.KeyReject, constants(t, "../order/refusal.go", "Reason"))
-	add(diagnosis.KeyOrder, constants(t, "../order/order.go", "OrderType"))
+	add(diagnosis.KeyOrder, constants(t, "../order/order.go", "Type"))
 	add(diagnosis.KeyAction, constants(t, "../order/command.go", "CommandType"))
 	add(diagnosis.KeyStatus, constants(t, "../../collectors/collectors.go", "Status"))
 	add(diagnosis.KeyJob, constants(t, "../job/job.go", "State"))

@@ -107,19 +107,19 @@ func (m *Manager) Submit(id string, raw []byte) Status {
 	st := Status{ID: cmd.ID, Order: cmd.Order, CommandType: cmd.Type}
 	if id != "" && id != cmd.ID {
 		st.ID = id
-		return m.tell(rejected(st, &order.Refusal{Reason: order.ReasonMalformed, Detail: "the topic names another command id"}))
+		return m.tell(rejected(st, &order.RefusalError{Reason: order.ReasonMalformed, Detail: "the topic names another command id"}))
 	}
 	if old, seen := m.jobs[cmd.ID]; seen && old.Status.State != Challenge {
 		return m.tell(old.Status)
 	}
 	if m.stopping {
-		return m.tell(rejected(st, &order.Refusal{Reason: order.ReasonBusy, Detail: "the daemon is stopping"}))
+		return m.tell(rejected(st, &order.RefusalError{Reason: order.ReasonBusy, Detail: "the daemon is stopping"}))
 	}
 	handler := m.o.Handlers[cmd.Type]
 	inline := cmd.Type == order.Cancel || cmd.Type == order.Close
 	if !inline && handler != nil && m.running != nil {
 		// Not kept: the technician may send the same command again later.
-		return m.tell(rejected(st, &order.Refusal{Reason: order.ReasonBusy, Detail: "job " + m.running.id + " is running"}))
+		return m.tell(rejected(st, &order.RefusalError{Reason: order.ReasonBusy, Detail: "job " + m.running.id + " is running"}))
 	}
 
 	m.n++
@@ -129,7 +129,7 @@ func (m *Manager) Submit(id string, raw []byte) Status {
 		return m.tell(rejected(st, err))
 	}
 	if !inline && handler == nil {
-		return m.end(&job, rejected(job.Status, &order.Refusal{
+		return m.end(&job, rejected(job.Status, &order.RefusalError{
 			Reason: order.ReasonNotSupported, Detail: fmt.Sprintf("this agent cannot %s yet", cmd.Type),
 		}))
 	}
@@ -258,7 +258,7 @@ func (m *Manager) end(job *Stored, st Status) Status {
 func (m *Manager) keep(job *Stored) error {
 	job.At = m.o.Now()
 	if err := m.o.Store.Put(*job); err != nil {
-		return &order.Refusal{Reason: order.ReasonInternal, Detail: fmt.Sprintf("cannot keep job state: %v", err)}
+		return &order.RefusalError{Reason: order.ReasonInternal, Detail: fmt.Sprintf("cannot keep job state: %v", err)}
 	}
 	m.jobs[job.Status.ID] = *job
 	m.forgetOldest()
@@ -341,7 +341,7 @@ func (m *Manager) Running() (Status, bool) {
 func rejected(st Status, err error) Status {
 	st.State = Rejected
 	st.Reason, st.Detail = order.ReasonInternal, err.Error()
-	if refusal := (*order.Refusal)(nil); errors.As(err, &refusal) {
+	if refusal := (*order.RefusalError)(nil); errors.As(err, &refusal) {
 		st.Reason, st.Detail = refusal.Reason, refusal.Detail
 	}
 	return st
@@ -355,5 +355,5 @@ func parseRefusal(err error) error {
 	case errors.Is(err, order.ErrTooLarge):
 		reason = order.ReasonTooLarge
 	}
-	return &order.Refusal{Reason: reason, Detail: err.Error()}
+	return &order.RefusalError{Reason: reason, Detail: err.Error()}
 }

@@ -36,7 +36,7 @@ func (f *fakeAuthority) Verify(req order.Request) (order.Verified, error) {
 	var c order.Command
 	payload, _, err := order.Open(*req.Command, order.TypeCommand, testPublic)
 	if err != nil {
-		return order.Verified{}, &order.Refusal{Reason: order.ReasonBadSignature, Detail: err.Error()}
+		return order.Verified{}, &order.RefusalError{Reason: order.ReasonBadSignature, Detail: err.Error()}
 	}
 	if err := json.Unmarshal(payload, &c); err != nil {
 		return order.Verified{}, err
@@ -49,7 +49,7 @@ func (f *fakeAuthority) Admit(v order.Verified) (order.Grant, error) {
 		return order.Grant{}, f.admit
 	}
 	if f.used[v.Command.Counter] {
-		return order.Grant{}, &order.Refusal{Reason: order.ReasonReplayed, Detail: "counter"}
+		return order.Grant{}, &order.RefusalError{Reason: order.ReasonReplayed, Detail: "counter"}
 	}
 	f.used[v.Command.Counter] = true
 	return order.Grant{Verified: v}, nil
@@ -225,9 +225,9 @@ func TestRefusalsCarryTheirReason(t *testing.T) {
 	check("unsigned", m.Submit("x", []byte(`{"v":1,"command":{"payloadType":"t","payload":"e30=","signatures":[]}}`)), order.ReasonUnsigned)
 	check("other topic", m.Submit("x", b.request(order.Command{ID: "a", Type: order.Accept})), order.ReasonMalformed)
 	check("no handler", m.Submit("p", b.request(order.Command{ID: "p", Type: order.Provision})), order.ReasonNotSupported)
-	b.authority.admit = &order.Refusal{Reason: order.ReasonExpired}
+	b.authority.admit = &order.RefusalError{Reason: order.ReasonExpired}
 	check("expired", m.Submit("e", b.request(order.Command{ID: "e", Type: order.Accept})), order.ReasonExpired)
-	b.authority.verify = &order.Refusal{Reason: order.ReasonWrongDevice}
+	b.authority.verify = &order.RefusalError{Reason: order.ReasonWrongDevice}
 	check("verify", m.Submit("w", b.request(order.Command{ID: "w", Type: order.Accept})), order.ReasonWrongDevice)
 	entries, err := os.ReadDir(b.dir)
 	if err != nil || len(entries) != 2 {

@@ -150,7 +150,7 @@ type Verified struct {
 }
 
 // Verify checks everything about a request that needs no freshness, and adopts
-// the trust list it may carry. Errors are *Refusal.
+// the trust list it may carry. Errors are *RefusalError.
 func (a *Authority) Verify(req Request) (Verified, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -265,7 +265,7 @@ type Grant struct {
 }
 
 // Admit checks freshness – validity, revision, runs, replay – and makes what it
-// uses up durable before it returns. Errors are *Refusal or *ChallengeError.
+// uses up durable before it returns. Errors are *RefusalError or *ChallengeError.
 func (a *Authority) Admit(v Verified) (Grant, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -148,7 +148,7 @@ func must[T any](v T, err error) T {
 func (w *world) request(o Order, c Command) Request {
 	w.t.Helper()
 	trust := must(w.trust.Sign(w.root))
-	return w.parse(Request{V: 1, Trust: &trust, Order: ptr(must(o.Sign(w.operator))), Command: ptr(must(c.Sign(w.technician)))})
+	return w.parse(Request{V: 1, Trust: &trust, Order: new(must(o.Sign(w.operator))), Command: new(must(c.Sign(w.technician)))})
 }
 
 // parse sends a request through its encoding.
@@ -165,9 +165,6 @@ func (w *world) parse(r Request) Request {
 	return parsed
 }
 
-//go:fix inline
-func ptr[T any](v T) *T { return new(v) }
-
 func run(a *Authority, r Request) (Grant, error) {
 	v, err := a.Verify(r)
 	if err != nil {
@@ -177,8 +174,7 @@ func run(a *Authority, r Request) (Grant, error) {
 }
 
 func reasonOf(err error) Reason {
-	var r *Refusal
-	if errors.As(err, &r) {
+	if r, ok := errors.AsType[*RefusalError](err); ok {
 		return r.Reason
 	}
 	if err != nil {
@@ -223,22 +219,22 @@ func TestRefusals(t *testing.T) {
 		}},
 		"order signed by a stranger": {ReasonUnknownKey, func(w *world) Request {
 			r := w.request(w.order(), w.command())
-			r.Order = ptr(must(w.order().Sign(stranger)))
+			r.Order = new(must(w.order().Sign(stranger)))
 			return w.parse(r)
 		}},
 		"order signed by a time key": {ReasonUnknownKey, func(w *world) Request {
 			r := w.request(w.order(), w.command())
-			r.Order = ptr(must(w.order().Sign(w.timeKey)))
+			r.Order = new(must(w.order().Sign(w.timeKey)))
 			return w.parse(r)
 		}},
 		"command signed by a stranger": {ReasonUnknownKey, func(w *world) Request {
 			r := w.request(w.order(), w.command())
-			r.Command = ptr(must(w.command().Sign(stranger)))
+			r.Command = new(must(w.command().Sign(stranger)))
 			return w.parse(r)
 		}},
 		"command signed by the operator": {ReasonUnknownKey, func(w *world) Request {
 			r := w.request(w.order(), w.command())
-			r.Command = ptr(must(w.command().Sign(w.operator)))
+			r.Command = new(must(w.command().Sign(w.operator)))
 			return w.parse(r)
 		}},
 		"altered order": {ReasonBadSignature, func(w *world) Request {
@@ -317,7 +313,7 @@ func TestRefusals(t *testing.T) {
 		}},
 		"trust list by another root": {ReasonUntrustedRoot, func(w *world) Request {
 			r := w.request(w.order(), w.command())
-			r.Trust = ptr(must(w.trust.Sign(stranger)))
+			r.Trust = new(must(w.trust.Sign(stranger)))
 			return w.parse(r)
 		}},
 		"trust list of another tenant": {ReasonWrongTenant, func(w *world) Request {
@@ -439,7 +435,7 @@ func TestUntrustedClockIsChallenged(t *testing.T) {
 		again := c
 		again.Nonce = nonce
 		r := w.request(w.order(), again)
-		r.Time = ptr(must(ts.Sign(key)))
+		r.Time = new(must(ts.Sign(key)))
 		return w.parse(r)
 	}
 	good := TimeStatement{Device: testDevice, Nonce: challenge.Nonce, UTC: testNow}
@@ -495,7 +491,7 @@ func TestChallengeIsForgottenAndBounded(t *testing.T) {
 	w.mono = w.mono.Add(challengeLife + time.Second)
 	c.Nonce = nonce
 	r := w.request(w.order(), c)
-	r.Time = ptr(must(TimeStatement{Device: testDevice, Nonce: nonce, UTC: testNow}.Sign(w.timeKey)))
+	r.Time = new(must(TimeStatement{Device: testDevice, Nonce: nonce, UTC: testNow}.Sign(w.timeKey)))
 	if _, err := run(a, w.parse(r)); !errors.As(err, &challenge) {
 		t.Errorf("late answer: %v, want a new challenge", err)
 	}
@@ -521,7 +517,7 @@ func TestNOCDiagnosisOnlyWhereOpened(t *testing.T) {
 	trust := must(w.trust.Sign(w.root))
 	c := w.command()
 	c.Order, c.Rev, c.Type = "", 0, Diagnose
-	r := w.parse(Request{V: 1, Trust: &trust, Command: ptr(must(c.Sign(w.noc)))})
+	r := w.parse(Request{V: 1, Trust: &trust, Command: new(must(c.Sign(w.noc)))})
 	if _, err := run(w.authority(), r); reasonOf(err) != ReasonActionNotAllowed {
 		t.Errorf("closed: %v", err)
 	}
@@ -531,7 +527,7 @@ func TestNOCDiagnosisOnlyWhereOpened(t *testing.T) {
 	}
 	c = w.command()
 	c.Order, c.Rev = "", 0
-	r = w.parse(Request{V: 1, Command: ptr(must(c.Sign(w.noc)))})
+	r = w.parse(Request{V: 1, Command: new(must(c.Sign(w.noc)))})
 	if _, err := run(w.authority(open), r); reasonOf(err) != ReasonActionNotAllowed {
 		t.Errorf("accept without an order: %v", err)
 	}

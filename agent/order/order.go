@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// OrderType is the kind of visit.
-type OrderType string
+// Type is the kind of visit.
+type Type string
 
 // The kinds of visit.
 const (
-	Install OrderType = "install" // 装机
-	Move    OrderType = "move"    // 移机
-	Repair  OrderType = "repair"  // 修机
-	Inspect OrderType = "inspect" // 巡检
-	Other   OrderType = "other"   // 其他
+	Install Type = "install" // 装机
+	Move    Type = "move"    // 移机
+	Repair  Type = "repair"  // 修机
+	Inspect Type = "inspect" // 巡检
+	Other   Type = "other"   // 其他
 )
 
 // Order is a work order: what may be done, on which device, by whom, when.
@@ -27,7 +27,7 @@ type Order struct {
 	V           int          `json:"v"`
 	Order       string       `json:"order"` // 1–64 letters, digits, - and _
 	Rev         uint64       `json:"rev"`   // from 1; the highest one seen counts
-	Type        OrderType    `json:"type"`
+	Type        Type         `json:"type"`
 	Tenant      string       `json:"tenant"`
 	Device      string       `json:"device"`
 	Technicians []Technician `json:"technicians"`
@@ -96,7 +96,7 @@ func (o Order) Validate() error {
 		return fmt.Errorf("order %q is not 1 to 64 letters, digits, - and _", o.Order)
 	case o.Rev == 0:
 		return errors.New("rev is missing")
-	case !slices.Contains([]OrderType{Install, Move, Repair, Inspect, Other}, o.Type):
+	case !slices.Contains([]Type{Install, Move, Repair, Inspect, Other}, o.Type):
 		return fmt.Errorf("type %q is not known", o.Type)
 	case !validTenant(o.Tenant):
 		return fmt.Errorf("tenant %q is not a name", o.Tenant)

@@ -37,13 +37,13 @@ const (
 	ReasonInternal         Reason = "internal"
 )
 
-// Refusal is the error for a command that is not carried out.
-type Refusal struct {
+// RefusalError is the error for a command that is not carried out.
+type RefusalError struct {
 	Reason Reason
 	Detail string // English, for logs and experts
 }
 
-func (r *Refusal) Error() string { return fmt.Sprintf("refused (%s): %s", r.Reason, r.Detail) }
+func (r *RefusalError) Error() string { return fmt.Sprintf("refused (%s): %s", r.Reason, r.Detail) }
 
 // ChallengeError asks for proof of freshness, because the gateway's clock
 // cannot be trusted: the same command again, signed with this nonce, beside a
@@ -55,10 +55,10 @@ func (c *ChallengeError) Error() string {
 }
 
 func refuse(reason Reason, format string, args ...any) error {
-	return &Refusal{Reason: reason, Detail: fmt.Sprintf(format, args...)}
+	return &RefusalError{Reason: reason, Detail: fmt.Sprintf(format, args...)}
 }
 
-// refuseErr turns an error of this package into a Refusal; unknownKey is the
+// refuseErr turns an error of this package into a RefusalError; unknownKey is the
 // reason for a key outside the expected set.
 func refuseErr(err error, unknownKey Reason) error {
 	reason := ReasonMalformed
@@ -72,5 +72,5 @@ func refuseErr(err error, unknownKey Reason) error {
 	case errors.Is(err, ErrTooLarge):
 		reason = ReasonTooLarge
 	}
-	return &Refusal{Reason: reason, Detail: err.Error()}
+	return &RefusalError{Reason: reason, Detail: err.Error()}
 }

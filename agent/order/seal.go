@@ -39,7 +39,10 @@ type Secrets struct {
 
 const redacted = "***"
 
-func (Secrets) String() string   { return redacted }
+// String keeps secrets out of texts.
+func (Secrets) String() string { return redacted }
+
+// GoString keeps secrets out of texts.
 func (Secrets) GoString() string { return redacted }
 
 // Format implements fmt.Formatter, so that no verb prints a field.
@@ -72,8 +75,8 @@ func (s Secrets) Seal(to X25519Key) (Sealed, error) {
 	if err := s.validate(); err != nil {
 		return nil, fmt.Errorf("cannot seal secrets: %w", err)
 	}
-	type plain Secrets // without the methods that redact
-	data, err := json.Marshal(plain(s))
+	type plain Secrets                  // without the methods that redact
+	data, err := json.Marshal(plain(s)) //nolint:gosec // this is where secrets are encoded, to be sealed
 	if err != nil {
 		return nil, fmt.Errorf("cannot seal secrets: %w", err)
 	}

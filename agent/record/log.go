@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -136,7 +137,7 @@ func (l *Log) Close(r Record) (env order.Envelope, data []byte, err error) {
 	}
 	if err != nil {
 		// The record itself is safe, and carries what the head says.
-		return env, data, nil //nolint:nilerr // see above
+		return env, data, nil
 	}
 	l.prune()
 	return env, data, nil
@@ -171,9 +172,9 @@ func (l *Log) Find(job string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i := len(names) - 1; i >= 0; i-- {
-		if _, rest, _ := strings.Cut(names[i], "-"); rest == job+recordSuffix {
-			return durable.ReadFile(l.fs, "record.read", filepath.Join(l.dir, names[i]), MaxSize)
+	for _, name := range slices.Backward(names) {
+		if _, rest, _ := strings.Cut(name, "-"); rest == job+recordSuffix {
+			return durable.ReadFile(l.fs, "record.read", filepath.Join(l.dir, name), MaxSize)
 		}
 	}
 	return nil, fmt.Errorf("cannot find the record of job %s: %w", job, fs.ErrNotExist)

@@ -24,6 +24,7 @@ import (
 	"ontagent/agent/platform/linux"
 	"ontagent/agent/record"
 	"ontagent/collectors"
+	"ontagent/collectors/wan"
 	"ontagent/config"
 	"ontagent/transport"
 	"ontagent/transport/durable"
@@ -210,7 +211,7 @@ func (d *daemon) adoptTrustFile() {
 	if err == nil {
 		err = d.authority.AdoptTrust(env)
 	}
-	var refusal *order.Refusal
+	var refusal *order.RefusalError
 	switch {
 	case err == nil, errors.Is(err, fs.ErrNotExist):
 	case errors.As(err, &refusal) && refusal.Reason == order.ReasonTrustOutdated:
@@ -332,7 +333,7 @@ func (d *daemon) birth() json.RawMessage {
 }
 
 func (d *daemon) rungs() []string {
-	var names []string
+	names := []string{}
 	for _, s := range d.visits.Steps(order.Order{}, d.visits.Limits) {
 		names = append(names, string(s.Rung()))
 	}
@@ -340,7 +341,7 @@ func (d *daemon) rungs() []string {
 }
 
 func (d *daemon) collectorNames() []string {
-	var names []string
+	names := []string{}
 	for _, h := range d.registry.Health() {
 		names = append(names, h.Name)
 	}
@@ -358,7 +359,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	if d.mqtt != nil {
 		sup.Add("mqtt", d.mqtt)
 	}
-	sup.Add("collectors", agent.Func(func(ctx context.Context) error { return d.registry.Serve(ctx, d.reporter) }))
+	sup.Add("collectors", agent.Func(func(ctx context.Context) error { return d.registry.Serve(ctx, sink{d.reporter, d.mqtt}) }))
 	sup.Add("health", agent.Func(d.reportHealth))
 	if d.jobs != nil {
 		sup.Add("jobs", d.jobs)
@@ -392,6 +393,20 @@ func (d *daemon) serve(ctx context.Context) error {
 	}))
 	err = sup.Serve(ctx)
 	return errors.Join(err, d.sources.close())
+}
+
+// sink passes on what collectors say, and tells the transport when the line is
+// back: while an order is open it then connects at once.
+type sink struct {
+	*agent.Reporter
+	mqtt *mqtt.Device
+}
+
+func (s sink) Event(e collectors.Event) {
+	s.Reporter.Event(e)
+	if s.mqtt != nil && e.Type == wan.Name && e.What == wan.WhatDefaultRoute && e.After != "" {
+		s.mqtt.Hurry()
+	}
 }
 
 const healthInterval = time.Minute

@@ -30,8 +30,7 @@ func ask(ctx context.Context, c config.Config, op string, args any, on func(kind
 	}
 	defer client.Close() //nolint:errcheck // the answer is complete
 	err = client.Call(ctx, op, args, on)
-	var remote *control.RemoteError
-	if errors.As(err, &remote) {
+	if _, ok := errors.AsType[*control.RemoteError](err); ok {
 		return exitWith(exitInconclusive, "%w", err)
 	}
 	return err

@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"ontagent/agent/control"
@@ -79,7 +80,7 @@ func verbs() []verb {
 		{"diagnose", "", "climb the read-only rungs and say what is wrong; no record", (*app).diagnose},
 		{"accept", "REQUEST.json", "hand a signed order and command to the daemon", (*app).accept},
 		{"identity", "", "print the public keys the operator vouches for (made at first use)", (*app).identity},
-		{"config", "", "check the configuration and print it, secrets redacted", (*app).showConfig},
+		{"config", "check|show", "check the configuration, or print it with secrets redacted", (*app).configure},
 		{"version", "", "print the version", (*app).version},
 	}
 }
@@ -175,13 +176,24 @@ func (a *app) version(context.Context, []string) error {
 	return nil
 }
 
-func (a *app) showConfig(_ context.Context, args []string) error {
-	if _, err := a.parse("config", args, 0); err != nil {
+func (a *app) configure(_ context.Context, args []string) error {
+	what := "show"
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		what, args = args[0], args[1:]
+	}
+	if what != "show" && what != "check" {
+		return exitWith(exitUsage, "config %s: neither check nor show", what)
+	}
+	if _, err := a.parse("config "+what, args, 0); err != nil {
 		return err
 	}
 	c, err := a.load()
 	if err != nil {
 		return err
+	}
+	if what == "check" {
+		fmt.Fprintf(a.out, "%s: good\n", a.config)
+		return nil
 	}
 	return c.Print(a.out)
 }

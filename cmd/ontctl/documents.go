@@ -126,13 +126,13 @@ func (a *app) orderNew(_ context.Context, args []string) error {
 		return err
 	}
 	now := time.Now().UTC().Truncate(time.Second)
-	o.Order, o.Type = *id, order.OrderType(*typ)
+	o.Order, o.Type = *id, order.Type(*typ)
 	if o.Order == "" {
 		o.Order = "WO-" + now.Format("20060102-150405")
 	}
 	o.NotBefore = now.Add(-5 * time.Minute) // clocks of workstation and gateway differ a little
 	o.NotAfter = now.Add(time.Duration(*hours * float64(time.Hour)))
-	o.MaxRuns = uint32(min(*runs, 1000)) //nolint:gosec // bounded
+	o.MaxRuns = uint32(min(*runs, 1000))
 	o.Require, o.Consents = require, consents
 	if len(allow) == 0 {
 		allow = list{"accept", "diagnose", "close"}
@@ -275,7 +275,7 @@ func (a *app) orderSign(_ context.Context, args []string) error {
 // sealSecrets boxes the secrets to the gateway that the statement names, and
 // shows the account masked in the order itself.
 func sealSecrets(o *order.Order, secretsFile, statementFile string) error {
-	data, err := os.ReadFile(secretsFile) //nolint:gosec // the user names the file
+	data, err := os.ReadFile(secretsFile)
 	if err != nil {
 		return fmt.Errorf("--secrets: %w", err)
 	}
@@ -289,7 +289,7 @@ func sealSecrets(o *order.Order, secretsFile, statementFile string) error {
 	if statementFile == "" {
 		return errors.New("--secrets needs --statement: secrets are sealed to one gateway's key")
 	}
-	stData, err := os.ReadFile(statementFile) //nolint:gosec // the user names the file
+	stData, err := os.ReadFile(statementFile)
 	if err != nil {
 		return fmt.Errorf("--statement: %w", err)
 	}
@@ -334,7 +334,7 @@ func (a *app) readFile(path string) ([]byte, error) {
 	if path == "-" {
 		return io.ReadAll(io.LimitReader(os.Stdin, 1<<20))
 	}
-	return os.ReadFile(path) //nolint:gosec // the user names the file
+	return os.ReadFile(path)
 }
 
 // readEnvelope reads a signed document from a file.

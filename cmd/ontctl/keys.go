@@ -44,7 +44,7 @@ func (a *app) keygen(_ context.Context, args []string) error {
 }
 
 func writeNew(path string, data []byte, perm fs.FileMode) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm) //nolint:gosec // the user names the file
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
 		return fmt.Errorf("cannot write %s: %w", path, err)
 	}
@@ -57,7 +57,7 @@ func writeNew(path string, data []byte, perm fs.FileMode) error {
 
 // readKey reads a secret key made by keygen.
 func readKey(path string) (ed25519.PrivateKey, error) {
-	data, err := os.ReadFile(path) //nolint:gosec // the user names the file
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read key: %w", err)
 	}
@@ -70,7 +70,7 @@ func readKey(path string) (ed25519.PrivateKey, error) {
 
 // readPublic reads a public key: a .pub file, or the key itself in base64.
 func readPublic(arg string) (order.PublicKey, error) {
-	if data, err := os.ReadFile(arg); err == nil { //nolint:gosec // the user names the file
+	if data, err := os.ReadFile(arg); err == nil {
 		key, err := order.ParsePublicKey(string(data))
 		if err != nil {
 			return nil, fmt.Errorf("cannot read %s: %w", arg, err)
@@ -89,8 +89,8 @@ func readPublic(arg string) (order.PublicKey, error) {
 // one is kept beside the key.
 func nextCounter(keyPath string, now time.Time) (uint64, error) {
 	path := keyPath + ".counter"
-	next := uint64(max(now.UnixMilli(), 1)) //nolint:gosec // positive
-	data, err := os.ReadFile(path)          //nolint:gosec // beside the key the user names
+	next := uint64(max(now.UnixMilli(), 1))
+	data, err := os.ReadFile(path)
 	switch {
 	case err == nil:
 		last, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64)

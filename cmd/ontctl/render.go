@@ -39,12 +39,15 @@ func (p phrases) altered() string          { return p.label("altered") }
 func (p phrases) rung(r string) string     { return diagnosis.Text(p.lang, diagnosis.KeyRung+r) }
 func (p phrases) verdict(v string) string  { return diagnosis.Text(p.lang, diagnosis.KeyVerdict+v) }
 func (p phrases) state(s job.State) string { return diagnosis.Text(p.lang, diagnosis.KeyJob+string(s)) }
+
 func (p phrases) refusal(r order.Reason) string {
 	return diagnosis.Text(p.lang, diagnosis.KeyReject+string(r))
 }
+
 func (p phrases) record(s record.Status) string {
 	return diagnosis.Text(p.lang, diagnosis.KeyRecord+string(s))
 }
+
 func (p phrases) action(t order.CommandType) string {
 	return diagnosis.Text(p.lang, diagnosis.KeyAction+string(t))
 }
@@ -170,7 +173,7 @@ func showResult(out io.Writer, res acceptance.Result, w phrases) {
 	}
 	fmt.Fprintln(out)
 	for _, m := range res.Measurements {
-		value := "-"
+		var value string
 		switch v := m.Value.(type) {
 		case nil:
 			value = diagnosis.Text(w.lang, diagnosis.KeyStatus+m.Status)

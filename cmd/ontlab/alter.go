@@ -34,7 +34,7 @@ func (d *demo) alter(from, to string) error {
 	if data, err = record.Marshal(env); err != nil {
 		return err
 	}
-	if err := os.WriteFile(d.lab.Path(to), data, 0o600); err != nil {
+	if err := os.WriteFile(d.lab.Path(to), data, 0o600); err != nil { //nolint:gosec // the demo's own file
 		return fmt.Errorf("cannot write record: %w", err)
 	}
 	return nil

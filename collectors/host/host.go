@@ -193,8 +193,8 @@ func (c *Collector) Read(ctx context.Context) (Facts, error) {
 	}
 	f, err := c.rest(ctx)
 	const source = "proc:stat"
-	f.CPUBusy = reading(use.all, "1", source, cpuErr)
-	f.CPUMaxCoreBusy = reading(use.core, "1", source, cpuErr)
+	f.CPUBusy = reading(use.all, source, cpuErr)
+	f.CPUMaxCoreBusy = reading(use.core, source, cpuErr)
 	if cpuErr == nil {
 		f.Cores = cores
 		f.CPUMaxCoreBusy.Source = source + ":" + use.name
@@ -217,9 +217,9 @@ func (c *Collector) rest(ctx context.Context) (Facts, error) {
 
 	avg, err := c.load()
 	err = fail("load", err)
-	f.Load1 = reading(avg[0], "1", "proc:loadavg", err)
-	f.Load5 = reading(avg[1], "1", "proc:loadavg", err)
-	f.Load15 = reading(avg[2], "1", "proc:loadavg", err)
+	f.Load1 = reading(avg[0], "proc:loadavg", err)
+	f.Load5 = reading(avg[1], "proc:loadavg", err)
+	f.Load15 = reading(avg[2], "proc:loadavg", err)
 
 	vm, err := mem.VirtualMemoryWithContext(ctx)
 	if err == nil && (vm.Total == 0 || vm.Available > vm.Total) {
@@ -231,7 +231,7 @@ func (c *Collector) rest(ctx context.Context) (Facts, error) {
 		f.MemTotalBytes, f.MemAvailableBytes = vm.Total, vm.Available
 		used = 1 - float64(vm.Available)/float64(vm.Total)
 	}
-	f.MemUsed = reading(used, "1", "proc:meminfo", err)
+	f.MemUsed = reading(used, "proc:meminfo", err)
 
 	du, err := disk.UsageWithContext(ctx, c.disk)
 	if err == nil && du.Total == 0 {
@@ -243,7 +243,7 @@ func (c *Collector) rest(ctx context.Context) (Facts, error) {
 		f.DiskTotalBytes, f.DiskFreeBytes = du.Total, du.Free
 		used = du.UsedPercent / 100
 	}
-	f.DiskUsed = reading(used, "1", "statfs:"+c.disk, err)
+	f.DiskUsed = reading(used, "statfs:"+c.disk, err)
 
 	f.Temperature, err = c.temperature()
 	_ = fail("temperature", err)
@@ -258,9 +258,9 @@ func (c *Collector) env(ctx context.Context) context.Context {
 	})
 }
 
-// reading makes a Reading of a value, or of the error.
-func reading(v float64, unit, source string, err error) collectors.Reading {
-	r := collectors.Reading{Value: v, Unit: unit, Status: collectors.StatusOK, Source: source}
+// reading makes a Reading of a dimensionless value, or of the error.
+func reading(v float64, source string, err error) collectors.Reading {
+	r := collectors.Reading{Value: v, Unit: "1", Status: collectors.StatusOK, Source: source}
 	if err != nil {
 		r.Value, r.Status = 0, collectors.StatusError
 	}

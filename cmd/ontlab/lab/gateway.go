@@ -162,8 +162,7 @@ func ExitCode(err error) int {
 	if err == nil {
 		return 0
 	}
-	var failed *command.Error
-	if errors.As(err, &failed) {
+	if failed, ok := errors.AsType[*command.Error](err); ok {
 		return failed.ExitCode
 	}
 	return -1

@@ -131,7 +131,7 @@ func GatewayInit(ctx context.Context, args []string) error {
 			}
 		}
 	}
-	if err := syscall.Exec(args[0], args, os.Environ()); err != nil {
+	if err := syscall.Exec(args[0], args, os.Environ()); err != nil { //nolint:gosec // the lab's own program
 		return fmt.Errorf("cannot run %s: %w", args[0], err)
 	}
 	return nil
