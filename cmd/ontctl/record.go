@@ -243,8 +243,11 @@ func printOrder(out io.Writer, o order.Order, signed string) {
 		line("technician", t.ID+" (key "+t.Key.ID()+")")
 	}
 	for _, r := range [][2]string{
-		{"sn", o.Resources.SN}, {"mac", o.Resources.MAC}, {"pon port", o.Resources.PONPort},
-		{"splitter", o.Resources.SplitterPort}, {"lan port", o.Resources.LANPort},
+		{"sn", o.Resources.SN},
+		{"mac", o.Resources.MAC},
+		{"pon port", o.Resources.PONPort},
+		{"splitter", o.Resources.SplitterPort},
+		{"lan port", o.Resources.LANPort},
 	} {
 		line(r[0], r[1])
 	}
