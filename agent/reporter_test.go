@@ -9,10 +9,6 @@ import (
 
 	"ontagent/agent/job"
 	"ontagent/collectors"
-	"ontagent/collectors/host"
-	"ontagent/collectors/link"
-	"ontagent/collectors/optics"
-	"ontagent/collectors/pon"
 	"ontagent/transport"
 )
 
@@ -55,25 +51,6 @@ func next(t *testing.T, q transport.Queue) (transport.Entry, map[string]any) {
 	return e, fields
 }
 
-func TestEveryCollectorsSamplesCanBeSent(t *testing.T) {
-	for _, c := range []collectors.Collector{
-		link.New(link.Options{Exclude: []string{}}), host.New(host.Options{}),
-		optics.New(optics.Options{}), pon.New(pon.Options{}),
-	} {
-		r, q := newReporter(t)
-		samples, err := c.Collect(t.Context())
-		if err != nil {
-			t.Logf("%s: %v", c.Name(), err)
-		}
-		r.Samples(c.Name(), time.Time{}, samples)
-		for range samples {
-			if e, _ := next(t, q); e.Message.Kind != transport.KindTelemetry || e.Message.Name != c.Name() {
-				t.Errorf("%s was queued as %s/%s", c.Name(), e.Message.Kind, e.Message.Name)
-			}
-		}
-	}
-}
-
 func TestEventCarriesBeforeAndAfter(t *testing.T) {
 	r, q := newReporter(t)
 	r.Event(collectors.Event{
@@ -91,7 +68,15 @@ func TestStatusWithoutAUsableIDGoesNowhere(t *testing.T) {
 	r, q := newReporter(t)
 	r.Status(job.Status{ID: "a/b", State: job.Rejected})
 	r.Status(job.Status{ID: "abc", State: job.Rejected, Reason: "malformed"})
-	if e, fields := next(t, q); e.Message.Name != "abc" || fields["state"] != "REJECTED" || fields["reason"] != "malformed" {
+	if e, fields := next(t, q); e.Message.Class != transport.ClassDebug || e.Message.Name != "abc" || fields["state"] != "REJECTED" || fields["reason"] != "malformed" {
 		t.Errorf("%+v %v", e.Message, fields)
+	}
+}
+
+func TestStatusOfASignedCommandIsWorthKeeping(t *testing.T) {
+	r, q := newReporter(t)
+	r.Status(job.Status{ID: "abc", State: job.Rejected, CommandType: "accept", Reason: "expired"})
+	if e, _ := next(t, q); e.Message.Class != transport.ClassRecord {
+		t.Errorf("class %s", e.Message.Class)
 	}
 }

@@ -99,7 +99,7 @@ func (v *Visits) climb(ctx context.Context, o order.Order, tell func(job.Progres
 		tell(p)
 	}}
 	report := runner.Run(ctx, plan)
-	return Result{Report: report, Diagnosis: diagnosis.Diagnose(evidence(report))}, nil
+	return Result{Report: report, Diagnosis: diagnosis.Diagnose(report.Evidence())}, nil
 }
 
 // required returns the rungs that decide: the order's, or the usual ones of its
@@ -194,7 +194,7 @@ func baseline(report acceptance.Report) map[string]float64 {
 	for _, m := range res.Measurements {
 		if v, ok := m.Value.(float64); ok && m.Status == "ok" {
 			switch m.Name {
-			case "rx_power_dbm", "tx_power_dbm", "bias_ma", "temperature_celsius", "voltage_v":
+			case "rx_power_dbm", "tx_power_dbm", "bias_ma", "module_temperature_celsius", "supply_voltage_v":
 				base[m.Name] = v
 			}
 		}

@@ -14,7 +14,6 @@ import (
 	"ontagent/agent/probe/ping"
 	"ontagent/collectors"
 	"ontagent/collectors/link"
-	"ontagent/collectors/optics"
 	"ontagent/collectors/pon"
 	"ontagent/collectors/wan"
 	"ontagent/config"
@@ -25,7 +24,7 @@ func (s *sources) ladder(c config.Config) func(order.Order, acceptance.Threshold
 	return func(o order.Order, limits acceptance.Thresholds) []acceptance.Step {
 		var readers []steps.OpticsReader
 		for _, r := range s.opticsReaders {
-			readers = append(readers, freshOptics{r})
+			readers = append(readers, r)
 		}
 		ports := []string{}
 		if c.WAN.LANPort != "" {
@@ -73,16 +72,8 @@ func targets(c config.Config) []netip.Addr {
 	return out
 }
 
-// freshOptics makes a step read the light as it is now.
-type freshOptics struct{ optics.Reader }
-
-func (f freshOptics) ReadOptics(ctx context.Context) (optics.Reading, error) {
-	if fresh, ok := f.Reader.(optics.FreshReader); ok {
-		return fresh.ReadOpticsFresh(ctx)
-	}
-	return f.Reader.ReadOptics(ctx)
-}
-
+// freshPON makes a step read the registration as it is now, from whichever
+// source knows it.
 type freshPON struct{ c *pon.Collector }
 
 func (f freshPON) Name() string { return f.c.Name() }
@@ -128,6 +119,7 @@ func (p lanPorts) ReadLANPort(ctx context.Context, name string) (steps.LANPort, 
 	l := links[i]
 	return steps.LANPort{
 		Carrier: l.Carrier, CarrierKnown: true, SpeedMbps: l.SpeedMegabits, Duplex: l.Duplex,
+		MaxMbps: l.MaxMegabits, PeerMaxMbps: l.PeerMaxMegabits,
 		CRCErrors: l.Counters.RxCRCErrors, CRCKnown: l.Counters.Bits != 0,
 		CarrierChanges: uint64(l.CarrierChanges), Source: "netlink:" + name,
 	}, nil

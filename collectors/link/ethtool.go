@@ -71,7 +71,8 @@ func ioctl(fd int, command uintptr, name string, data unsafe.Pointer) error {
 
 // detail fills in what the drivers say about l.
 func (c *Collector) detail(e *ethtool, l *Link) {
-	l.SpeedMegabits, l.Duplex = e.settings(l.Name)
+	p := e.settings(l.Name)
+	l.SpeedMegabits, l.Duplex, l.MaxMegabits, l.PeerMaxMegabits = p.megabits, p.duplex, p.max, p.peerMax
 	l.Wireless = l.Type == "ether" && l.Kind == "" && (e.wireless(l.Name) || c.wirelessInSysfs(l.Name))
 	l.Offload = OffloadUnknown
 	if l.Kind == "" && e.feature(l.Name, c.tcFeature(e, l.Name)) {
@@ -100,9 +101,17 @@ const (
 	cmdSize = 44
 )
 
-// settings returns speed in Mbit/s and duplex, zero values for unknown: a link
-// that is down, a virtual interface.
-func (e *ethtool) settings(name string) (megabits int, duplex string) {
+// portSettings are what a driver says about a port; zero values for unknown: a
+// link that is down, a virtual interface. Speeds are in Mbit/s.
+type portSettings struct {
+	megabits int
+	duplex   string
+	// max is the best the port offers to its peer, peerMax the best the peer
+	// has offered.
+	max, peerMax int
+}
+
+func (e *ethtool) settings(name string) portSettings {
 	order := binary.NativeEndian
 	buf := make([]byte, linkSettingsMax)
 	order.PutUint32(buf, unix.ETHTOOL_GLINKSETTINGS)
@@ -111,27 +120,65 @@ func (e *ethtool) settings(name string) (megabits int, duplex string) {
 		// The first answer is how many words the bit maps have, negated.
 		words := int8(buf[linkSettingsWords])
 		if words >= 0 {
-			return 0, ""
+			return portSettings{}
 		}
 		clear(buf)
 		order.PutUint32(buf, unix.ETHTOOL_GLINKSETTINGS)
 		buf[linkSettingsWords] = byte(-words)
 		if e.ioctl(name, buf) != nil {
-			return 0, ""
+			return portSettings{}
 		}
-		return parseSettings(order.Uint32(buf[4:]), buf[8])
+		var p portSettings
+		p.megabits, p.duplex = parseSettings(order.Uint32(buf[4:]), buf[8])
+		mapSize := 4 * int(-words)
+		supported := buf[linkSettingsSize:][:mapSize]
+		advertised := buf[linkSettingsSize+mapSize:][:mapSize]
+		p.max = fastestMode(advertised)
+		if p.max == 0 {
+			p.max = fastestMode(supported)
+		}
+		p.peerMax = fastestMode(buf[linkSettingsSize+2*mapSize:][:mapSize])
+		return p
 	}
 	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EINVAL) {
-		return 0, ""
+		return portSettings{}
 	}
 	// Kernels before 4.6.
 	buf = buf[:cmdSize]
 	clear(buf)
 	order.PutUint32(buf, unix.ETHTOOL_GSET)
 	if e.ioctl(name, buf) != nil {
-		return 0, ""
+		return portSettings{}
 	}
-	return parseSettings(uint32(order.Uint16(buf[12:]))|uint32(order.Uint16(buf[28:]))<<16, buf[14])
+	var p portSettings
+	p.megabits, p.duplex = parseSettings(uint32(order.Uint16(buf[12:]))|uint32(order.Uint16(buf[28:]))<<16, buf[14])
+	p.max = fastestMode(buf[8:12])
+	if p.max == 0 {
+		p.max = fastestMode(buf[4:8])
+	}
+	p.peerMax = fastestMode(buf[32:36])
+	return p
+}
+
+// fastestMode returns the greatest speed in Mbit/s in a bit map of link modes
+// (enum ethtool_link_mode_bit_indices of linux/ethtool.h): those a gateway's
+// ports have. 0 if none of them is set.
+func fastestMode(bits []byte) (megabits int) {
+	for _, mode := range []struct{ bit, megabits int }{
+		{0, 10}, {1, 10}, // 10baseT half, full
+		{2, 100}, {3, 100}, // 100baseT
+		{4, 1000}, {5, 1000}, // 1000baseT
+		{41, 1000},             // 1000baseX
+		{15, 2500}, {47, 2500}, // 2500baseX, 2500baseT
+		{48, 5000},                               // 5000baseT
+		{12, 10_000}, {43, 10_000}, {44, 10_000}, // 10000baseT, SR, LR
+	} {
+		word := mode.bit / 32 * 4
+		if word+4 <= len(bits) && binary.NativeEndian.Uint32(bits[word:])&(1<<(mode.bit%32)) != 0 {
+			megabits = max(megabits, mode.megabits)
+		}
+	}
+	return megabits
 }
 
 // parseSettings turns the kernel's numbers into ours. Drivers say "unknown" as

@@ -169,3 +169,50 @@ func TestOffloadWithAnAbsurdNumberOfFeatures(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// offering answers with link modes set beside a gigabit link.
+func offering(supported, advertised, peer []int) func([]byte) error {
+	answer := linkSettings(100, 1)
+	return func(buf []byte) error {
+		err := answer(buf)
+		if buf[15] != 4 {
+			return err
+		}
+		for i, modes := range [][]int{supported, advertised, peer} {
+			for _, bit := range modes {
+				at := buf[48+16*i+bit/32*4:]
+				binary.NativeEndian.PutUint32(at, binary.NativeEndian.Uint32(at)|1<<(bit%32))
+			}
+		}
+		return err
+	}
+}
+
+func TestOffers(t *testing.T) {
+	tests := []struct {
+		name      string
+		driver    driver
+		own, peer int
+	}{
+		{name: "FourWires", driver: driver{linkSettings: offering([]int{1, 3, 5}, []int{1, 3, 5}, []int{3, 5})}, own: 1000, peer: 1000},
+		{name: "OldPC", driver: driver{linkSettings: offering([]int{3, 5}, []int{3, 5}, []int{1, 3})}, own: 1000, peer: 100},
+		{name: "PortHeldTo100", driver: driver{linkSettings: offering([]int{3, 5}, []int{3}, []int{3, 5})}, own: 100, peer: 1000},
+		{name: "NotAdvertised", driver: driver{linkSettings: offering([]int{5, 47}, nil, nil)}, own: 2500},
+		{name: "UnknownModes", driver: driver{linkSettings: offering([]int{100}, []int{101}, []int{102})}},
+		{name: "NothingSaid", driver: driver{linkSettings: linkSettings(100, 1)}},
+		{name: "OldKernel", driver: driver{cmd: func(buf []byte) error {
+			binary.NativeEndian.PutUint32(buf[4:], 1<<5)
+			binary.NativeEndian.PutUint32(buf[32:], 1<<3)
+			return cmd(100, 1)(buf)
+		}}, own: 1000, peer: 100},
+		{name: "Unsupported", driver: driver{}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			own, peer := link.NewEthtool(tt.driver.ioctl).Offers("eth0")
+			if own != tt.own || peer != tt.peer {
+				t.Errorf("own %d, peer %d, want %d and %d", own, peer, tt.own, tt.peer)
+			}
+		})
+	}
+}

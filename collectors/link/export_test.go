@@ -22,7 +22,16 @@ func NewEthtool(f func(name string, buf []byte) error) *Ethtool {
 }
 
 // Settings asks for speed and duplex.
-func (e *ethtool) Settings(name string) (int, string) { return e.settings(name) }
+func (e *ethtool) Settings(name string) (int, string) {
+	p := e.settings(name)
+	return p.megabits, p.duplex
+}
+
+// Offers returns what the two ends offer.
+func (e *ethtool) Offers(name string) (own, peer int) {
+	p := e.settings(name)
+	return p.max, p.peerMax
+}
 
 // Feature reports whether the kernel knows a feature, and whether it is on.
 func (e *ethtool) Feature(name, feature string) (known, on bool) {

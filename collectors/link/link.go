@@ -92,8 +92,12 @@ type Link struct {
 	// SpeedMegabits is the negotiated speed in Mbit/s; 0 if unknown.
 	SpeedMegabits int
 	// Duplex is DuplexFull, DuplexHalf or empty for unknown.
-	Duplex   string
-	Wireless bool
+	Duplex string
+	// MaxMegabits is the best speed the port offers to the other end,
+	// PeerMaxMegabits the best that the other end has offered, in Mbit/s; 0 if
+	// unknown.
+	MaxMegabits, PeerMaxMegabits int
+	Wireless                     bool
 
 	Counters Counters
 	// CarrierChanges counts how often the carrier came or went since the
