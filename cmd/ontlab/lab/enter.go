@@ -38,13 +38,29 @@ func Enter(ctx context.Context, stdout, stderr io.Writer, args ...string) (int, 
 		SysProcAttr: namespaces,
 	})
 	var failed *command.Error
-	if errors.As(err, &failed) && failed.ExitCode < 0 && errors.Is(err, syscall.EPERM) {
-		return 0, fmt.Errorf("%w (run as root, or allow user namespaces: sysctl kernel.unprivileged_userns_clone=1)", ErrNoNamespaces)
+	if errors.As(err, &failed) && failed.ExitCode < 0 && forbidsNamespaces(err) {
+		return 0, noNamespaces(err)
 	}
 	if errors.As(err, &failed) && failed.ExitCode > 0 {
 		return failed.ExitCode, nil
 	}
 	return result.ExitCode, err
+}
+
+// forbidsNamespaces tells the errors of clone(2) by which a kernel says that it
+// makes no namespaces, for this user or at all: not allowed, a limit of none,
+// not built in, or not known to an emulator.
+func forbidsNamespaces(err error) bool {
+	for _, errno := range []syscall.Errno{syscall.EPERM, syscall.EACCES, syscall.ENOSPC, syscall.EUSERS, syscall.EINVAL, syscall.ENOSYS} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+func noNamespaces(err error) error {
+	return fmt.Errorf("%w: %w (run as root, or allow user namespaces: sysctl kernel.unprivileged_userns_clone=1)", ErrNoNamespaces, err)
 }
 
 // namespaces gives a child a network of its own; for a user who is not root

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"ontagent/agent/command"
@@ -50,11 +51,16 @@ type GatewayConfig struct {
 	ConsolePath string
 	RootKey     string // file
 	LANListen   string // empty: off
+	BackoffCap  int    // seconds; 0: as a gateway has it
 	Extra       string // further sections
 }
 
 // WriteConfig writes the gateway's configuration.
 func (l *Lab) WriteConfig(c GatewayConfig) error {
+	backoff := ""
+	if c.BackoffCap > 0 {
+		backoff = fmt.Sprintf("\toption backoff_cap '%d'\n", c.BackoffCap)
+	}
 	text := fmt.Sprintf(`config main
 	option device '%s'
 	option tenant 'lab'
@@ -69,7 +75,7 @@ config mqtt
 	option enabled '1'
 	option broker '%s'
 	option spread '0'
-
+%s
 config console
 	option enabled '1'
 	option port '%s'
@@ -82,7 +88,7 @@ config wan
 	list probe_target '%s'
 	list dns_name '%s'
 
-%s`, l.Device, l.Path("state"), l.Path("run"), c.RootKey, BrokerURL, c.ConsolePath,
+%s`, l.Device, l.Path("state"), l.Path("run"), c.RootKey, BrokerURL, backoff, c.ConsolePath,
 		WANInterface, LANInterface, OperatorAddr, InternetAddr, SiteName, c.Extra)
 	if c.LANListen != "" {
 		text += fmt.Sprintf("\nconfig control\n\toption lan_listen '%s'\n", c.LANListen)
@@ -93,8 +99,8 @@ config wan
 	return nil
 }
 
-// StartGateway starts ontagent in a network namespace of its own and plugs its
-// cables in. Its log goes to log.
+// StartGateway starts ontagent in a network namespace of its own, plugs its
+// cables in and waits until it is connected to the broker. Its log goes to log.
 func (l *Lab) StartGateway(ctx context.Context, log io.Writer) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -113,8 +119,17 @@ func (l *Lab) StartGateway(ctx context.Context, log io.Writer) error {
 	return l.waitReady(ctx)
 }
 
-// GatewayPID is the process id of ontagent.
-func (l *Lab) GatewayPID() int { return l.gateway.PID() }
+// Gateway is the process of ontagent.
+func (l *Lab) Gateway() *command.Process { return l.gateway }
+
+// KillGateway ends ontagent without a warning, as a power cut does.
+func (l *Lab) KillGateway() error {
+	if err := l.gateway.Signal(syscall.SIGKILL); err != nil {
+		return err
+	}
+	<-l.gateway.Done()
+	return nil
+}
 
 // waitReady waits until the daemon answers and is connected to the broker.
 func (l *Lab) waitReady(ctx context.Context) error {

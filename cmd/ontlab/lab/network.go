@@ -18,6 +18,7 @@ const (
 	InternetAddr = "10.64.9.9" // something beyond
 	WANAddr      = "10.64.0.2"
 	LANAddr      = "192.168.1.1"
+	HomeAddr     = "192.168.1.2" // the technician's notebook
 	WANMAC       = "02:00:00:64:00:02"
 )
 
@@ -29,18 +30,23 @@ const (
 	HomeEnd      = "pc0"
 )
 
-// prepareOperator gives the operator's side its addresses.
+// prepareOperator gives the operator's side its addresses. It may be called
+// more than once.
 func prepareOperator() error {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return fmt.Errorf("cannot find lo: %w", err)
 	}
 	if err := netlink.LinkSetUp(lo); err != nil {
+		if errors.Is(err, syscall.EPERM) {
+			// A namespace without rights in it: some systems give no more.
+			return noNamespaces(err)
+		}
 		return fmt.Errorf("cannot set lo up: %w", err)
 	}
 	// OperatorAddr is here too, so that services outlive the cable.
 	for _, addr := range []string{OperatorAddr, InternetAddr} {
-		if err := addAddress(lo, addr+"/32"); err != nil {
+		if err := addAddress(lo, addr+"/32"); err != nil && !errors.Is(err, syscall.EEXIST) {
 			return err
 		}
 	}
@@ -51,11 +57,16 @@ func prepareOperator() error {
 func plugIn(pid int) error {
 	for _, cable := range []struct{ inside, outside, mac, address string }{
 		{WANInterface, operatorEnd, WANMAC, OperatorAddr + "/24"},
-		{LANInterface, HomeEnd, "02:00:00:64:01:01", ""},
+		{LANInterface, HomeEnd, "02:00:00:64:01:01", HomeAddr + "/24"},
 	} {
 		mac, err := net.ParseMAC(cable.mac)
 		if err != nil {
 			return fmt.Errorf("cannot parse %s: %w", cable.mac, err)
+		}
+		// The cables of a gateway that is gone go with its namespace, a while
+		// after it.
+		if old, err := netlink.LinkByName(cable.outside); err == nil {
+			_ = netlink.LinkDel(old)
 		}
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = cable.outside
