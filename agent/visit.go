@@ -95,6 +95,9 @@ func (v *Visits) climb(ctx context.Context, o order.Order, tell func(job.Progres
 		p := job.Progress{Step: string(e.Rung), Fraction: e.Progress}
 		if e.Result != nil {
 			p.StepVerdict, p.StepReason = string(e.Result.Verdict), e.Result.Reason
+			if len(e.Result.Causes) > 0 {
+				p.StepCause = e.Result.Causes[0]
+			}
 		}
 		tell(p)
 	}}

@@ -51,7 +51,8 @@ type Status struct {
 	Nonce       string            `json:"nonce,omitempty"`  // of CHALLENGE
 	Step        string            `json:"step,omitempty"`   // rung that runs or just ended
 	StepVerdict string            `json:"step_verdict,omitempty"`
-	StepReason  string            `json:"step_reason,omitempty"`
+	StepReason  string            `json:"step_reason,omitempty"` // English, for experts
+	StepCause   string            `json:"step_cause,omitempty"`  // catalogue code
 	Progress    float64           `json:"progress"`              // 0 to 1
 	Verdict     string            `json:"verdict,omitempty"`     // of the whole
 	FirstCause  string            `json:"first_cause,omitempty"` // catalogue code
@@ -81,7 +82,8 @@ type Outcome struct {
 type Progress struct {
 	Step        string
 	StepVerdict string
-	StepReason  string
+	StepReason  string  // English, for experts
+	StepCause   string  // catalogue code
 	Fraction    float64 // 0 to 1
 }
 

@@ -202,7 +202,8 @@ func (m *Manager) execute(ctx context.Context, job *Stored, g order.Grant, handl
 		out = m.guard(ctx, g, handler, func(p Progress) {
 			m.mu.Lock()
 			defer m.mu.Unlock()
-			job.Status.Step, job.Status.StepVerdict, job.Status.StepReason = p.Step, p.StepVerdict, p.StepReason
+			job.Status.Step, job.Status.StepVerdict = p.Step, p.StepVerdict
+			job.Status.StepReason, job.Status.StepCause = p.StepReason, p.StepCause
 			job.Status.Progress = p.Fraction
 			if err := m.keep(job); err != nil {
 				m.o.Log.Warn("cannot keep job progress", "job", job.Status.ID, "error", err)
@@ -214,7 +215,7 @@ func (m *Manager) execute(ctx context.Context, job *Stored, g order.Grant, handl
 	defer m.mu.Unlock()
 	m.running = nil
 	st := job.Status
-	st.Step, st.StepVerdict, st.StepReason = "", "", ""
+	st.Step, st.StepVerdict, st.StepReason, st.StepCause = "", "", "", ""
 	st.Verdict, st.FirstCause, st.RecordSHA, st.Summary = out.Verdict, out.FirstCause, out.RecordSHA, out.Summary
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errCancelled):

@@ -75,8 +75,8 @@ func (p *textPrinter) status(st job.Status) {
 		return // its result follows
 	case st.State == job.Running && st.Step != "":
 		line = fmt.Sprintf("[%3.0f %%] %s: %s", 100*st.Progress, w.rung(st.Step), w.verdict(st.StepVerdict))
-		if st.StepReason != "" && st.StepVerdict != string(acceptance.Pass) {
-			line += " — " + clean(st.StepReason)
+		if st.StepVerdict != string(acceptance.Pass) {
+			line += stepDetail(st, w)
 		}
 	case st.State == job.Rejected:
 		line += fmt.Sprintf(": %s [%s] %s", w.refusal(st.Reason), st.Reason, clean(st.Detail))
@@ -92,13 +92,29 @@ func (p *textPrinter) status(st job.Status) {
 	}
 }
 
+// stepDetail says why a rung did not pass: the cause in the technician's
+// language, and to English readers also the step's own words.
+func stepDetail(st job.Status, w phrases) string {
+	var parts []string
+	if st.StepCause != "" {
+		parts = append(parts, diagnosis.Title(w.lang, diagnosis.Code(st.StepCause)))
+	}
+	if st.StepReason != "" && (w.lang == diagnosis.English || len(parts) == 0) {
+		parts = append(parts, clean(st.StepReason))
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return " — " + strings.Join(parts, ": ")
+}
+
 func (p *textPrinter) verdict(st job.Status, w phrases) {
 	fmt.Fprintf(p.out, "\n%s: %s\n", w.label("verdict"), w.verdict(st.Verdict))
 	for _, r := range st.Summary {
 		if !r.Required {
 			continue
 		}
-		fmt.Fprintf(p.out, "  %-10s %s\n", w.verdict(r.Verdict), w.rung(r.Rung))
+		fmt.Fprintf(p.out, "  %s: %s\n", w.rung(r.Rung), w.verdict(r.Verdict))
 	}
 	if st.FirstCause == "" {
 		return
