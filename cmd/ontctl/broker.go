@@ -98,10 +98,15 @@ func dialBroker(ctx context.Context, b *brokerFlags, o order.Order, id string) (
 		return nil, err
 	}
 	var filters []string
-	for _, part := range []struct {
+	type part struct {
 		kind transport.Kind
 		name string
-	}{{transport.KindStatus, id}, {transport.KindRecord, o.Order}, {transport.KindPending, ""}} {
+	}
+	parts := []part{{transport.KindStatus, id}, {transport.KindPending, ""}}
+	if o.Order != "" { // a NOC's look makes no record
+		parts = append(parts, part{transport.KindRecord, o.Order})
+	}
+	for _, part := range parts {
 		filter, err := transport.Filter(o.Tenant, o.Device, part.kind, part.name)
 		if err == nil {
 			filters = append(filters, filter)

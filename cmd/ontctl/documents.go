@@ -3,12 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,14 +37,14 @@ func (l *list) Set(v string) error {
 func (a *app) trust(_ context.Context, args []string) error {
 	f := a.flags("trust")
 	root := f.String("root", "", "sign with this root `KEY` file")
-	version := f.Uint64("version", 0, "version of the list; must rise with every issue")
-	tenant := f.String("tenant", "default", "tenant the list is for")
+	version := f.Uint64("version", 0, "version `N` of the list; must rise with every issue")
+	tenant := f.String("tenant", "default", "tenant the list is for: a `NAME`")
 	out := f.String("out", "-", "write the signed list to `FILE`")
 	var add, revokeKeys, revokeOrders list
 	f.Var(&add, "add", "`ROLE:ID:PUB` with ROLE operator, noc, collector or time; PUB is a .pub file or a key")
 	f.Var(&revokeKeys, "revoke-key", "key `ID` that counts no more")
 	f.Var(&revokeOrders, "revoke-order", "`ORDER` that counts no more")
-	if err := parse(f, args, 0, 0); err != nil {
+	if err := a.parse(f, args, 0, 0); err != nil {
 		return err
 	}
 	key, err := readKey(*root)
@@ -74,7 +76,7 @@ func (a *app) deviceStatement(_ context.Context, args []string) error {
 	operator := f.String("operator", "", "sign with this operator `KEY` file")
 	bundle := f.String("bundle", "", "`FILE` printed by `ontagent identity` on the gateway; - for standard input")
 	out := f.String("out", "-", "write the statement to `FILE`")
-	if err := parse(f, args, 0, 0); err != nil {
+	if err := a.parse(f, args, 0, 0); err != nil {
 		return err
 	}
 	key, err := readKey(*operator)
@@ -101,28 +103,28 @@ func (a *app) deviceStatement(_ context.Context, args []string) error {
 func (a *app) orderNew(_ context.Context, args []string) error {
 	f := a.flags("order new")
 	o := order.Order{V: 1}
-	id := f.String("order", "", "order number: letters, digits, - and _ (default: WO- and the time)")
-	typ := f.String("type", "repair", "install, move, repair, inspect or other")
-	f.StringVar(&o.Device, "device", "", "gateway the order is for")
-	f.StringVar(&o.Tenant, "tenant", "default", "tenant of the gateway")
-	f.Uint64Var(&o.Rev, "rev", 1, "revision; a higher one replaces a lower one")
-	f.StringVar(&o.Resources.SN, "sn", "", "PON serial number in the books")
-	f.StringVar(&o.Resources.MAC, "mac", "", "MAC address in the books")
-	f.StringVar(&o.Resources.PONPort, "pon-port", "", "PON port in the books")
-	f.StringVar(&o.Resources.SplitterPort, "splitter-port", "", "splitter port in the books")
-	f.StringVar(&o.Resources.LANPort, "lan-port", "", "LAN interface the customer's cable is on")
-	hours := f.Float64("valid-hours", 24, "validity from now, in hours")
-	runs := f.Uint("max-runs", 5, "acceptance runs in all")
-	f.Uint64Var(&o.MaxBytes, "max-bytes", 0, "test traffic in all, in bytes")
+	id := f.String("order", "", "order number `ID`: letters, digits, - and _ (default: WO- and the time)")
+	typ := f.String("type", "repair", "`TYPE`: install, move, repair, inspect or other")
+	f.StringVar(&o.Device, "device", "", "`ID` of the gateway the order is for")
+	f.StringVar(&o.Tenant, "tenant", "default", "tenant `NAME` of the gateway")
+	f.Uint64Var(&o.Rev, "rev", 1, "revision `N`; a higher one replaces a lower one")
+	f.StringVar(&o.Resources.SN, "sn", "", "PON serial number `SN` in the books")
+	f.StringVar(&o.Resources.MAC, "mac", "", "`MAC` address in the books")
+	f.StringVar(&o.Resources.PONPort, "pon-port", "", "PON `PORT` in the books")
+	f.StringVar(&o.Resources.SplitterPort, "splitter-port", "", "splitter `PORT` in the books")
+	f.StringVar(&o.Resources.LANPort, "lan-port", "", "LAN `INTERFACE` the customer's cable is on")
+	hours := f.Float64("valid-hours", 24, "validity from now, in `HOURS`")
+	runs := f.Uint("max-runs", 5, "`N` acceptance runs in all")
+	f.Uint64Var(&o.MaxBytes, "max-bytes", 0, "test traffic in all, in `BYTES`")
 	out := f.String("out", "-", "write the order to `FILE`")
 	var technicians, require, allow, consents, services, thresholds list
 	f.Var(&technicians, "technician", "`ID:PUB` of a technician who may work on it; PUB is a .pub file or a key")
-	f.Var(&require, "require", "rungs that decide (default: by type): "+rungNames())
-	f.Var(&allow, "allow", "actions (default: accept,diagnose,close)")
-	f.Var(&consents, "consent", "disturb, customer_settings or sn_change")
+	f.Var(&require, "require", "`RUNGS` that decide (default: by type): "+rungNames())
+	f.Var(&allow, "allow", "`ACTIONS` (default: accept,diagnose,close)")
+	f.Var(&consents, "consent", "`CONSENT` of the customer: disturb, customer_settings or sn_change")
 	f.Var(&services, "service", "`KIND[:ACCESS[:VLAN[:DOWN/UP]]]`, e.g. internet:pppoe:41:500/50")
 	f.Var(&thresholds, "threshold", "`NAME=VALUE`, e.g. optical.rx_min_dbm=-24")
-	if err := parse(f, args, 0, 0); err != nil {
+	if err := a.parse(f, args, 0, 0); err != nil {
 		return err
 	}
 	now := time.Now().UTC().Truncate(time.Second)
@@ -172,6 +174,9 @@ func (a *app) orderNew(_ context.Context, args []string) error {
 	if err := checkOrder(o); err != nil {
 		return exitWith(exitUsage, "order new: %w", err)
 	}
+	if o.Resources == (order.Resources{}) && slices.Contains(required(o), acceptance.Identity) {
+		fmt.Fprintln(a.err, "ontctl: warning: the order names no SN, MAC or LAN port: identity (资源准确) will be inconclusive, and so will the visit")
+	}
 	return a.writeJSON(*out, o)
 }
 
@@ -219,6 +224,22 @@ func checkOrder(o order.Order) error {
 	return nil
 }
 
+// required returns the rungs that will decide.
+func required(o order.Order) []acceptance.Rung {
+	if len(o.Require) == 0 {
+		var kinds []string
+		for _, s := range o.Services {
+			kinds = append(kinds, s.Kind)
+		}
+		return acceptance.DefaultRequire(string(o.Type), kinds)
+	}
+	rungs := make([]acceptance.Rung, 0, len(o.Require))
+	for _, name := range o.Require {
+		rungs = append(rungs, acceptance.Rung(name))
+	}
+	return rungs
+}
+
 func knownRung(name string) bool {
 	for _, r := range acceptance.Ladder() {
 		if string(r) == name {
@@ -241,8 +262,10 @@ func (a *app) orderSign(_ context.Context, args []string) error {
 	operator := f.String("operator", "", "sign with this operator `KEY` file")
 	secretsFile := f.String("secrets", "", "`FILE` of {account, password, loid, loid_password, ploam_password}, sealed to the gateway")
 	statement := f.String("statement", "", "the gateway's device statement `FILE`: needed with --secrets")
+	trustFile := f.String("trust", "", "trust list `FILE`: needed if another operator key signed the statement")
+	root := f.String("root", "", "operator's root key (.pub `FILE`): needed with --trust")
 	out := f.String("out", "-", "write the signed order to `FILE`")
-	if err := parse(f, args, 1, 1); err != nil {
+	if err := a.parse(f, args, 1, 1); err != nil {
 		return err
 	}
 	key, err := readKey(*operator)
@@ -258,7 +281,12 @@ func (a *app) orderSign(_ context.Context, args []string) error {
 		return fmt.Errorf("order sign: %s: %w", f.Arg(0), err)
 	}
 	if *secretsFile != "" {
-		if err := sealSecrets(&o, *secretsFile, *statement); err != nil {
+		// Secrets go to a key that an operator vouched for, or nowhere.
+		vouching, err := a.operatorKeys(key, *trustFile, *root)
+		if err != nil {
+			return fmt.Errorf("order sign: %w", err)
+		}
+		if err := sealSecrets(&o, *secretsFile, *statement, vouching); err != nil {
 			return fmt.Errorf("order sign: %w", err)
 		}
 	}
@@ -272,9 +300,36 @@ func (a *app) orderSign(_ context.Context, args []string) error {
 	return a.writeJSON(*out, env)
 }
 
+// operatorKeys are those whose word on a gateway's keys counts: the operator's
+// own, or those of a trust list.
+func (a *app) operatorKeys(own ed25519.PrivateKey, trustFile, root string) (order.TrustList, error) {
+	if trustFile == "" {
+		pub, _ := own.Public().(ed25519.PublicKey)
+		return order.TrustList{Keys: []order.TrustKey{{Role: order.RoleOperator, Key: order.PublicKey(pub)}}}, nil
+	}
+	return a.readTrust(trustFile, root)
+}
+
+// readTrust reads a trust list and holds it to the root key.
+func (a *app) readTrust(path, root string) (order.TrustList, error) {
+	key, err := readPublic(root)
+	if err != nil {
+		return order.TrustList{}, fmt.Errorf("--root: %w", err)
+	}
+	env, err := a.readEnvelope(path)
+	if err != nil {
+		return order.TrustList{}, fmt.Errorf("--trust: %w", err)
+	}
+	list, err := order.OpenTrustList(env, ed25519.PublicKey(key))
+	if err != nil {
+		return order.TrustList{}, exitWith(exitRefused, "--trust: %s: %w", path, err)
+	}
+	return list, nil
+}
+
 // sealSecrets boxes the secrets to the gateway that the statement names, and
 // shows the account masked in the order itself.
-func sealSecrets(o *order.Order, secretsFile, statementFile string) error {
+func sealSecrets(o *order.Order, secretsFile, statementFile string, vouching order.TrustList) error {
 	data, err := os.ReadFile(secretsFile)
 	if err != nil {
 		return fmt.Errorf("--secrets: %w", err)
@@ -297,9 +352,14 @@ func sealSecrets(o *order.Order, secretsFile, statementFile string) error {
 	if err != nil {
 		return fmt.Errorf("--statement: %w", err)
 	}
-	var st order.Statement
-	if err := peek(env, order.TypeStatement, &st); err != nil {
-		return fmt.Errorf("--statement: %w", err)
+	st, err := order.OpenStatement(env, vouching)
+	switch {
+	case errors.Is(err, order.ErrUnknownKey):
+		return exitWith(exitRefused, "--statement: %s is not signed by an operator key known here (give --trust and --root for others): %w", statementFile, err)
+	case errors.Is(err, order.ErrMalformed):
+		return fmt.Errorf("--statement: %s: %w", statementFile, err)
+	case err != nil:
+		return exitWith(exitRefused, "--statement: %s: %w", statementFile, err)
 	}
 	if st.Device != o.Device {
 		return fmt.Errorf("--statement is of device %s, the order for %s", st.Device, o.Device)
@@ -331,6 +391,9 @@ func peek(env order.Envelope, payloadType string, v any) error {
 }
 
 func (a *app) readFile(path string) ([]byte, error) {
+	if path == "" {
+		return nil, errMissing
+	}
 	if path == "-" {
 		return io.ReadAll(io.LimitReader(os.Stdin, 1<<20))
 	}

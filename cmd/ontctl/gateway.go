@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"time"
 
 	"ontagent/agent/control"
@@ -28,6 +29,9 @@ type gatewayLink struct {
 // dialGateway connects and makes sure that the operator vouches for the key at
 // the other end before anything is said.
 func dialGateway(ctx context.Context, address string, root order.PublicKey, o order.Order) (*gatewayLink, error) {
+	if host, port, err := net.SplitHostPort(address); err != nil || host == "" || port == "" {
+		return nil, exitWith(exitUsage, "--gateway %q is not HOST:PORT", address)
+	}
 	client, err := control.DialTLS(ctx, address)
 	if err != nil {
 		if ctx.Err() != nil {

@@ -16,12 +16,15 @@ import (
 	"ontagent/agent/order"
 )
 
+// errMissing means that a flag which must be given was not.
+var errMissing = errors.New("it is missing")
+
 const pemKey = "ONTAGENT ED25519 SEED"
 
 func (a *app) keygen(_ context.Context, args []string) error {
 	f := a.flags("keygen")
 	out := f.String("out", "", "write `NAME`.key and NAME.pub")
-	if err := parse(f, args, 0, 0); err != nil {
+	if err := a.parse(f, args, 0, 0); err != nil {
 		return err
 	}
 	if *out == "" {
@@ -34,10 +37,10 @@ func (a *app) keygen(_ context.Context, args []string) error {
 	data := pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: key.Seed()})
 	// Never over an existing key: whatever it signed would be orphaned.
 	if err := writeNew(*out+".key", data, 0o600); err != nil {
-		return err
+		return fmt.Errorf("keygen: %w", err)
 	}
 	if err := writeNew(*out+".pub", []byte(order.PublicKey(pub).String()+"\n"), 0o644); err != nil {
-		return err
+		return errors.Join(fmt.Errorf("keygen: %w", err), os.Remove(*out+".key")) // half a pair is none
 	}
 	fmt.Fprintf(a.out, "%s.key  secret, keep it\n%s.pub  %s\nkey id: %s\n", *out, *out, order.PublicKey(pub), order.KeyID(pub))
 	return nil
@@ -45,6 +48,9 @@ func (a *app) keygen(_ context.Context, args []string) error {
 
 func writeNew(path string, data []byte, perm fs.FileMode) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("cannot write %s: it exists already", path)
+	}
 	if err != nil {
 		return fmt.Errorf("cannot write %s: %w", path, err)
 	}
@@ -57,6 +63,9 @@ func writeNew(path string, data []byte, perm fs.FileMode) error {
 
 // readKey reads a secret key made by keygen.
 func readKey(path string) (ed25519.PrivateKey, error) {
+	if path == "" {
+		return nil, errMissing
+	}
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read key: %w", err)
@@ -70,7 +79,13 @@ func readKey(path string) (ed25519.PrivateKey, error) {
 
 // readPublic reads a public key: a .pub file, or the key itself in base64.
 func readPublic(arg string) (order.PublicKey, error) {
+	if arg == "" {
+		return nil, errMissing
+	}
 	if data, err := os.ReadFile(arg); err == nil {
+		if block, _ := pem.Decode(data); block != nil && block.Type == pemKey {
+			return nil, fmt.Errorf("%s is a secret key: name its .pub file", arg)
+		}
 		key, err := order.ParsePublicKey(string(data))
 		if err != nil {
 			return nil, fmt.Errorf("cannot read %s: %w", arg, err)

@@ -67,16 +67,16 @@ func commands() []command {
 		{"keygen", "--out NAME", "make an Ed25519 key pair: NAME.key (secret) and NAME.pub", (*app).keygen},
 		{"trust", "--root KEY --version N --add ROLE:ID:PUB …", "sign a trust list with the root key", (*app).trust},
 		{"device statement", "--operator KEY --bundle FILE", "sign which keys a gateway holds", (*app).deviceStatement},
-		{"order new", "--type TYPE --device ID …", "write a work order, unsigned", (*app).orderNew},
+		{"order new", "--type TYPE --device ID --technician ID:PUB …", "write a work order, unsigned", (*app).orderNew},
 		{"order sign", "--operator KEY [--secrets FILE --statement FILE] ORDER", "sign a work order", (*app).orderSign},
-		{"order show", "ORDER", "show a work order, signed or not", (*app).orderShow},
+		{"order show", "[--trust FILE --root KEY] ORDER", "show a work order, signed or not", (*app).orderShow},
 		{"accept", "--order FILE --key KEY (--broker URL | --gateway HOST:PORT)", "run the acceptance and follow it", (*app).accept},
-		{"diagnose", "--order FILE --key KEY (--broker URL | --gateway HOST:PORT)", "run the read-only rungs, without a record", (*app).diagnose},
+		{"diagnose", "(--order FILE | --device ID) --key KEY (--broker URL | --gateway HOST:PORT)", "run the read-only rungs, without a record", (*app).diagnose},
 		{"cancel", "--order FILE --key KEY --job ID …", "stop a running job", (*app).cancelJob},
 		{"close", "--order FILE --key KEY …", "close a work order on the gateway", (*app).closeOrder},
 		{"watch", "--broker URL [--device ID]", "follow the streams: a live table, or JSON lines with --json", (*app).watch},
 		{"record verify", "--root KEY FILE …", "check signed records offline, and their chain", (*app).recordVerify},
-		{"record show", "FILE", "show a record to people", (*app).recordShow},
+		{"record show", "[--root KEY] FILE", "show a record to people", (*app).recordShow},
 		{"version", "", "print the version", (*app).version},
 	}
 }
@@ -85,15 +85,16 @@ func (a *app) run(ctx context.Context, args []string) int {
 	err := a.dispatch(ctx, args)
 	var exit *exitError
 	switch {
-	case err == nil:
-		return exitOK
-	case errors.Is(err, flag.ErrHelp):
+	case err == nil, errors.Is(err, flag.ErrHelp):
 		return exitOK
 	case errors.As(err, &exit):
 		if exit.err != nil && exit.Error() != "" {
-			fmt.Fprintln(a.err, "ontctl:", exit.Error())
+			fmt.Fprintln(a.err, "ontctl:", err) // with what was wrapped around it
 		}
 		return exit.code
+	case ctx.Err() != nil:
+		fmt.Fprintln(a.err, "ontctl: interrupted")
+		return exitInconclusive
 	}
 	fmt.Fprintln(a.err, "ontctl:", err)
 	return exitUsage
@@ -113,7 +114,16 @@ func (a *app) dispatch(ctx context.Context, args []string) error {
 			return c.run(a, ctx, args[len(words):])
 		}
 	}
-	return exitWith(exitUsage, "unknown command %q; `ontctl help` lists them", strings.Join(args[:min(2, len(args))], " "))
+	var group []string
+	for _, c := range commands() {
+		if strings.HasPrefix(c.name, args[0]+" ") {
+			group = append(group, "ontctl "+c.name)
+		}
+	}
+	if len(group) > 0 {
+		return exitWith(exitUsage, "%s is not complete: there is %s", args[0], strings.Join(group, ", "))
+	}
+	return exitWith(exitUsage, "unknown command %q; `ontctl help` lists them", args[0])
 }
 
 func (a *app) usage() {
@@ -128,35 +138,67 @@ func (a *app) usage() {
 	fmt.Fprintln(a.out, "\nExit codes: 0 pass or done, 1 fail, 2 bad input or usage, 3 inconclusive, 4 refused, 5 unreachable")
 }
 
-// flags makes a flag set that prints its usage to err and refuses stray
-// arguments unless the command takes some.
+// flags makes the flag set of a command. What it would print by itself is left
+// out: an error is told once, by run; help goes to out, by parse.
 func (a *app) flags(name string) *flag.FlagSet {
-	fs := flag.NewFlagSet("ontctl "+name, flag.ContinueOnError)
-	fs.SetOutput(a.err)
+	fs := flag.NewFlagSet(name, flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
 	return fs
 }
 
-func parse(fs *flag.FlagSet, args []string, minArgs, maxArgs int) error {
-	if err := fs.Parse(args); err != nil {
+// parse reads flags and files in any order: `record show FILE --lang en` is how
+// people type.
+func (a *app) parse(fs *flag.FlagSet, args []string, minArgs, maxArgs int) error {
+	var files []string
+	for {
+		err := fs.Parse(args)
 		if errors.Is(err, flag.ErrHelp) {
+			a.help(fs)
 			return err
 		}
-		return exitWith(exitUsage, "%w", err)
+		if err != nil {
+			return exitWith(exitUsage, "%s: %w; `ontctl %s --help` lists the flags", fs.Name(), err, fs.Name())
+		}
+		rest := fs.Args()
+		if len(rest) == 0 {
+			break
+		}
+		if taken := len(args) - len(rest); taken > 0 && args[taken-1] == "--" {
+			files = append(files, rest...)
+			break
+		}
+		files, args = append(files, rest[0]), rest[1:]
 	}
-	if n := fs.NArg(); n < minArgs || (maxArgs >= 0 && n > maxArgs) {
-		return exitWith(exitUsage, "%s takes %s, got %d", fs.Name(), argCount(minArgs, maxArgs), n)
+	if err := fs.Parse(append([]string{"--"}, files...)); err != nil {
+		return exitWith(exitUsage, "%s: %w", fs.Name(), err)
+	}
+	if n := len(files); n < minArgs || (maxArgs >= 0 && n > maxArgs) {
+		return exitWith(exitUsage, "%s takes %s, got %d", fs.Name(), argCount(maxArgs), n)
 	}
 	return nil
 }
 
-func argCount(minArgs, maxArgs int) string {
+// help prints what a command does and takes.
+func (a *app) help(fs *flag.FlagSet) {
+	for _, c := range commands() {
+		if c.name == fs.Name() {
+			fmt.Fprintf(a.out, "ontctl %s %s\n  %s\n\n", c.name, c.args, c.help)
+		}
+	}
+	var text strings.Builder
+	fs.SetOutput(&text)
+	fs.PrintDefaults()
+	fmt.Fprint(a.out, strings.ReplaceAll("\n"+text.String(), "\n  -", "\n  --")[1:])
+}
+
+func argCount(maxArgs int) string {
 	switch {
 	case maxArgs < 0:
-		return fmt.Sprintf("at least %d file(s)", minArgs)
+		return "one file or more"
 	case maxArgs == 0:
-		return "no arguments beside its flags"
+		return "nothing beside its flags"
 	}
-	return fmt.Sprintf("%d file", maxArgs)
+	return "one file"
 }
 
 func (a *app) version(context.Context, []string) error {

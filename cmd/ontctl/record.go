@@ -20,7 +20,10 @@ func (a *app) recordVerify(_ context.Context, args []string) error {
 	trustFile := f.String("trust", "", "newer trust list `FILE`, whose revocations count too")
 	asJSON := f.Bool("json", false, "print one JSON line per record")
 	lang := f.String("lang", defaultLang(), "zh-CN or en")
-	if err := parse(f, args, 1, -1); err != nil {
+	if err := a.parse(f, args, 1, -1); err != nil {
+		return err
+	}
+	if err := checkLang(f, *lang); err != nil {
 		return err
 	}
 	var o record.VerifyOptions
@@ -35,36 +38,38 @@ func (a *app) recordVerify(_ context.Context, args []string) error {
 		if o.Root == nil {
 			return exitWith(exitUsage, "record verify: --trust needs --root")
 		}
-		env, err := a.readEnvelope(*trustFile)
+		list, err := a.readTrust(*trustFile, *root)
 		if err != nil {
-			return fmt.Errorf("record verify: --trust: %w", err)
-		}
-		list, err := order.OpenTrustList(env, o.Root)
-		if err != nil {
-			return fmt.Errorf("record verify: --trust: %w", err)
+			return fmt.Errorf("record verify: %w", err)
 		}
 		o.Trust = &list
 	}
 	code := exitOK
 	var verified []record.Verification
 	for _, path := range f.Args() {
-		data, err := a.readFile(path)
-		if err != nil {
-			return fmt.Errorf("record verify: %w", err)
+		var v record.Verification
+		if data, err := a.readFile(path); err == nil {
+			v = verifyRecord(data, o)
+		} else { // the others are checked all the same
+			v = record.Verification{Status: record.Unreadable, Problem: err.Error()}
 		}
-		v := verifyRecord(data, o)
 		verified = append(verified, v)
 		code = worse(code, verifyExit(v.Status))
 		if err := a.printVerification(path, v, *asJSON, *lang); err != nil {
 			return err
 		}
 	}
-	if len(verified) > 1 {
+	legible := !slices.ContainsFunc(verified, func(v record.Verification) bool { return v.Record == nil })
+	switch {
+	case len(verified) == 1:
+	case !legible:
+		fmt.Fprintln(a.err, "ontctl: the chain was not checked: not every record is legible")
+	default:
 		if err := record.VerifyChain(verified); err != nil {
-			return exitWith(worse(code, exitFail), "the records are not one chain: %w", err)
+			return exitWith(worse(code, exitFail), "the records are not one chain, oldest first: %w", err)
 		}
 		if !*asJSON {
-			fmt.Fprintf(a.out, "chain of %d records: intact\n", len(verified))
+			fmt.Fprintln(a.out, words(*lang).chain(len(verified)))
 		}
 	}
 	if code != exitOK {
@@ -153,8 +158,11 @@ func (a *app) recordShow(_ context.Context, args []string) error {
 	f := a.flags("record show")
 	lang := f.String("lang", defaultLang(), "zh-CN or en")
 	asJSON := f.Bool("json", false, "print the signed content as JSON")
-	root := f.String("root", "", "operator's root key: say whether the record is genuine")
-	if err := parse(f, args, 1, 1); err != nil {
+	root := f.String("root", "", "operator's root key (.pub `FILE`): say whether the record is genuine")
+	if err := a.parse(f, args, 1, 1); err != nil {
+		return err
+	}
+	if err := checkLang(f, *lang); err != nil {
 		return err
 	}
 	data, err := a.readFile(f.Arg(0))
@@ -188,8 +196,9 @@ func (a *app) recordShow(_ context.Context, args []string) error {
 func (a *app) orderShow(_ context.Context, args []string) error {
 	f := a.flags("order show")
 	trustFile := f.String("trust", "", "trust list `FILE`: say whether an operator signed")
-	root := f.String("root", "", "operator's root key: needed with --trust")
-	if err := parse(f, args, 1, 1); err != nil {
+	root := f.String("root", "", "operator's root key (.pub `FILE`): needed with --trust")
+	asJSON := f.Bool("json", false, "print the order as JSON, without its envelope")
+	if err := a.parse(f, args, 1, 1); err != nil {
 		return err
 	}
 	data, err := a.readFile(f.Arg(0))
@@ -209,23 +218,21 @@ func (a *app) orderShow(_ context.Context, args []string) error {
 		}
 		signed = "signed by key " + env.Signatures[0].KeyID + " (not checked: give --trust and --root)"
 	}
-	if *trustFile != "" && envErr == nil {
-		key, err := readPublic(*root)
+	if *trustFile != "" {
+		trust, err := a.readTrust(*trustFile, *root)
 		if err != nil {
-			return fmt.Errorf("order show: --root: %w", err)
+			return fmt.Errorf("order show: %w", err)
 		}
-		trustEnv, err := a.readEnvelope(*trustFile)
-		if err != nil {
-			return fmt.Errorf("order show: --trust: %w", err)
-		}
-		trust, err := order.OpenTrustList(trustEnv, ed25519.PublicKey(key))
-		if err != nil {
-			return exitWith(exitRefused, "order show: %w", err)
+		if envErr != nil {
+			return exitWith(exitRefused, "order show: %s is not signed", f.Arg(0))
 		}
 		if _, err := order.OpenOrder(env, trust); err != nil {
 			return exitWith(exitRefused, "order show: %w", err)
 		}
 		signed = "signed by an operator key of the trust list"
+	}
+	if *asJSON {
+		return a.writeJSON("-", o)
 	}
 	printOrder(a.out, o, signed)
 	return nil
@@ -252,12 +259,26 @@ func printOrder(out io.Writer, o order.Order, signed string) {
 		line(r[0], r[1])
 	}
 	for _, s := range o.Services {
-		line("service", fmt.Sprintf("%s %s vlan %d, %g/%g Mbit/s, account %s", s.Kind, s.Access, s.VLAN, s.DownMbps, s.UpMbps, s.Account))
+		parts := []string{strings.TrimSpace(s.Kind + " " + s.Access)}
+		if s.VLAN != 0 {
+			parts = append(parts, fmt.Sprintf("vlan %d", s.VLAN))
+		}
+		if s.DownMbps != 0 || s.UpMbps != 0 {
+			parts = append(parts, fmt.Sprintf("%g/%g Mbit/s", s.DownMbps, s.UpMbps))
+		}
+		if s.Account != "" {
+			parts = append(parts, "account "+s.Account)
+		}
+		line("service", strings.Join(parts, ", "))
 	}
 	line("require", strings.Join(o.Require, ", "))
 	line("thresholds", o.Thresholds)
-	line("allow", o.Allow)
-	line("consents", o.Consents)
+	var allow []string
+	for _, c := range o.Allow {
+		allow = append(allow, string(c))
+	}
+	line("allow", strings.Join(allow, ", "))
+	line("consents", strings.Join(o.Consents, ", "))
 	line("valid", fmt.Sprintf("%s to %s", o.NotBefore.Format("2006-01-02 15:04:05 MST"), o.NotAfter.Format("2006-01-02 15:04:05 MST")))
 	line("runs", o.MaxRuns)
 	if len(o.Sealed) > 0 {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -24,6 +26,13 @@ func defaultLang() string {
 		}
 	}
 	return string(diagnosis.Chinese)
+}
+
+func checkLang(f *flag.FlagSet, lang string) error {
+	if lang == string(diagnosis.Chinese) || lang == string(diagnosis.English) {
+		return nil
+	}
+	return exitWith(exitUsage, "%s: --lang %q is neither zh-CN nor en", f.Name(), lang)
 }
 
 // phrases are the catalogue's words in one language.
@@ -50,6 +59,24 @@ func (p phrases) record(s record.Status) string {
 
 func (p phrases) action(t order.CommandType) string {
 	return diagnosis.Text(p.lang, diagnosis.KeyAction+string(t))
+}
+
+func (p phrases) chain(n int) string {
+	if p.lang == diagnosis.Chinese {
+		return fmt.Sprintf("%d 份记录首尾相连，中间没有缺失", n)
+	}
+	return fmt.Sprintf("chain of %d records: intact", n)
+}
+
+// pad fills s up to a number of columns; a Chinese character takes two.
+func pad(s string, columns int) string {
+	for _, r := range s {
+		columns--
+		if r >= 0x1100 {
+			columns--
+		}
+	}
+	return s + strings.Repeat(" ", max(columns, 0))
 }
 
 // textPrinter shows a conversation to a technician.
@@ -195,6 +222,8 @@ func showResult(out io.Writer, res acceptance.Result, w phrases) {
 			value = diagnosis.Text(w.lang, diagnosis.KeyStatus+m.Status)
 		case float64:
 			value = fmt.Sprintf("%.6g", v)
+		case string:
+			value = cmp.Or(v, "-")
 		default:
 			value = fmt.Sprint(v)
 		}

@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"time"
 
@@ -39,7 +40,7 @@ func (v *visitFlags) register(f *flag.FlagSet) {
 	v.broker.register(f)
 	f.StringVar(&v.gateway, "gateway", "", "`HOST:PORT` of the gateway's LAN listener, instead of a broker")
 	f.StringVar(&v.orderFile, "order", "", "signed work order `FILE`")
-	f.StringVar(&v.keyFile, "key", "", "technician's key `FILE`")
+	f.StringVar(&v.keyFile, "key", "", "technician's secret key `FILE`")
 	f.StringVar(&v.trustFile, "trust", "", "trust list `FILE` to hand over, for a gateway with an older one")
 	f.StringVar(&v.timeKey, "time-key", "", "time key `FILE`, to answer a gateway that does not trust its clock")
 	f.StringVar(&v.root, "root", "", "operator's root key (.pub `FILE`): needed with --gateway")
@@ -61,7 +62,7 @@ func (a *app) diagnose(ctx context.Context, args []string) error {
 	f := a.flags("diagnose")
 	v.register(f)
 	f.StringVar(&v.nocDevice, "device", "", "without --order: `ID` of the gateway; --key is then a NOC key")
-	f.StringVar(&v.nocTenant, "tenant", "default", "without --order: tenant of the gateway")
+	f.StringVar(&v.nocTenant, "tenant", "default", "without --order: tenant `NAME` of the gateway")
 	return a.visit(ctx, f, v, args, order.Command{Type: order.Diagnose})
 }
 
@@ -82,18 +83,28 @@ func (a *app) closeOrder(ctx context.Context, args []string) error {
 
 // visit sends one command and follows it to its end.
 func (a *app) visit(ctx context.Context, f *flag.FlagSet, v *visitFlags, args []string, cmd order.Command) error {
-	if err := parse(f, args, 0, 0); err != nil {
+	if err := a.parse(f, args, 0, 0); err != nil {
 		return err
 	}
 	if (v.broker.url == "") == (v.gateway == "") {
 		return exitWith(exitUsage, "%s: give either --broker or --gateway", f.Name())
 	}
-	if v.lang != "zh-CN" && v.lang != "en" {
-		return exitWith(exitUsage, "%s: --lang %q is neither zh-CN nor en", f.Name(), v.lang)
+	if err := checkLang(f, v.lang); err != nil {
+		return err
+	}
+	if cmd.Type == order.Cancel && v.target == "" {
+		return exitWith(exitUsage, "cancel: --job is missing")
 	}
 	c, err := a.newConversation(v, cmd)
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	if v.record != "" {
+		// Before anything runs: a visit whose record has no place is wasted.
+		if c.recordFile, err = createRecord(v.record); err != nil {
+			return exitWith(exitUsage, "%s: --record: %w", f.Name(), err)
+		}
+		defer c.discardRecord()
 	}
 	if v.gateway != "" {
 		root, err := readPublic(v.root)
@@ -122,6 +133,27 @@ type conversation struct {
 	cmd     order.Command
 	link    link
 	print   printer
+	// recordFile is where the record goes; nil: nowhere, or it is there already.
+	recordFile *os.File
+}
+
+// createRecord makes the file of a record. Never over an existing one: it would
+// be the evidence of another visit.
+func createRecord(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("%s exists already", path)
+	}
+	return f, err
+}
+
+// discardRecord removes the file of a record that did not come.
+func (c *conversation) discardRecord() {
+	if c.recordFile == nil {
+		return
+	}
+	_ = c.recordFile.Close()
+	_ = os.Remove(c.recordFile.Name())
 }
 
 func (a *app) newConversation(v *visitFlags, cmd order.Command) (*conversation, error) {
@@ -284,9 +316,14 @@ func (c *conversation) file(data []byte) (bool, error) {
 	if c.flags.record == "" {
 		return true, nil
 	}
-	if err := os.WriteFile(c.flags.record, data, 0o600); err != nil {
+	if c.recordFile == nil {
+		return true, nil // it came twice
+	}
+	_, err = c.recordFile.Write(data)
+	if err := errors.Join(err, c.recordFile.Close()); err != nil {
 		return false, fmt.Errorf("cannot file the record: %w", err)
 	}
+	c.recordFile = nil
 	return true, nil
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ontagent/agent/diagnosis"
 	"ontagent/transport"
 	"ontagent/transport/mqtt"
 )
@@ -22,12 +23,15 @@ func (a *app) watch(ctx context.Context, args []string) error {
 	f := a.flags("watch")
 	var b brokerFlags
 	b.register(f)
-	tenant := f.String("tenant", "+", "tenant; + for all")
+	tenant := f.String("tenant", "+", "tenant `NAME`; + for all")
 	device := f.String("device", "+", "gateway `ID`; + for all")
 	asJSON := f.Bool("json", false, "print every message as one JSON line: topic and payload")
 	lines := f.Bool("lines", false, "print one line per message, also on a terminal")
 	lang := f.String("lang", defaultLang(), "zh-CN or en")
-	if err := parse(f, args, 0, 0); err != nil {
+	if err := a.parse(f, args, 0, 0); err != nil {
+		return err
+	}
+	if err := checkLang(f, *lang); err != nil {
 		return err
 	}
 	if b.url == "" {
@@ -194,14 +198,25 @@ func (w *tableWatcher) message(addr transport.Address, _ transport.Header, body 
 func (w *tableWatcher) tick(now time.Time, dropped uint64) {
 	var b strings.Builder
 	b.WriteString("\x1b[H\x1b[2J")
-	fmt.Fprintf(&b, "%-24s %-8s %-12s %-12s %-8s %-24s %5s  %s\n", "DEVICE", "STATE", "RX", "PON", "WAN", "JOB", "AGE", "LAST EVENT")
+	heads := [...]string{"DEVICE", "STATE", "RX", "PON", "WAN", "JOB", "AGE", "LAST EVENT"}
+	if w.lang == string(diagnosis.Chinese) {
+		heads = [...]string{"设备", "状态", "收光", "注册", "WAN", "任务", "时效", "最近事件"}
+	}
+	line := func(columns [len(heads)]string) {
+		widths := [...]int{24, 8, 12, 12, 8, 24, 5}
+		for i, width := range widths {
+			b.WriteString(pad(columns[i], width) + " ")
+		}
+		b.WriteString(columns[len(widths)] + "\n")
+	}
+	line(heads)
 	for _, device := range slices.SortedFunc(maps.Keys(w.rows), cmp.Compare[string]) {
 		r := w.rows[device]
 		age := "-"
 		if !r.seen.IsZero() {
 			age = fmt.Sprintf("%ds", int(now.Sub(r.seen).Seconds()))
 		}
-		fmt.Fprintf(&b, "%-24s %-8s %-12s %-12s %-8s %-24s %5s  %s\n", device, r.state, r.rx, r.pon, r.wan, r.job, age, r.event)
+		line([...]string{device, r.state, r.rx, r.pon, r.wan, r.job, age, r.event})
 	}
 	if dropped > 0 {
 		fmt.Fprintf(&b, "\n%d messages were dropped: this terminal is slower than the stream\n", dropped)
