@@ -148,7 +148,7 @@ func TestOutsideThingsHaveOneImporter(t *testing.T) {
 	}{
 		{"os/exec", []string{"agent/command", "cmd/ontctl", "cmd/ontlab", ".ci"}, true, "process groups, time-outs and bounded output are decided once"},
 		{"github.com/eclipse/paho.mqtt.golang", []string{"transport/mqtt", "cmd/ontctl", "cmd/ontlab"}, false, "its traps are handled once"},
-		{"github.com/vishvananda/netlink", []string{"collectors/link", "collectors/wan", "cmd/ontlab"}, false, "they adapt rtnetlink"},
+		{"github.com/vishvananda/netlink", []string{"collectors/rtnl", "collectors/link", "collectors/wan", "cmd/ontlab"}, false, "they adapt rtnetlink"},
 		{"github.com/mdlayher", []string{"collectors/link", "collectors/optics", "cmd/ontlab"}, false, "only ethtool over generic netlink needs it"},
 		{"github.com/shirou/gopsutil", []string{"collectors/host"}, false, "its next major version will differ in one place"},
 		{"go.bug.st/serial", []string{"collectors/optics/console"}, false, "its time-outs are wrapped once"},
@@ -207,8 +207,11 @@ func TestArrows(t *testing.T) {
 		"config":      {},
 		"collectors":  {},
 		"collectors/": {},
-		"transport":   {},
-		"transport/":  {"transport/durable"},
+		// The rtnetlink socket, which these two share.
+		"collectors/link": {"collectors/rtnl"},
+		"collectors/wan":  {"collectors/rtnl"},
+		"transport":       {},
+		"transport/":      {"transport/durable"},
 		// The whole: supervision, and the course of a visit.
 		"agent":  {"agent/", "collectors", "transport", "transport/durable"},
 		"agent/": append([]string{"collectors", "transport"}, parts...),

@@ -6,12 +6,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"ontagent/collectors/rtnl"
 )
 
 // What tests outside the package reach inside for.
 
 // Socket is the seam to the kernel's announcements and lists.
-type Socket = socket
+type Socket = rtnl.Socket
 
 // Ethtool is the seam to the drivers.
 type Ethtool = ethtool
@@ -53,7 +55,7 @@ func (e *ethtool) WrapIoctl(before func(name string, buf []byte) error) {
 var (
 	Decode      = decode
 	ErrNotLink  = errNotLink
-	DialKernel  = dialKernel
+	DialKernel  = rtnl.Dial
 	DialEthtool = dialEthtool
 )
 

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"ontagent/collectors"
+	"ontagent/collectors/rtnl"
 )
 
 // Name is the collector's name, and the type of its events.
@@ -153,7 +154,7 @@ type Collector struct {
 	receiveBuffer    int
 
 	// The way to the kernel; tests lead it elsewhere.
-	dial    func(groups ...uint) (socket, error)
+	dial    func(groups ...uint) (rtnl.Socket, error)
 	ethtool func() (*ethtool, error)
 	// synced, if not nil, is told when Watch has its first or a new list.
 	synced func()
@@ -178,7 +179,7 @@ func New(o Options) *Collector {
 	c := &Collector{
 		include: o.Include, exclude: o.Exclude,
 		log: o.Log, now: o.Now, sysRoot: o.SysRoot, receiveBuffer: o.ReceiveBuffer,
-		dial: dialKernel, ethtool: dialEthtool,
+		dial: rtnl.Dial, ethtool: dialEthtool,
 		previous: map[int]reading{},
 		tcBit:    tcUnknown,
 	}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ontagent/collectors"
+	"ontagent/collectors/rtnl"
 )
 
 const (
@@ -70,7 +71,7 @@ func (c *Collector) watchSocket(ctx context.Context, emit func(collectors.Event)
 		return err
 	}
 	defer s.Close()
-	defer closeOnDone(ctx, s)()
+	defer rtnl.CloseOnDone(ctx, s)()
 	// Beyond the system's limit only a privileged process may go.
 	if s.SetReceiveBufferSize(c.receiveBuffer, true) != nil {
 		if err := s.SetReceiveBufferSize(c.receiveBuffer, false); err != nil {
@@ -93,7 +94,7 @@ func (c *Collector) watchSocket(ctx context.Context, emit func(collectors.Event)
 		return fmt.Errorf("cannot set netlink timeout: %w", err)
 	}
 	for {
-		messages, err := receive(s)
+		messages, err := rtnl.Receive(s)
 		if err != nil {
 			if errors.Is(err, unix.ENOBUFS) {
 				w.drain(s)
@@ -121,7 +122,7 @@ type watch struct {
 // sync reads the list on the socket that announcements come in by. As the
 // kernel queues both in the order in which they happen, neither can be older
 // than what was applied before.
-func (w *watch) sync(s socket, pid uint32) error {
+func (w *watch) sync(s rtnl.Socket, pid uint32) error {
 	w.c.mu.Lock()
 	w.known = w.c.known
 	w.c.mu.Unlock()
@@ -132,14 +133,14 @@ func (w *watch) sync(s socket, pid uint32) error {
 	}
 	for i := 1; ; i++ {
 		w.seen = map[int]bool{}
-		interrupted, err := dump(s, pid, false, w.apply)
+		interrupted, err := rtnl.Dump(s, pid, request(false), w.apply)
 		if err != nil {
 			return err
 		}
 		if !interrupted {
 			break
 		}
-		if i == maxDumps {
+		if i == rtnl.MaxDumps {
 			// Some interface may not have been listed: rather miss that it went
 			// than tell of it falsely.
 			w.c.log.Warn("list of interfaces kept changing while it was read")
@@ -162,13 +163,13 @@ func (w *watch) sync(s socket, pid uint32) error {
 }
 
 // drain applies what was queued before announcements were lost.
-func (w *watch) drain(s socket) {
+func (w *watch) drain(s rtnl.Socket) {
 	timeout := unix.NsecToTimeval(time.Millisecond.Nanoseconds())
 	if s.SetReceiveTimeout(&timeout) != nil {
 		return
 	}
 	for range maxBacklog {
-		messages, err := receive(s)
+		messages, err := rtnl.Receive(s)
 		if errors.Is(err, unix.ENOBUFS) {
 			continue // once more: it is told when it happens, the queue comes after
 		}

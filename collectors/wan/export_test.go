@@ -3,15 +3,17 @@ package wan
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"ontagent/collectors/rtnl"
 )
 
 // What tests outside the package reach inside for.
 
 // Socket is the seam to the kernel.
-type Socket = socket
+type Socket = rtnl.Socket
 
 var (
-	DialKernel      = dialKernel
+	DialKernel      = rtnl.Dial
 	ErrOther        = errOther
 	DecodeAddress   = decodeAddress
 	DecodeLink      = decodeLink

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"ontagent/collectors"
+	"ontagent/collectors/rtnl"
 )
 
 // Name is the collector's name, and the type of its events.
@@ -146,8 +147,8 @@ type Collector struct {
 	log           *slog.Logger
 	receiveBuffer int
 
-	dial   func(groups ...uint) (socket, error) // tests lead it elsewhere
-	synced func()                               // if not nil, told when Watch begins to see
+	dial   func(groups ...uint) (rtnl.Socket, error) // tests lead it elsewhere
+	synced func()                                    // if not nil, told when Watch begins to see
 
 	mu       sync.Mutex // guards what follows
 	watching bool
@@ -160,7 +161,7 @@ var _ collectors.Watcher = (*Collector)(nil)
 func New(o Options) *Collector {
 	c := &Collector{
 		iface: o.Interface, resolvConf: o.ResolvConf, log: o.Log, receiveBuffer: o.ReceiveBuffer,
-		dial: dialKernel,
+		dial: rtnl.Dial,
 	}
 	if c.resolvConf == nil {
 		c.resolvConf = []string{

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ontagent/collectors"
+	"ontagent/collectors/rtnl"
 )
 
 const (
@@ -63,7 +64,7 @@ func (c *Collector) watch(ctx context.Context, emit func(collectors.Event)) erro
 		return err
 	}
 	defer s.Close()
-	defer closeOnDone(ctx, s)()
+	defer rtnl.CloseOnDone(ctx, s)()
 	// Beyond the system's limit only a privileged process may go.
 	if s.SetReceiveBufferSize(c.receiveBuffer, true) != nil {
 		if err := s.SetReceiveBufferSize(c.receiveBuffer, false); err != nil {
@@ -101,12 +102,12 @@ func (c *Collector) watch(ctx context.Context, emit func(collectors.Event)) erro
 
 // await waits for an announcement that matters. lost reports that there may
 // have been some.
-func await(s socket) (lost bool, err error) {
-	if err := setTimeout(s, 0); err != nil {
+func await(s rtnl.Socket) (lost bool, err error) {
+	if err := rtnl.SetTimeout(s, 0); err != nil {
 		return false, err
 	}
 	for {
-		messages, err := receive(s)
+		messages, err := rtnl.Receive(s)
 		switch {
 		case errors.Is(err, unix.ENOBUFS):
 			return true, nil
@@ -120,17 +121,17 @@ func await(s socket) (lost bool, err error) {
 
 // drain takes announcements until a moment: the look that follows sees what
 // they are about. lost reports that some were not delivered.
-func drain(s socket, until time.Time) (lost bool, err error) {
+func drain(s rtnl.Socket, until time.Time) (lost bool, err error) {
 	for {
 		d := time.Until(until)
 		if d <= 0 {
 			return lost, nil
 		}
 		// Shorter than a microsecond would mean not at all.
-		if err := setTimeout(s, max(d, time.Millisecond)); err != nil {
+		if err := rtnl.SetTimeout(s, max(d, time.Millisecond)); err != nil {
 			return lost, err
 		}
-		_, err := receive(s)
+		_, err := rtnl.Receive(s)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			return lost, nil
