@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -345,8 +346,15 @@ func rejected(st Status, err error) Status {
 	if refusal := (*order.RefusalError)(nil); errors.As(err, &refusal) {
 		st.Reason, st.Detail = refusal.Reason, refusal.Detail
 	}
+	if len(st.Detail) > maxDetail {
+		st.Detail = strings.ToValidUTF8(st.Detail[:maxDetail], "") + "…"
+	}
 	return st
 }
+
+// maxDetail bounds what a refusal quotes of the request, in bytes: whoever may
+// only send must not choose how much is answered.
+const maxDetail = 512
 
 func parseRefusal(err error) error {
 	reason := order.ReasonMalformed

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"ontagent/agent/order"
 	"ontagent/transport/durable"
@@ -232,6 +233,25 @@ func TestRefusalsCarryTheirReason(t *testing.T) {
 	entries, err := os.ReadDir(b.dir)
 	if err != nil || len(entries) != 2 {
 		t.Errorf("%d jobs on disk (%v), want the 2 that were signed for us", len(entries), err)
+	}
+}
+
+func TestRefusalDoesNotQuoteWithoutBound(t *testing.T) {
+	b := newBench(t)
+	m, stop := b.manager()
+	defer stop()
+	for _, request := range []string{
+		`{"` + strings.Repeat(`\u0001`, 10000) + `":1}`,
+		`{"` + strings.Repeat("ü", 30000) + `":1}`,
+		`{"` + strings.Repeat("z", 60000) + `":1}`,
+	} {
+		if st := m.Submit("c", []byte(request)); st.Reason != order.ReasonMalformed || len(st.Detail) > maxDetail+len("…") || !utf8.ValidString(st.Detail) {
+			t.Errorf("%s with a detail of %d bytes: %.80q", st.Reason, len(st.Detail), st.Detail)
+		}
+	}
+	b.authority.verify = &order.RefusalError{Reason: order.ReasonMalformed, Detail: strings.Repeat("ü", 30000)}
+	if st := m.Submit("c", b.request(order.Command{ID: "c", Type: order.Accept})); len(st.Detail) > maxDetail+len("…") || !utf8.ValidString(st.Detail) {
+		t.Errorf("detail of %d bytes", len(st.Detail))
 	}
 }
 

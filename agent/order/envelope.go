@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 )
@@ -126,13 +127,23 @@ func decodeBase64(s string) ([]byte, error) {
 }
 
 // decodeStrict decodes exactly one JSON object into v, refusing unknown,
-// repeated and wrongly cased fields and trailing data.
+// repeated and wrongly cased fields and trailing data. The text of the error is
+// bounded, however much of the data it quotes.
 func decodeStrict(data []byte, v any) error {
-	if err := checkKeys(json.NewDecoder(bytes.NewReader(data)), 0); err != nil {
-		return err
+	err := checkKeys(json.NewDecoder(bytes.NewReader(data)), 0)
+	if err == nil {
+		err = decodeKnown(data, v)
 	}
-	return decodeKnown(data, v)
+	if err != nil && len(err.Error()) > maxErrorText {
+		// A name of 60 KiB in an unsigned message, quoted, would fill log and
+		// answers.
+		return errors.New(strings.ToValidUTF8(err.Error()[:maxErrorText], "") + "…")
+	}
+	return err
 }
+
+// maxErrorText bounds an error about data of unknown origin, in bytes.
+const maxErrorText = 200
 
 // decodeKnown decodes exactly one JSON object into v, refusing unknown fields.
 func decodeKnown(data []byte, v any) error {
