@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"runtime/debug"
 	"time"
@@ -52,12 +53,17 @@ func (a *app) daemon(ctx context.Context, args []string) error {
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(memoryLimit)
 	log := newLogger(a.err, c.Main.LogLevel)
-	d, err := newDaemon(ctx, c, log)
+	// First of all: a second daemon must not touch the state of the first.
+	local, err := control.ListenUnix(ctx, c.Control.Socket)
 	if err != nil {
 		return exitWith(exitFail, "cannot start: %w", err)
 	}
+	d, err := newDaemon(ctx, c, log)
+	if err != nil {
+		return exitWith(exitFail, "cannot start: %w", errors.Join(err, local.Close()))
+	}
 	log.Info("started", "version", version, "device", c.Main.Device, "epoch", d.epoch)
-	err = d.serve(ctx)
+	err = d.serve(ctx, local)
 	log.Info("stopped")
 	if err != nil {
 		return exitWith(exitFail, "%w", err)
@@ -350,11 +356,7 @@ func (d *daemon) collectorNames() []string {
 
 // serve runs everything until ctx ends. What reports is stopped last, so that
 // the others' last words are told.
-func (d *daemon) serve(ctx context.Context) error {
-	local, err := control.ListenUnix(ctx, d.c.Control.Socket)
-	if err != nil {
-		return err
-	}
+func (d *daemon) serve(ctx context.Context, local net.Listener) error {
 	sup := &agent.Supervisor{Log: d.log}
 	if d.mqtt != nil {
 		sup.Add("mqtt", d.mqtt)
@@ -391,7 +393,7 @@ func (d *daemon) serve(ctx context.Context) error {
 		local = nil // a second start needs a socket of its own
 		return server.Serve(ctx, l)
 	}))
-	err = sup.Serve(ctx)
+	err := sup.Serve(ctx)
 	return errors.Join(err, d.sources.close())
 }
 

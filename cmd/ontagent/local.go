@@ -94,6 +94,8 @@ func (a *app) printStatus(st agentStatus) {
 			p("collector", "%s: nothing to read here", c.Name)
 		case c.Stuck:
 			p("collector", "%s: stuck", c.Name)
+		case c.LastError != "" && c.Failures == c.Runs:
+			p("collector", "%s: %s (never good so far)", c.Name, c.LastError)
 		case c.LastError != "":
 			p("collector", "%s: %s (last good %s ago)", c.Name, c.LastError, age(c.AgeS))
 		default:

@@ -48,6 +48,7 @@ func main() {
 // app is one invocation.
 type app struct {
 	out, err io.Writer
+	verb     string
 	config   string
 	json     bool
 	lang     string
@@ -115,6 +116,7 @@ func (a *app) dispatch(ctx context.Context, args []string) error {
 	}
 	for _, v := range verbs() {
 		if v.name == args[0] {
+			a.verb = v.name
 			return v.run(a, ctx, args[1:])
 		}
 	}
@@ -132,18 +134,23 @@ func (a *app) usage() {
 // parse reads the flags every verb has and checks the number of arguments.
 func (a *app) parse(name string, args []string, want int) ([]string, error) {
 	f := flag.NewFlagSet("ontagent "+name, flag.ContinueOnError)
-	f.SetOutput(a.err)
+	f.SetOutput(io.Discard) // an error is told once, by run; help goes to out
 	f.StringVar(&a.config, "config", config.DefaultPath, "configuration `FILE`")
 	f.BoolVar(&a.json, "json", false, "print JSON")
-	f.StringVar(&a.lang, "lang", "", "zh-CN or en (default: as configured)")
+	f.StringVar(&a.lang, "lang", "", "`LANGUAGE`: zh-CN or en (default: as configured)")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
+			a.help(f)
 			return nil, err
 		}
-		return nil, &exitError{exitUsage, err}
+		return nil, exitWith(exitUsage, "%s: %w; `%s --help` lists the flags", name, err, f.Name())
 	}
 	if f.NArg() != want {
-		return nil, exitWith(exitUsage, "%s takes %d arguments beside its flags, got %d", f.Name(), want, f.NArg())
+		takes := "nothing beside its flags"
+		if want > 0 {
+			takes = "one file, after its flags"
+		}
+		return nil, exitWith(exitUsage, "%s takes %s, got %d", name, takes, f.NArg())
 	}
 	if a.lang != "" {
 		if _, known := diagnosis.ParseLang(a.lang); !known {
@@ -153,14 +160,30 @@ func (a *app) parse(name string, args []string, want int) ([]string, error) {
 	return f.Args(), nil
 }
 
-// load reads and checks the configuration; warnings go to standard error.
+// help prints what a verb does and takes.
+func (a *app) help(f *flag.FlagSet) {
+	for _, v := range verbs() {
+		if v.name == a.verb {
+			fmt.Fprintf(a.out, "ontagent %s\n  %s\n\n", strings.TrimSpace(v.name+" "+v.args), v.help)
+		}
+	}
+	var text strings.Builder
+	f.SetOutput(&text)
+	f.PrintDefaults()
+	fmt.Fprint(a.out, strings.ReplaceAll("\n"+text.String(), "\n  -", "\n  --")[1:])
+}
+
+// load reads and checks the configuration. Its warnings go to standard error
+// where they can be acted upon; to all others they would be noise.
 func (a *app) load() (config.Config, error) {
 	c, warnings, err := config.Load(a.config)
 	if err != nil {
 		return config.Config{}, &exitError{exitUsage, err}
 	}
-	for _, w := range warnings {
-		fmt.Fprintln(a.err, "ontagent: warning:", w)
+	if a.verb == "run" || a.verb == "config" {
+		for _, w := range warnings {
+			fmt.Fprintln(a.err, "ontagent: warning:", w)
+		}
 	}
 	if err := c.Check(); err != nil {
 		return config.Config{}, &exitError{exitUsage, err}

@@ -359,7 +359,7 @@ func (d *desk) visitRecords(verdicts ...acceptance.Verdict) []string {
 		name := "record" + string(rune('1'+i))
 		cmd := order.Command{
 			V: 1, ID: name, Order: "WO-7", Rev: 1, Device: device, Type: order.Accept,
-			Counter: uint64(time.Now().UnixMilli()) + uint64(i), //nolint:gosec // positive
+			Counter: uint64(time.Now().UnixMilli()) + uint64(i),
 		}
 		env, err := cmd.Sign(d.key("technician.key"))
 		if err != nil {
