@@ -60,8 +60,15 @@ func (r *Reporter) put(class transport.Class, kind transport.Kind, name string, 
 	r.enqueue(transport.Message{Class: class, Kind: kind, Name: name, Body: body})
 }
 
-// Status queues a job's status.
-func (r *Reporter) Status(st job.Status) {
+// Status queues a change of a granted job.
+func (r *Reporter) Status(st job.Status) { r.status(transport.ClassRecord, st) }
+
+// Answer queues a status that changes nothing: a refusal, a challenge, the
+// stored answer to a command that came again. Whoever can reach the gateway can
+// cause those: a flood of them must not push a record out of the queue.
+func (r *Reporter) Answer(st job.Status) { r.status(transport.ClassDebug, st) }
+
+func (r *Reporter) status(class transport.Class, st job.Status) {
 	if !transport.ValidName(st.ID) {
 		return // a request that did not even name a usable id
 	}
@@ -69,12 +76,6 @@ func (r *Reporter) Status(st job.Status) {
 	if err != nil {
 		r.Log.Error("cannot encode job status", "job", st.ID, "error", err)
 		return
-	}
-	class := transport.ClassRecord
-	if st.CommandType == "" {
-		// The answer to something nobody is known to have signed. A flood of
-		// those must not push a record out of the queue.
-		class = transport.ClassDebug
 	}
 	r.enqueue(transport.Message{Class: class, Kind: transport.KindStatus, Name: st.ID, Body: body})
 }

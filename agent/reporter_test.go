@@ -66,17 +66,20 @@ func TestEventCarriesBeforeAndAfter(t *testing.T) {
 
 func TestStatusWithoutAUsableIDGoesNowhere(t *testing.T) {
 	r, q := newReporter(t)
-	r.Status(job.Status{ID: "a/b", State: job.Rejected})
-	r.Status(job.Status{ID: "abc", State: job.Rejected, Reason: "malformed"})
+	r.Answer(job.Status{ID: "a/b", State: job.Rejected})
+	r.Answer(job.Status{ID: "abc", State: job.Rejected, Reason: "malformed"})
 	if e, fields := next(t, q); e.Message.Class != transport.ClassDebug || e.Message.Name != "abc" || fields["state"] != "REJECTED" || fields["reason"] != "malformed" {
 		t.Errorf("%+v %v", e.Message, fields)
 	}
 }
 
-func TestStatusOfASignedCommandIsWorthKeeping(t *testing.T) {
+func TestAnswersNeverPushOutWhatHappened(t *testing.T) {
 	r, q := newReporter(t)
-	r.Status(job.Status{ID: "abc", State: job.Rejected, CommandType: "accept", Reason: "expired"})
-	if e, _ := next(t, q); e.Message.Class != transport.ClassRecord {
-		t.Errorf("class %s", e.Message.Class)
+	r.Status(job.Status{ID: "abc", State: job.Succeeded, CommandType: "accept"})
+	for range 2000 { // a captured command sent again and again, while the line is down
+		r.Answer(job.Status{ID: "abc", State: job.Succeeded, CommandType: "accept", Detail: "again"})
+	}
+	if e, fields := next(t, q); e.Message.Class != transport.ClassRecord || fields["detail"] != nil {
+		t.Errorf("class %s, %v", e.Message.Class, fields)
 	}
 }

@@ -4,6 +4,10 @@
 // The same command id always gets the same answer; a job found running when
 // the daemon starts is interrupted, never run again. One job disturbs the line
 // or the console at a time. What a command does is a Handler's business.
+//
+// Only what is granted is kept. Refusals and challenges are answered and
+// forgotten: sending what others have signed must not wear the flash, nor push
+// out of the table what did run.
 package job
 
 import (
@@ -93,7 +97,8 @@ type Handler func(ctx context.Context, g order.Grant, tell func(Progress)) Outco
 // Authority is what judges requests; *order.Authority is one.
 type Authority interface {
 	Verify(order.Request) (order.Verified, error)
-	Admit(order.Verified) (order.Grant, error)
+	// Admit calls begin when all is checked and nothing is used up yet.
+	Admit(v order.Verified, begin func() error) (order.Grant, error)
 	CloseOrder(string) error
 }
 

@@ -19,8 +19,14 @@ type Options struct {
 	// Handlers by command type; close and cancel are the manager's own. A
 	// type without a handler is rejected as not supported.
 	Handlers map[order.CommandType]Handler
-	// Publish is told every change of every job, in order. It must not block.
+	// Publish is told every change of every granted job, in order. It must not
+	// block.
 	Publish func(Status)
+	// Answer is told what is no change: refusals, challenges, and the stored
+	// status of a command that came again. Anybody who has seen a command can
+	// cause those, at any rate; whoever needs one lost asks again. It must not
+	// block.
+	Answer  func(Status)
 	Timeout time.Duration // of one job
 	Now     func() time.Time
 	Log     *slog.Logger
@@ -61,7 +67,7 @@ func New(o Options) (*Manager, error) {
 	m := &Manager{o: o, jobs: map[string]Stored{}, watchers: map[string][]chan Status{}}
 	for _, s := range stored {
 		m.n = max(m.n, s.N)
-		if !s.Status.State.Terminal() && s.Status.State != Challenge {
+		if !s.Status.State.Terminal() {
 			s.Status.State = Interrupted
 			s.Status.Detail = "the daemon stopped or lost power while the job was under way"
 			if err := o.Store.Put(s); err != nil {
@@ -97,57 +103,58 @@ func (m *Manager) Submit(id string, raw []byte) Status {
 
 	req, err := order.ParseRequest(raw)
 	if err != nil {
-		// Nobody is known to have sent this: answered, but nothing is kept.
-		return m.tell(rejected(Status{ID: id}, parseRefusal(err)))
+		return m.refuseUnsigned(id, parseRefusal(err))
 	}
 	v, err := m.o.Authority.Verify(req)
 	if err != nil {
-		return m.tell(rejected(Status{ID: id}, err))
+		return m.refuseUnsigned(id, err)
 	}
 	cmd := v.Command
-	st := Status{ID: cmd.ID, Order: cmd.Order, CommandType: cmd.Type}
 	if id != "" && id != cmd.ID {
-		st.ID = id
-		return m.tell(rejected(st, &order.RefusalError{Reason: order.ReasonMalformed, Detail: "the topic names another command id"}))
+		return m.refuseUnsigned(id, &order.RefusalError{Reason: order.ReasonMalformed, Detail: "the topic names another command id"})
 	}
-	if old, seen := m.jobs[cmd.ID]; seen && old.Status.State != Challenge {
-		return m.tell(old.Status)
-	}
-	if m.stopping {
-		return m.tell(rejected(st, &order.RefusalError{Reason: order.ReasonBusy, Detail: "the daemon is stopping"}))
+	st := Status{ID: cmd.ID, Order: cmd.Order, CommandType: cmd.Type}
+	if old, seen := m.jobs[cmd.ID]; seen {
+		if t := old.Status.CommandType; t != "" && (t != cmd.Type || old.Status.Order != cmd.Order) {
+			return m.refuseUnsigned(id, &order.RefusalError{Reason: order.ReasonMalformed, Detail: "another command had this id"})
+		}
+		return m.answer(old.Status)
 	}
 	handler := m.o.Handlers[cmd.Type]
 	inline := cmd.Type == order.Cancel || cmd.Type == order.Close
-	if !inline && handler != nil && m.running != nil {
-		// Not kept: the technician may send the same command again later.
-		return m.tell(rejected(st, &order.RefusalError{Reason: order.ReasonBusy, Detail: "job " + m.running.id + " is running"}))
-	}
-
-	m.n++
-	job := Stored{N: m.n, Status: st}
-	job.Status.State = Received
-	if err := m.keep(&job); err != nil {
-		return m.tell(rejected(st, err))
-	}
-	if !inline && handler == nil {
-		return m.end(&job, rejected(job.Status, &order.RefusalError{
+	switch {
+	case m.stopping:
+		return m.answer(rejected(st, &order.RefusalError{Reason: order.ReasonBusy, Detail: "the daemon is stopping"}))
+	case !inline && handler == nil:
+		return m.answer(rejected(st, &order.RefusalError{
 			Reason: order.ReasonNotSupported, Detail: fmt.Sprintf("this agent cannot %s yet", cmd.Type),
 		}))
+	case !inline && m.running != nil:
+		return m.answer(rejected(st, &order.RefusalError{Reason: order.ReasonBusy, Detail: "job " + m.running.id + " is running"}))
 	}
-	grant, err := m.o.Authority.Admit(v)
+	job := Stored{N: m.n + 1, Status: st}
+	job.Status.State = Received
+	begun := false
+	grant, err := m.o.Authority.Admit(v, func() error {
+		// From here on a power cut leaves a job that is found interrupted,
+		// whether or not anything was used up.
+		err := m.keep(&job)
+		begun = err == nil
+		return err
+	})
 	if challenge := (*order.ChallengeError)(nil); errors.As(err, &challenge) {
-		job.Status.State, job.Status.Nonce = Challenge, challenge.Nonce
-		if err := m.keep(&job); err != nil {
-			return m.tell(rejected(st, err))
-		}
-		return job.Status
+		st.State, st.Nonce = Challenge, challenge.Nonce
+		return m.answer(st)
 	}
-	if err != nil {
+	switch {
+	case err != nil && !begun:
+		return m.answer(rejected(st, err))
+	case err != nil:
 		return m.end(&job, rejected(job.Status, err))
 	}
-	job.Status.State, job.Status.Nonce = Accepted, ""
+	job.Status.State = Accepted
 	if err := m.keep(&job); err != nil {
-		return m.tell(rejected(st, err))
+		return m.end(&job, rejected(job.Status, err))
 	}
 	if inline {
 		return m.runInline(&job, grant)
@@ -155,6 +162,21 @@ func (m *Manager) Submit(id string, raw []byte) Status {
 	accepted := job.Status
 	m.start(job, grant, handler)
 	return accepted
+}
+
+// refuseUnsigned answers what nobody is known to have sent. Where id is a job's,
+// whoever follows that job must not take this for its end.
+func (m *Manager) refuseUnsigned(id string, err error) Status {
+	st := rejected(Status{ID: id}, err)
+	if _, known := m.jobs[id]; known {
+		return st
+	}
+	return m.answer(st)
+}
+
+func (m *Manager) answer(st Status) Status {
+	m.o.Answer(st)
+	return st
 }
 
 func (m *Manager) runInline(job *Stored, g order.Grant) Status {
@@ -206,6 +228,13 @@ func (m *Manager) execute(ctx context.Context, job *Stored, g order.Grant, handl
 			job.Status.Step, job.Status.StepVerdict = p.Step, p.StepVerdict
 			job.Status.StepReason, job.Status.StepCause = p.StepReason, p.StepCause
 			job.Status.Progress = p.Fraction
+			if p.StepVerdict != "" {
+				// How a step ended is told; on flash the beginning of the next
+				// says as much.
+				m.jobs[job.Status.ID] = *job
+				m.tell(job.Status)
+				return
+			}
 			if err := m.keep(job); err != nil {
 				m.o.Log.Warn("cannot keep job progress", "job", job.Status.ID, "error", err)
 			}
@@ -251,6 +280,7 @@ func (m *Manager) end(job *Stored, st Status) Status {
 	if err := m.keep(job); err != nil {
 		m.o.Log.Error("cannot keep end of job", "job", st.ID, "state", st.State, "error", err)
 		m.jobs[st.ID] = *job
+		m.forgetOldest()
 		m.tell(st)
 	}
 	return st
@@ -262,6 +292,7 @@ func (m *Manager) keep(job *Stored) error {
 	if err := m.o.Store.Put(*job); err != nil {
 		return &order.RefusalError{Reason: order.ReasonInternal, Detail: fmt.Sprintf("cannot keep job state: %v", err)}
 	}
+	m.n = max(m.n, job.N)
 	m.jobs[job.Status.ID] = *job
 	m.forgetOldest()
 	m.tell(job.Status)

@@ -50,8 +50,14 @@ type Options struct {
 // bounds how old a signed time can be when it arrives.
 const (
 	challengeLife = 2 * time.Minute
-	maxChallenges = 16
+	maxChallenges = 16 // in all
+	maxPerKey     = 4  // of one key; its oldest goes first
 )
+
+// maxCarried bounds the trust list and the order of a visit together, in bytes
+// of their payloads' encoding: both travel in the record, whose size is bounded
+// too.
+const maxCarried = 48 << 10
 
 // Authority is this gateway's judge of requests. It is safe for concurrent use.
 type Authority struct {
@@ -61,7 +67,14 @@ type Authority struct {
 	state      state
 	trust      TrustList
 	trusted    bool                 // trust holds an accepted list
-	challenges map[string]time.Time // nonce to time of issue
+	challenges map[string]challenge // by nonce
+}
+
+// challenge is a question that waits for its answer: by the same key, about the
+// same command.
+type challenge struct {
+	keyID, command string
+	issued         time.Time // monotonic
 }
 
 // OpenAuthority reads the persisted state. A state that cannot be read is an
@@ -78,15 +91,17 @@ func OpenAuthority(o Options) (*Authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot open authority: state: %w", err)
 	}
-	a := &Authority{o: o, state: st, challenges: map[string]time.Time{}}
+	a := &Authority{o: o, state: st, challenges: map[string]challenge{}}
 	if st.Trust != nil {
 		list, err := OpenTrustList(*st.Trust, o.Root)
 		if err != nil && !errors.Is(err, ErrUnknownKey) {
 			return nil, fmt.Errorf("cannot open authority: %w", err)
 		}
 		// ErrUnknownKey: the root key was changed in the configuration. What
-		// the old root vouched for counts no more.
-		a.trust, a.trusted = list, err == nil
+		// the old root vouched for counts no more. Nor does another tenant's.
+		if err == nil && list.Tenant == o.Tenant {
+			a.trust, a.trusted = list, true
+		}
 	}
 	return a, nil
 }
@@ -146,7 +161,8 @@ type Verified struct {
 	Secrets    Secrets
 	Request    Request
 
-	keyID string
+	keyID        string
+	trustVersion uint64 // of the list it was verified by
 }
 
 // Verify checks everything about a request that needs no freshness, and adopts
@@ -159,6 +175,10 @@ func (a *Authority) Verify(req Request) (Verified, error) {
 			return Verified{}, err
 		}
 	}
+	return a.verify(req)
+}
+
+func (a *Authority) verify(req Request) (Verified, error) {
 	if !a.trusted {
 		return Verified{}, refuse(ReasonUnknownKey, "this device has no trust list yet, and the request brings none")
 	}
@@ -186,6 +206,8 @@ func (a *Authority) verifyOrdered(req Request) (Verified, error) {
 		return Verified{}, refuse(ReasonWrongDevice, "order %s is for device %s", order.Order, order.Device)
 	case a.trust.OrderRevoked(order.Order):
 		return Verified{}, refuse(ReasonOrderRevoked, "order %s is revoked", order.Order)
+	case len(a.state.Trust.Payload)+len(req.Order.Payload) > maxCarried:
+		return Verified{}, refuse(ReasonTooLarge, "order and trust list are too large together for any record to carry them")
 	}
 	for _, name := range order.Require {
 		if a.o.KnownRung != nil && !a.o.KnownRung(name) {
@@ -219,7 +241,7 @@ func (a *Authority) verifyOrdered(req Request) (Verified, error) {
 		return Verified{}, refuse(ReasonActionNotAllowed, "order %s does not allow %s", order.Order, cmd.Type)
 	}
 
-	v := Verified{Order: order, Command: cmd, Technician: technician, Request: req, keyID: keyID}
+	v := Verified{Order: order, Command: cmd, Technician: technician, Request: req, keyID: keyID, trustVersion: a.trust.Version}
 	if len(order.Sealed) > 0 {
 		v.Secrets, err = order.Sealed.Unseal(a.o.X25519, a.o.Private)
 		if err != nil {
@@ -247,7 +269,7 @@ func (a *Authority) verifyNOC(req Request) (Verified, error) {
 	case cmd.Order != "" || cmd.Type != Diagnose:
 		return Verified{}, refuse(ReasonActionNotAllowed, "without an order only diagnose is allowed")
 	}
-	v := Verified{Command: cmd, Request: req, keyID: keyID}
+	v := Verified{Command: cmd, Request: req, keyID: keyID, trustVersion: a.trust.Version}
 	for _, k := range a.trust.Keys {
 		if k.Key.ID() == keyID {
 			v.Technician = Technician{ID: k.ID, Key: k.Key}
@@ -265,14 +287,25 @@ type Grant struct {
 }
 
 // Admit checks freshness – validity, revision, runs, replay – and makes what it
-// uses up durable before it returns. Errors are *RefusalError or *ChallengeError.
-func (a *Authority) Admit(v Verified) (Grant, error) {
+// uses up durable before it returns. Before that, and only if it would admit, it
+// calls begin, which may still refuse: so that what is only refused leaves no
+// trace. Errors are begin's, *RefusalError or *ChallengeError.
+func (a *Authority) Admit(v Verified, begin func() error) (Grant, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if v.keyID == "" || !a.trusted {
+	if v.keyID == "" {
 		return Grant{}, refuse(ReasonInternal, "request was not verified")
 	}
+	if !a.trusted || v.trustVersion != a.trust.Version {
+		// Another trust list came in between: what it revokes is revoked.
+		again, err := a.verify(v.Request)
+		if err != nil {
+			return Grant{}, err
+		}
+		v = again
+	}
 	next := a.state.clone()
+	next.prune(a.passed())
 	if err := next.use(v); err != nil {
 		return Grant{}, err
 	}
@@ -288,11 +321,21 @@ func (a *Authority) Admit(v Verified) (Grant, error) {
 			return Grant{}, refuse(ReasonExpired, "order %s was valid until %s", v.Order.Order, v.Order.NotAfter.UTC().Format(time.RFC3339))
 		}
 	}
-	next.prune(now)
+	if err := begin(); err != nil {
+		return Grant{}, err
+	}
 	if err := a.save(next); err != nil {
 		return Grant{}, err
 	}
 	return Grant{Verified: v, Trust: *a.state.Trust, ClockProof: proof}, nil
+}
+
+// passed returns the latest time that is known to have passed.
+func (a *Authority) passed() time.Time {
+	if now, trusted := a.o.Clock.Now(); trusted {
+		return now
+	}
+	return a.o.Clock.Floor()
 }
 
 // provenTime returns a time that can be relied on: the gateway's own, or the
@@ -307,7 +350,7 @@ func (a *Authority) provenTime(v Verified) (now time.Time, proof string, err err
 			v.Order.Order, v.Order.NotAfter.UTC().Format(time.RFC3339))
 	}
 	if v.Request.Time == nil || v.Command.Nonce == "" {
-		return time.Time{}, "", a.challenge()
+		return time.Time{}, "", a.challenge(v)
 	}
 	ts, err := OpenTime(*v.Request.Time, a.trust)
 	if err != nil {
@@ -316,9 +359,9 @@ func (a *Authority) provenTime(v Verified) (now time.Time, proof string, err err
 	if ts.Device != a.o.Device || ts.Nonce != v.Command.Nonce {
 		return time.Time{}, "", refuse(ReasonClockUntrusted, "the signed time is for another device or challenge")
 	}
-	issued, open := a.challenges[ts.Nonce]
-	if !open || a.o.Monotonic().Sub(issued) > challengeLife {
-		return time.Time{}, "", a.challenge()
+	asked, open := a.challenges[ts.Nonce]
+	if !open || asked.keyID != v.keyID || asked.command != v.Command.ID || a.o.Monotonic().Sub(asked.issued) > challengeLife {
+		return time.Time{}, "", a.challenge(v)
 	}
 	if ts.UTC.Before(a.o.Clock.Floor()) {
 		return time.Time{}, "", refuse(ReasonClockUntrusted, "the signed time lies before a time that has certainly passed")
@@ -330,12 +373,27 @@ func (a *Authority) provenTime(v Verified) (now time.Time, proof string, err err
 	return ts.UTC, "signed_time", nil
 }
 
-func (a *Authority) challenge() error {
+// challenge asks for the time. A command that is sent again is asked the same
+// again, so that repeating one – anybody can who has seen it – neither takes the
+// room of others nor makes the right answer a wrong one.
+func (a *Authority) challenge(v Verified) error {
 	now := a.o.Monotonic()
-	for nonce, issued := range a.challenges {
-		if now.Sub(issued) > challengeLife {
+	mine, oldest := 0, ""
+	for nonce, c := range a.challenges {
+		switch {
+		case now.Sub(c.issued) > challengeLife:
 			delete(a.challenges, nonce)
+		case c.keyID != v.keyID:
+		case c.command == v.Command.ID && now.Sub(c.issued) < challengeLife/2:
+			return &ChallengeError{Nonce: nonce}
+		default:
+			if mine++; oldest == "" || c.issued.Before(a.challenges[oldest].issued) {
+				oldest = nonce
+			}
 		}
+	}
+	if mine >= maxPerKey {
+		delete(a.challenges, oldest)
 	}
 	if len(a.challenges) >= maxChallenges {
 		return refuse(ReasonBusy, "%d challenges are open", len(a.challenges))
@@ -345,7 +403,7 @@ func (a *Authority) challenge() error {
 		return refuse(ReasonInternal, "cannot make a nonce: %v", err)
 	}
 	nonce := hex.EncodeToString(raw[:])
-	a.challenges[nonce] = now
+	a.challenges[nonce] = challenge{keyID: v.keyID, command: v.Command.ID, issued: now}
 	return &ChallengeError{Nonce: nonce}
 }
 
@@ -365,10 +423,7 @@ func (a *Authority) CloseOrder(order string) error {
 func (a *Authority) OrderOpen() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	now, trusted := a.o.Clock.Now()
-	if !trusted {
-		now = a.o.Clock.Floor()
-	}
+	now := a.passed()
 	for _, o := range a.state.Orders {
 		if !o.Closed && now.Before(o.NotAfter) {
 			return true

@@ -170,8 +170,10 @@ func run(a *Authority, r Request) (Grant, error) {
 	if err != nil {
 		return Grant{}, err
 	}
-	return a.Admit(v)
+	return a.Admit(v, begin)
 }
+
+func begin() error { return nil }
 
 func reasonOf(err error) Reason {
 	if r, ok := errors.AsType[*RefusalError](err); ok {
@@ -495,12 +497,27 @@ func TestChallengeIsForgottenAndBounded(t *testing.T) {
 	if _, err := run(a, w.parse(r)); !errors.As(err, &challenge) {
 		t.Errorf("late answer: %v, want a new challenge", err)
 	}
-	var last error
-	for range 2 * maxChallenges {
-		_, last = run(a, w.request(w.order(), c))
+	first := challenge.Nonce
+	for range 100 { // anybody who has seen it can send it again
+		if _, err := run(a, w.request(w.order(), c)); !errors.As(err, &challenge) || challenge.Nonce != first {
+			t.Fatalf("the same command again: %v, want the same challenge", err)
+		}
 	}
-	if reasonOf(last) != ReasonBusy {
-		t.Errorf("endless challenges: %v", last)
+	for range 100 { // one technician with many commands takes nobody's room
+		if _, err := run(a, w.request(w.order(), w.command())); !errors.As(err, &challenge) {
+			t.Fatalf("another command: %v", err)
+		}
+	}
+	if len(a.challenges) > maxPerKey {
+		t.Errorf("one key holds %d challenges", len(a.challenges))
+	}
+	var last error
+	for range maxChallenges {
+		w.technician = newKey(t)
+		_, last = run(a, w.request(w.order(), w.command()))
+	}
+	if reasonOf(last) != ReasonBusy || len(a.challenges) > maxChallenges {
+		t.Errorf("endless challenges: %v, %d open", last, len(a.challenges))
 	}
 }
 
@@ -542,11 +559,11 @@ func TestNothingIsGrantedThatCannotBeKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.store.fail = errors.New("no space left on device")
-	if _, err := a.Admit(v); reasonOf(err) != ReasonInternal {
+	if _, err := a.Admit(v, begin); reasonOf(err) != ReasonInternal {
 		t.Fatalf("got %v, want internal", err)
 	}
 	w.store.fail = nil
-	if _, err := a.Admit(v); err != nil {
+	if _, err := a.Admit(v, begin); err != nil {
 		t.Errorf("after the disk recovered: %v", err)
 	}
 }

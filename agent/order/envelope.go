@@ -25,10 +25,6 @@ const (
 	TypeRecord    = "application/vnd.ontagent.record+json"
 )
 
-// MaxEnvelope bounds an envelope of orders and commands, in bytes. Records
-// have their own bound.
-const MaxEnvelope = 32 << 10
-
 // Envelope is a DSSE envelope with exactly one Ed25519 signature.
 type Envelope = dsse.Envelope
 

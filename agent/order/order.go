@@ -120,6 +120,12 @@ func (o Order) Validate() error {
 		if !ValidID(t.ID) || len(t.Key) != ed25519.PublicKeySize {
 			return fmt.Errorf("technicians[%d]: id or key is missing", i)
 		}
+		for _, other := range o.Technicians[:i] {
+			if other.ID == t.ID || other.Key.ID() == t.Key.ID() {
+				// Whose signature it is would be anybody's guess.
+				return fmt.Errorf("technicians[%d]: id or key stands twice", i)
+			}
+		}
 	}
 	for i, c := range o.Allow {
 		if !c.Known() {

@@ -17,6 +17,10 @@ type state struct {
 	Trust    *Envelope            `json:"trust,omitempty"`
 	Orders   map[string]usedOrder `json:"orders"`
 	Counters map[string]usedKey   `json:"counters"` // by key id
+	// Forgotten is the latest end of an order that was pruned. What ended no
+	// later and is not remembered may have been used: it is refused, however
+	// the clock is set afterwards.
+	Forgotten time.Time `json:"forgotten,omitzero"`
 }
 
 type usedOrder struct {
@@ -29,6 +33,8 @@ type usedOrder struct {
 type usedKey struct {
 	Counter  uint64    `json:"counter"` // highest seen
 	NotAfter time.Time `json:"not_after"`
+	// Kept marks a key that signs without orders, hence without an end.
+	Kept bool `json:"kept,omitempty"`
 }
 
 func parseState(data []byte) (state, error) {
@@ -60,27 +66,37 @@ func (s state) clone() state {
 
 // use counts a command in, or refuses it.
 func (s state) use(v Verified) error {
-	key := s.Counters[v.keyID]
-	if v.Command.Counter <= key.Counter {
+	key, known := s.Counters[v.keyID]
+	switch {
+	case v.Command.Counter <= key.Counter:
 		return refuse(ReasonReplayed, "counter %d is not above %d", v.Command.Counter, key.Counter)
-	}
-	if _, known := s.Counters[v.keyID]; !known && len(s.Counters) >= maxUsed {
+	case !known && len(s.Counters) >= maxUsed:
 		return refuse(ReasonInternal, "%d keys are remembered already", maxUsed)
+	case !known && s.mayBeForgotten(v):
+		return s.refuseForgotten(v)
 	}
 	key.Counter = v.Command.Counter
+	if v.Request.Order == nil {
+		key.Kept = true
+		s.Counters[v.keyID] = key
+		return nil
+	}
 	if v.Order.NotAfter.After(key.NotAfter) {
 		key.NotAfter = v.Order.NotAfter
 	}
 	s.Counters[v.keyID] = key
-	if v.Request.Order == nil {
-		return nil
-	}
+	return s.useOrder(v)
+}
 
+func (s state) useOrder(v Verified) error {
 	used, known := s.Orders[v.Order.Order]
 	switch {
 	case !known && len(s.Orders) >= maxUsed:
 		return refuse(ReasonInternal, "%d orders are remembered already", maxUsed)
-	case used.Closed:
+	case !known && s.mayBeForgotten(v):
+		return s.refuseForgotten(v)
+	case used.Closed && v.Command.Type != Cancel:
+		// What was begun before the order was closed may still be stopped.
 		return refuse(ReasonOrderClosed, "order %s is closed", v.Order.Order)
 	case v.Order.Rev < used.Rev:
 		return refuse(ReasonOrderSuperseded, "rev %d of order %s is superseded by %d", v.Order.Rev, v.Order.Order, used.Rev)
@@ -99,20 +115,37 @@ func (s state) use(v Verified) error {
 	return nil
 }
 
+// mayBeForgotten reports whether v is of a time of which not all is remembered.
+func (s state) mayBeForgotten(v Verified) bool {
+	return v.Request.Order != nil && !v.Order.NotAfter.After(s.Forgotten)
+}
+
+func (s state) refuseForgotten(v Verified) error {
+	return refuse(ReasonExpired, "order %s is valid until %s, of which no uses are remembered any more",
+		v.Order.Order, v.Order.NotAfter.UTC().Format(time.RFC3339))
+}
+
 func usesRun(t CommandType) bool {
 	return t == Accept || t == Provision || t == RepairCmd || t == Inspection
 }
 
-// prune forgets what can be refused as expired without being remembered. NOC
-// keys have no expiry and are kept.
-func (s state) prune(now time.Time) {
+// prune forgets what can be refused as expired without being remembered, and
+// keeps how much that is. Keys that sign without orders are never forgotten.
+func (s *state) prune(now time.Time) {
 	const margin = 24 * time.Hour
+	forget := func(notAfter time.Time) bool {
+		if !notAfter.Add(margin).Before(now) {
+			return false
+		}
+		if notAfter.After(s.Forgotten) {
+			s.Forgotten = notAfter
+		}
+		return true
+	}
 	if len(s.Orders) >= maxUsed/2 {
-		maps.DeleteFunc(s.Orders, func(_ string, o usedOrder) bool { return o.NotAfter.Add(margin).Before(now) })
+		maps.DeleteFunc(s.Orders, func(_ string, o usedOrder) bool { return forget(o.NotAfter) })
 	}
 	if len(s.Counters) >= maxUsed/2 {
-		maps.DeleteFunc(s.Counters, func(_ string, k usedKey) bool {
-			return !k.NotAfter.IsZero() && k.NotAfter.Add(margin).Before(now)
-		})
+		maps.DeleteFunc(s.Counters, func(_ string, k usedKey) bool { return !k.Kept && forget(k.NotAfter) })
 	}
 }

@@ -192,7 +192,7 @@ func (d *daemon) openAuthority(context.Context) error {
 		return err
 	}
 	d.jobs, err = job.New(job.Options{
-		Authority: d.authority, Store: store, Publish: d.reporter.Status, Timeout: jobTimeout, Now: time.Now, Log: d.log,
+		Authority: d.authority, Store: store, Publish: d.reporter.Status, Answer: d.reporter.Answer, Timeout: jobTimeout, Now: time.Now, Log: d.log,
 		Handlers: map[order.CommandType]job.Handler{
 			order.Accept:   d.visits.Accept,
 			order.Diagnose: d.visits.Diagnose,
@@ -304,7 +304,7 @@ func (d *daemon) submit(id string, request []byte) job.Status {
 			ID: id, State: job.Rejected, Reason: order.ReasonUntrustedRoot,
 			Detail: "no root key is configured on this gateway",
 		}
-		d.reporter.Status(st)
+		d.reporter.Answer(st)
 		return st
 	}
 	return d.jobs.Submit(id, request)
