@@ -93,8 +93,19 @@ func (c *Clock) Now() (utc time.Time, trusted bool) {
 	return wall, false
 }
 
+// disciplined reports whether the wall clock may be relied on: NTP says so, and
+// it does not contradict what a time key signed. NTP is not authenticated;
+// without the second condition it could make valid again what has expired.
 func (c *Clock) disciplined(wall time.Time) bool {
-	return !c.o.NeverTrustSystem && !wall.Before(c.floor) && c.o.System.Synchronised()
+	least := c.floor
+	if c.signed {
+		passed := c.o.System.Uptime() - c.base
+		// The uptime runs on a cheap crystal; the signed time was a little old.
+		if sure := c.signedAt.Add(passed - passed/1000 - time.Minute); sure.After(least) {
+			least = sure
+		}
+	}
+	return !c.o.NeverTrustSystem && !wall.Before(least) && c.o.System.Synchronised()
 }
 
 // Floor returns a time that has certainly passed.

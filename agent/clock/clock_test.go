@@ -97,6 +97,35 @@ func TestSignedTimeRunsOnUptimeAndSurvivesAsFloor(t *testing.T) {
 	}
 }
 
+// TestNTPCannotTakeTheSignedTimeBack: a time server comes up in the middle.
+func TestNTPCannotTakeTheSignedTimeBack(t *testing.T) {
+	sys := &fakeSystem{wall: epoch1970, uptime: time.Minute}
+	c, err := New(Options{System: sys, Store: &fakeStore{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Raise(today); err != nil {
+		t.Fatal(err)
+	}
+	sys.uptime += 30 * 24 * time.Hour
+	now := today.Add(30 * 24 * time.Hour)
+	sys.synced = true
+	for _, step := range []struct {
+		wall time.Time
+		want time.Time
+	}{
+		{today.Add(time.Second), now},                  // above the floor, but a month behind
+		{now.Add(-time.Hour), now},                     // an hour behind: more than a crystal drifts
+		{now.Add(-time.Minute), now.Add(-time.Minute)}, // drift
+		{now.Add(3 * time.Minute), now.Add(3 * time.Minute)},
+	} {
+		sys.wall = step.wall
+		if got, trusted := c.Now(); !trusted || !got.Equal(step.want) {
+			t.Errorf("system says %v: now = %v, %v, want %v", step.wall, got, trusted, step.want)
+		}
+	}
+}
+
 func TestRaiseFailsIfTheFloorCannotBeKept(t *testing.T) {
 	c, err := New(Options{System: &fakeSystem{}, Store: &fakeStore{err: errors.New("disk full")}})
 	if err != nil {
