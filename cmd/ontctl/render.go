@@ -87,7 +87,11 @@ type textPrinter struct {
 }
 
 func (p *textPrinter) sent(cmd order.Command) {
-	fmt.Fprintf(p.out, "%s %s → %s (%s)\n", words(p.lang).action(cmd.Type), cmd.Order, cmd.Device, cmd.ID)
+	what := words(p.lang).action(cmd.Type)
+	if cmd.Order != "" { // a NOC looks without one
+		what += " " + cmd.Order
+	}
+	fmt.Fprintf(p.out, "%s → %s (%s)\n", what, cmd.Device, cmd.ID)
 }
 
 func (p *textPrinter) filed(path string) {
