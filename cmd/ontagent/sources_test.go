@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"strings"
+	"runtime"
 	"testing"
 	"time"
 
@@ -49,7 +49,8 @@ func TestEveryCollectorsSamplesCanBeSent(t *testing.T) {
 	results = append(results, collectors.Result{Collector: "collector", Samples: registry.HealthSamples()})
 	for _, r := range collectedOf(results) {
 		if len(r.Samples) == 0 {
-			if emulated := strings.Contains(r.Error, "invalid argument"); !emulated { // netlink under qemu-user
+			// Emulation of this machine garbles netlink, and there is no other here.
+			if netlink := r.Collector == "link" || r.Collector == "wan"; !netlink || runtime.GOARCH != "mips" {
 				t.Errorf("%s gave nothing: %s", r.Collector, r.Error)
 			}
 			continue
