@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -76,18 +77,37 @@ func OpenLog(o LogOptions) (*Log, error) {
 		return l, nil
 	}
 	last := names[len(names)-1]
-	data, err = durable.ReadFile(o.FS, "record.read", filepath.Join(o.Dir, last), MaxSize)
+	number, _, _ := strings.Cut(last, "-")
+	n, err := strconv.ParseUint(number, 16, 64)
 	if err != nil {
-		return nil, fmt.Errorf("cannot open record log: %w", err)
+		return nil, fmt.Errorf("cannot open record log: %s is not a record's name", last)
 	}
-	v := Verify(data, VerifyOptions{})
+	if n <= l.head.N {
+		// The head knows best: also where a record that failed to be closed
+		// was left behind, or where this one rots.
+		return l, nil
+	}
+	v, err := l.read(last)
 	switch {
-	case v.Status == SignerUnknown && v.Record.N >= l.head.N:
-		l.head = head{N: v.Record.N, Digest: v.Digest}
-	case l.head.N == 0:
+	case err != nil:
+		return nil, fmt.Errorf("cannot open record log: %w", err)
+	case v.Status != SignerUnknown || v.Record.N != n:
 		return nil, fmt.Errorf("cannot open record log: %s is damaged and the head of the chain is lost: %s", last, v.Problem)
 	}
+	l.head = head{N: n, Digest: v.Digest}
 	return l, nil
+}
+
+// read verifies a record file on its own. A file that is no record is no error.
+func (l *Log) read(name string) (Verification, error) {
+	data, err := durable.ReadFile(l.fs, "record.read", filepath.Join(l.dir, name), MaxSize)
+	if errors.Is(err, durable.ErrTooLarge) {
+		return Verification{Status: Unreadable, Problem: err.Error()}, nil
+	}
+	if err != nil {
+		return Verification{}, err
+	}
+	return Verify(data, VerifyOptions{}), nil
 }
 
 // names lists the record files, oldest first.
@@ -126,8 +146,11 @@ func (l *Log) Close(r Record) (env order.Envelope, data []byte, err error) {
 	if len(data) > MaxSize {
 		return order.Envelope{}, nil, fmt.Errorf("cannot close record %d: %w: %d bytes", r.N, order.ErrTooLarge, len(data))
 	}
-	name := fmt.Sprintf("%016x-%s%s", r.N, r.Job, recordSuffix)
-	if err := durable.WriteFile(l.fs, "record.write", filepath.Join(l.dir, name), data, 0o600); err != nil {
+	path := filepath.Join(l.dir, fmt.Sprintf("%016x-%s%s", r.N, r.Job, recordSuffix))
+	if err := durable.WriteFile(l.fs, "record.write", path, data, 0o600); err != nil {
+		// It may be there all the same. It is not closed: its number is given
+		// again.
+		_ = durable.Remove(l.fs, "record.undo", path)
 		return order.Envelope{}, nil, fmt.Errorf("cannot keep record %d: %w", r.N, err)
 	}
 	l.head = head{N: r.N, Digest: order.Digest(env)}

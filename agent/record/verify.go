@@ -47,6 +47,9 @@ type VerifyOptions struct {
 
 // Verify checks one record offline.
 func Verify(data []byte, o VerifyOptions) Verification {
+	if len(data) > MaxSize {
+		return Verification{Status: Unreadable, Problem: fmt.Sprintf("%d bytes are more than any record has", len(data))}
+	}
 	env, err := parse(data)
 	if err != nil {
 		return unreadable(data, err)
@@ -81,6 +84,10 @@ func Verify(data []byte, o VerifyOptions) Verification {
 			v.Problem = fmt.Sprintf("signed by key %s, which is not the device's (%s)", v.Signer, claimed.Ed25519.ID())
 			v.Altered = append([]string{"signature"}, v.Altered...)
 		}
+		return v
+	}
+	if err := checkNames(payload); err != nil {
+		v.Status, v.Problem, v.Altered = Altered, fmt.Sprintf("the content is ambiguous: %v", err), []string{"content"}
 		return v
 	}
 	if changed := v.alteredSections(payload, ""); len(changed) > 0 {
@@ -123,7 +130,11 @@ func (v *Verification) checkAuthority(rec Record, claimed order.Statement, o Ver
 		return
 	}
 	ord, err := order.OpenOrder(rec.Order, trust)
-	if err != nil {
+	switch {
+	case errors.Is(err, order.ErrUnknownKey):
+		unknown("%v", err)
+		return
+	case err != nil:
 		inconsistent("order", "%v", err)
 		return
 	}
@@ -150,8 +161,29 @@ func (v *Verification) checkAuthority(rec Record, claimed order.Statement, o Ver
 		inconsistent("job", "the record is of job %s, the command of %s", rec.Job, cmd.ID)
 	case technician.ID != rec.Technician:
 		inconsistent("technician", "the command was signed by technician %s, the record says %s", technician.ID, rec.Technician)
+	case cmd.Type != order.Accept || !slices.Contains(ord.Allow, cmd.Type):
+		inconsistent("command", "a command to %s under order %s is no leave to make a record", cmd.Type, ord.Order)
 	default:
 		v.Status, v.Order = Valid, &ord
+		v.checkSignedTime(rec, cmd, trust)
+	}
+}
+
+// checkSignedTime checks what the gateway says that it took the time from.
+func (v *Verification) checkSignedTime(rec Record, cmd order.Command, trust order.TrustList) {
+	if rec.SignedTime == nil {
+		return
+	}
+	ts, err := order.OpenTime(*rec.SignedTime, trust)
+	revoked := errors.Is(err, order.ErrUnknownKey) && trust.KeyRevoked(signerOf(*rec.SignedTime))
+	switch {
+	case revoked:
+		v.Status, v.Problem, v.Order = SignerUnknown, fmt.Sprintf("%v", err), nil
+	case err != nil:
+		v.Status, v.Altered, v.Problem, v.Order = Altered, []string{"signed_time"}, fmt.Sprintf("%v", err), nil
+	case ts.Device != rec.Device || ts.Nonce != cmd.Nonce:
+		v.Status, v.Altered, v.Order = Altered, []string{"signed_time"}, nil
+		v.Problem = "the signed time is for another device or command"
 	}
 }
 
