@@ -10,6 +10,7 @@ package optics
 
 import (
 	"context"
+	"strings"
 
 	"ontagent/collectors"
 )
@@ -65,8 +66,53 @@ type Reading struct {
 	// Thresholds are the transceiver's own limits; nil if unknown.
 	Thresholds *Thresholds
 
+	// Lanes are the lanes of a transceiver that has several, the first first;
+	// nil for one that has a single fibre to look at. With lanes RxPower,
+	// TxPower and Bias hold no value – there is no single one – and LanesStatus
+	// says how the lanes are.
+	Lanes []Lane
+
+	// Module says which transceiver it is; nil if the source cannot tell or
+	// what it tells has a wrong checksum.
+	Module *Identity
+
+	// ResolutionMicrowatts is the smallest step of the powers, in uW; 0 means
+	// unknown. It is what makes a weak reading coarse: one step of 1 uW is
+	// 1.8 dB at -27 dBm.
+	ResolutionMicrowatts float64
+
 	// Source is the Name of the Reader.
 	Source string
+}
+
+// Lane is one lane of a transceiver that has several.
+type Lane struct {
+	RxPower, TxPower, Bias collectors.Reading
+}
+
+// Identity names a transceiver.
+type Identity struct {
+	Vendor, PartNumber, SerialNo string
+}
+
+// String is the three, blank-separated; what is empty is left out.
+func (id Identity) String() string {
+	return strings.Join(strings.Fields(id.Vendor+" "+id.PartNumber+" "+id.SerialNo), " ")
+}
+
+// LanesStatus is the status of the received power as a whole: that of RxPower
+// or, with several lanes, ok if every lane has light, no_light if all are
+// dark, and empty for anything in between.
+func (r *Reading) LanesStatus() collectors.Status {
+	if len(r.Lanes) == 0 || r.RxPower.Status != collectors.StatusUnsupported {
+		return r.RxPower.Status
+	}
+	for _, l := range r.Lanes {
+		if l.RxPower.Status != r.Lanes[0].RxPower.Status {
+			return ""
+		}
+	}
+	return r.Lanes[0].RxPower.Status
 }
 
 // Thresholds are the limits stored in a transceiver, in the units of the
@@ -103,7 +149,14 @@ func Unread(source string, status collectors.Status) Reading {
 // Distrust turns every value of r into StatusUntrusted, keeping the raw text.
 // Flags go too: they came by the same broken way.
 func (r *Reading) Distrust() {
-	for _, q := range []*collectors.Reading{&r.RxPower, &r.TxPower, &r.Bias, &r.Temperature, &r.Voltage} {
+	all := []*collectors.Reading{&r.RxPower, &r.TxPower, &r.Bias, &r.Temperature, &r.Voltage}
+	for i := range r.Lanes {
+		all = append(all, &r.Lanes[i].RxPower, &r.Lanes[i].TxPower, &r.Lanes[i].Bias)
+	}
+	if len(r.Lanes) > 0 {
+		r.RxPower.Status = collectors.StatusUntrusted
+	}
+	for _, q := range all {
 		if q.Status == collectors.StatusOK || q.Status == collectors.StatusNoLight {
 			q.Status, q.Value = collectors.StatusUntrusted, 0
 		}

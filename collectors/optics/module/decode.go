@@ -1,8 +1,10 @@
-// Package module reads optical modules: it decodes SFF-8472 images and fetches
-// them through the kernel, by ethtool netlink or, on old kernels, by ioctl.
+// Package module reads optical modules: it decodes the images of SFF-8079,
+// SFF-8472 (SFP), SFF-8636 (QSFP) and, as far as monitoring goes, CMIS, and
+// fetches them through the kernel, by ethtool netlink or, on old kernels, by
+// ioctl.
 //
-// The decoder is pure and follows the standard where public decoders do not:
-// the received power of an externally calibrated module is the fifth-order
+// The decoders are pure and follow the standards where public ones do not: the
+// received power of an externally calibrated module is the fourth-order
 // polynomial with all of its constants, offsets are signed, and the constants
 // are left alone where calibration is internal.
 package module
@@ -29,8 +31,11 @@ const (
 	liveLength = 24
 )
 
-// ErrNotSFF8472 is in the error of Decode for an image of another kind.
-var ErrNotSFF8472 = errors.New("not an SFF-8472 module")
+// ErrUnknownKind is in the error for an image of a kind that is not decoded.
+var ErrUnknownKind = errors.New("unknown kind of module")
+
+// resolutionMicrowatts is what one count of power is in every standard here.
+const resolutionMicrowatts = 0.1
 
 // Calibration says how raw counts become values.
 type Calibration string
@@ -42,13 +47,13 @@ const (
 	CalibrationExternal Calibration = "external" // constants of A2h are applied
 )
 
-// Info is what a module says of itself, from A0h.
+// Info is what a module says of itself.
 type Info struct {
-	Identifier                             byte // 2 soldered, 3 SFP
+	Identifier                             byte // 2 soldered, 3 SFP, 0x0d QSFP+, 0x11 QSFP28, 0x18 QSFP-DD …
 	Vendor, PartNumber, Revision, SerialNo string
 	OUI                                    [3]byte
-	DateCode                               string // yymmdd and a lot code
-	WavelengthNM                           int    // 0 means none: copper
+	DateCode                               string  // yymmdd and a lot code
+	WavelengthNM                           float64 // 0 means none: copper
 	NominalMegabaud                        int
 	DDM                                    bool // diagnostics are promised
 	Calibration                            Calibration
@@ -61,18 +66,30 @@ type Info struct {
 	OMA bool
 	// LOSUsable: the loss-of-signal pin has one sense and not both or none.
 	LOSUsable bool
-	// BaseOK and ExtendedOK are the two checksums of A0h.
+	// BaseOK and ExtendedOK are the two checksums over the identity; CMIS has
+	// one, which counts for both.
 	BaseOK, ExtendedOK bool
 }
 
-// Decode decodes the image of a module: a0 is A0h, a2 is A2h, of which nil
-// means that it could not be read. source goes into the readings.
+// trusted: what the module says of itself has the right checksums.
+func (i *Info) trusted() bool { return i.BaseOK && i.ExtendedOK }
+
+// identity is nil where the checksums are wrong.
+func (i *Info) identity() *optics.Identity {
+	if !i.trusted() {
+		return nil
+	}
+	return &optics.Identity{Vendor: i.Vendor, PartNumber: i.PartNumber, SerialNo: i.SerialNo}
+}
+
+// Decode decodes the image of an SFP: a0 is A0h, a2 is A2h, of which nil means
+// that it could not be read. source goes into the readings.
 //
 // The status of the readings is unsupported where the module has no
 // diagnostics, error where it promises some and a2 is missing or short, and
 // untrusted where the image contradicts itself: a wrong checksum, a supply of
 // zero volts, data said not to be ready. The error is compatible with
-// ErrNotSFF8472 for another kind of image.
+// ErrUnknownKind for another kind of image.
 func Decode(a0, a2 []byte, source string) (Info, optics.Reading, error) {
 	m, err := decodeStatic(a0, a2)
 	if err != nil {
@@ -81,7 +98,52 @@ func Decode(a0, a2 []byte, source string) (Info, optics.Reading, error) {
 	if len(a2) < diagLength {
 		return m.info, m.reading(nil, source), nil
 	}
-	return m.info, m.reading(a2[liveOffset:liveOffset+liveLength], source), nil
+	return m.info, m.reading([][]byte{a2[liveOffset : liveOffset+liveLength]}, source), nil
+}
+
+// device is a module whose static pages are known.
+type device interface {
+	about() *Info
+	// sound: the checksums of the static pages hold. Pages that are not are
+	// read again at the next poll: the bus may have been disturbed.
+	sound() bool
+	// live are the places that a poll reads; none if there is nothing to poll.
+	live() []place
+	// serialAt is where the serial number is, and with it what follows: a
+	// module that was changed differs there.
+	serialAt() place
+	// reading decodes what was read at live, in that order. What is missing or
+	// short could not be read.
+	reading(live [][]byte, source string) optics.Reading
+}
+
+// place is some bytes of a module, within one half of a page.
+type place struct {
+	address byte // of I2C: 0x50, 0x51
+	page    byte // for the upper half
+	offset  int
+	length  int
+}
+
+// serialLength is how much is compared to notice another module: the serial
+// number and the date.
+const serialLength = 28
+
+var _ device = (*static)(nil)
+
+func (m *static) about() *Info { return &m.info }
+
+func (m *static) sound() bool { return m.info.trusted() && (!m.diagRead || m.diagOK) }
+
+func (m *static) live() []place {
+	if !m.info.DDM || !m.info.trusted() {
+		return nil
+	}
+	return []place{{address: addressA2, offset: liveOffset, length: liveLength}}
+}
+
+func (*static) serialAt() place {
+	return place{address: addressA0, offset: 68, length: serialLength}
 }
 
 // static is what does not change while a module stays in its cage.
@@ -94,20 +156,20 @@ type static struct {
 }
 
 // decodeStatic decodes A0h and the constant part of A2h.
-func decodeStatic(a0, a2 []byte) (static, error) {
+func decodeStatic(a0, a2 []byte) (*static, error) {
 	if len(a0) < baseLength {
-		return static{}, fmt.Errorf("cannot decode module: %d bytes of A0h, %d needed", len(a0), baseLength)
+		return nil, fmt.Errorf("cannot decode module: %d bytes of A0h, %d needed", len(a0), baseLength)
 	}
 	if a0[0] != 0x02 && a0[0] != 0x03 {
-		return static{}, fmt.Errorf("cannot decode module: %w: identifier %#02x", ErrNotSFF8472, a0[0])
+		return nil, fmt.Errorf("cannot decode module: %w: identifier %#02x", ErrUnknownKind, a0[0])
 	}
 	diagnostic := a0[92]
-	m := static{info: Info{
+	m := &static{info: Info{
 		Identifier: a0[0],
 		Vendor:     text(a0[20:36]), PartNumber: text(a0[40:56]), Revision: text(a0[56:60]), SerialNo: text(a0[68:84]),
 		OUI:             [3]byte(a0[37:40]),
 		DateCode:        text(a0[84:92]),
-		WavelengthNM:    int(binary.BigEndian.Uint16(a0[60:62])),
+		WavelengthNM:    float64(binary.BigEndian.Uint16(a0[60:62])),
 		NominalMegabaud: int(a0[12]) * 100,
 		DDM:             diagnostic&0x40 != 0,
 		AddressChange:   diagnostic&0x04 != 0,
@@ -218,11 +280,7 @@ func countsToDBm(counts float64) (dBm float64, ok bool) {
 
 // thresholds decodes A2h 0..39; nil if all are zero.
 func (c *calibration) thresholds(a2 []byte) *optics.Thresholds {
-	blank := true
-	for _, b := range a2[0:40] {
-		blank = blank && b == 0
-	}
-	if blank {
+	if blank(a2[0:40]) {
 		return nil
 	}
 	limits := func(offset int, convert func(raw uint16) (float64, bool)) optics.Limits {
@@ -255,45 +313,37 @@ func (c *calibration) milliamps(raw uint16) float64 { return c.bias.at(float64(r
 // floorCounts is the least power a count stands for, -40 dBm: no light.
 const floorCounts = 1.0
 
-// reading decodes live, the bytes 96..119 of A2h; nil means that they could
-// not be read.
-func (m *static) reading(live []byte, source string) optics.Reading {
+// reading decodes the bytes 96..119 of A2h.
+func (m *static) reading(parts [][]byte, source string) optics.Reading {
+	var live []byte
+	if len(parts) > 0 {
+		live = parts[0]
+	}
+	unread := func(status collectors.Status) optics.Reading {
+		r := optics.Unread(source, status)
+		r.Module = m.info.identity()
+		return r
+	}
 	switch {
-	case !m.info.BaseOK || !m.info.ExtendedOK:
+	case !m.info.trusted():
 		// Not even whether there are diagnostics can be believed.
-		return optics.Unread(source, collectors.StatusUntrusted)
+		return unread(collectors.StatusUntrusted)
 	case !m.info.DDM || m.info.Calibration == CalibrationNone:
-		return optics.Unread(source, collectors.StatusUnsupported)
+		return unread(collectors.StatusUnsupported)
 	case !m.diagRead || len(live) < liveLength:
-		return optics.Unread(source, collectors.StatusError)
+		return unread(collectors.StatusError)
 	}
 	u16 := func(offset int) uint16 { return binary.BigEndian.Uint16(live[offset-liveOffset:]) }
-	out := optics.Reading{Source: source, Thresholds: m.thresholds}
-	quantity := func(unit string, raw uint16, v float64) collectors.Reading {
-		r := collectors.Reading{Value: v, Unit: unit, Status: collectors.StatusOK, Source: source, Raw: fmt.Sprintf("%#04x", raw)}
-		if math.IsNaN(v) || math.IsInf(v, 0) {
-			r.Value, r.Status = 0, collectors.StatusUntrusted
-		}
-		return r
+	out := optics.Reading{
+		Source: source, Thresholds: m.thresholds, Module: m.info.identity(), ResolutionMicrowatts: resolutionMicrowatts,
 	}
-	power := func(raw uint16, counts float64) collectors.Reading {
-		r := quantity(optics.UnitPower, raw, counts)
-		if r.Status != collectors.StatusOK {
-			return r
-		}
-		// A calibrated power below zero is none.
-		r.Value, _ = countsToDBm(counts)
-		if counts <= floorCounts {
-			r.Value, r.Status = 0, collectors.StatusNoLight
-		}
-		return r
-	}
+	of := quantities(source)
 	temperature, vcc, bias, tx, rx := u16(96), u16(98), u16(100), u16(102), u16(104)
-	out.Temperature = quantity(optics.UnitTemperature, temperature, m.cal.celsius(temperature))
-	out.Voltage = quantity(optics.UnitVoltage, vcc, m.cal.volts(vcc))
-	out.Bias = quantity(optics.UnitBias, bias, max(0, m.cal.milliamps(bias)))
-	out.TxPower = power(tx, m.cal.tx.at(float64(tx)))
-	out.RxPower = power(rx, m.cal.rxCounts(rx))
+	out.Temperature = of.quantity(optics.UnitTemperature, temperature, m.cal.celsius(temperature))
+	out.Voltage = of.quantity(optics.UnitVoltage, vcc, m.cal.volts(vcc))
+	out.Bias = of.quantity(optics.UnitBias, bias, max(0, m.cal.milliamps(bias)))
+	out.TxPower = of.power(tx, m.cal.tx.at(float64(tx)))
+	out.RxPower = of.power(rx, m.cal.rxCounts(rx))
 	if m.info.Flags {
 		out.Alarms, out.AlarmsKnown = flags(u16(112)), true
 		out.Warnings, out.WarningsKnown = flags(u16(116)), true
@@ -303,6 +353,36 @@ func (m *static) reading(live []byte, source string) optics.Reading {
 		out.Distrust()
 	}
 	return out
+}
+
+// quantities makes readings of one source.
+type quantities string
+
+func (source quantities) quantity(unit string, raw uint16, v float64) collectors.Reading {
+	r := collectors.Reading{Value: v, Unit: unit, Status: collectors.StatusOK, Source: string(source), Raw: fmt.Sprintf("0x%04x", raw)}
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		r.Value, r.Status = 0, collectors.StatusUntrusted
+	}
+	return r
+}
+
+// power is in counts of 0.1 uW.
+func (source quantities) power(raw uint16, counts float64) collectors.Reading {
+	r := source.quantity(optics.UnitPower, raw, counts)
+	if r.Status != collectors.StatusOK {
+		return r
+	}
+	// A calibrated power below zero is none.
+	r.Value, _ = countsToDBm(counts)
+	if counts <= floorCounts {
+		r.Value, r.Status = 0, collectors.StatusNoLight
+	}
+	return r
+}
+
+// absent is a quantity that the module does not measure.
+func (source quantities) absent(unit string) collectors.Reading {
+	return collectors.Reading{Unit: unit, Status: collectors.StatusUnsupported, Source: string(source)}
 }
 
 // flags names the bits of A2h 112..113 or 116..117, sorted.

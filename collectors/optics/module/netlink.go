@@ -76,22 +76,25 @@ func (r *Reader) openNetlink(ctx context.Context) (transport, error) {
 func (t *netlinkTransport) close() { _ = t.conn.Close() }
 
 // read asks again for the rest where an answer is short.
-func (t *netlinkTransport) read(address byte, offset, length int) ([]byte, error) {
+func (t *netlinkTransport) read(at place) ([]byte, error) {
 	var out []byte
-	for len(out) < length {
-		b, err := t.request(address, offset+len(out), length-len(out))
+	for len(out) < at.length {
+		rest := at
+		rest.offset += len(out)
+		rest.length -= len(out)
+		b, err := t.request(rest)
 		if err != nil {
-			return nil, fmt.Errorf("cannot read %d bytes at %#02x:%d: %w", length, address, offset, err)
+			return nil, fmt.Errorf("cannot read %d bytes at %#02x:%02xh:%d: %w", at.length, at.address, at.page, at.offset, err)
 		}
-		if len(b) == 0 || len(b) > length-len(out) {
-			return nil, fmt.Errorf("cannot read %d bytes at %#02x:%d: %w: %d bytes", length, address, offset, errShort, len(out)+len(b))
+		if len(b) == 0 || len(b) > rest.length {
+			return nil, fmt.Errorf("cannot read %d bytes at %#02x:%02xh:%d: %w: %d bytes", at.length, at.address, at.page, at.offset, errShort, len(out)+len(b))
 		}
 		out = append(out, b...)
 	}
 	return out, nil
 }
 
-func (t *netlinkTransport) request(address byte, offset, length int) ([]byte, error) {
+func (t *netlinkTransport) request(at place) ([]byte, error) {
 	if err := t.ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -100,10 +103,10 @@ func (t *netlinkTransport) request(address byte, offset, length int) ([]byte, er
 		ae.String(attrHeaderDevName, t.iface)
 		return nil
 	})
-	ae.Uint32(attrOffset, uint32(offset))
-	ae.Uint32(attrLength, uint32(length))
-	ae.Uint8(attrPage, 0)
-	ae.Uint8(attrAddress, address)
+	ae.Uint32(attrOffset, uint32(at.offset))
+	ae.Uint32(attrLength, uint32(at.length))
+	ae.Uint8(attrPage, at.page)
+	ae.Uint8(attrAddress, at.address)
 	data, err := ae.Encode()
 	if err != nil {
 		return nil, fmt.Errorf("cannot encode request: %w", err)

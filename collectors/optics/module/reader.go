@@ -1,6 +1,7 @@
 package module
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,8 +22,9 @@ const (
 )
 
 // recheckAfter is how long the static pages are believed without another look
-// at the serial number: a module can be changed between two polls.
-const recheckAfter = 10 * time.Minute
+// at the serial number: a module can be changed between two polls, and the
+// calibration of one is wrong for another.
+const recheckAfter = time.Minute
 
 // Options configure a Reader.
 type Options struct {
@@ -47,10 +49,10 @@ type Reader struct {
 
 	mu      sync.Mutex
 	ioctl   bool      // guarded by mu: netlink cannot, ioctl can
-	known   bool      // guarded by mu: static and what follows hold
-	static  static    // guarded by mu
-	pageErr error     // guarded by mu: why A2h was promised and not read
-	serial  [28]byte  // guarded by mu: A0h 68..95
+	known   bool      // guarded by mu: device and what follows hold
+	device  device    // guarded by mu
+	pageErr error     // guarded by mu: why a page was promised and not read
+	serial  []byte    // guarded by mu: what is at device.serialAt
 	checked time.Time // guarded by mu: when serial was last compared
 }
 
@@ -94,7 +96,10 @@ func (r *Reader) ReadOpticsFresh(ctx context.Context) (optics.Reading, error) {
 func (r *Reader) Info() (Info, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.static.info, r.known
+	if !r.known {
+		return Info{}, false
+	}
+	return *r.device.about(), true
 }
 
 func (r *Reader) read(ctx context.Context, fresh bool) (optics.Reading, error) {
@@ -106,22 +111,31 @@ func (r *Reader) read(ctx context.Context, fresh bool) (optics.Reading, error) {
 		return optics.Unread(r.Name(), collectors.StatusError), r.wrap(err)
 	}
 	defer t.close()
-	if !r.static.info.DDM || !r.static.info.BaseOK || !r.static.info.ExtendedOK {
-		return r.static.reading(nil, r.Name()), nil
-	}
-	if r.pageErr != nil {
+	m := r.device
+	if !m.sound() || r.pageErr != nil {
 		r.known = false // begin anew next time
-		return r.static.reading(nil, r.Name()), r.wrap(fmt.Errorf("diagnostics page: %w", r.pageErr))
 	}
-	live, err := t.read(addressA2, liveOffset, liveLength)
-	if err != nil {
-		r.known = false // gone or changed: begin anew
-		if gone(err) {
-			return optics.Unread(r.Name(), collectors.StatusError), r.wrap(err)
+	places := m.live()
+	if r.pageErr != nil && len(places) > 0 {
+		return m.reading(nil, r.Name()), r.wrap(fmt.Errorf("diagnostics page: %w", r.pageErr))
+	}
+	var (
+		live   [][]byte
+		failed error
+	)
+	for _, at := range places {
+		b, err := t.read(at)
+		if err != nil {
+			r.known = false // gone or changed: begin anew
+			if gone(err) && len(live) == 0 {
+				return optics.Unread(r.Name(), collectors.StatusError), r.wrap(err)
+			}
+			// What was read of the others holds all the same.
+			failed = r.wrap(fmt.Errorf("diagnostics page: %w", err))
 		}
-		return r.static.reading(nil, r.Name()), r.wrap(fmt.Errorf("diagnostics page: %w", err))
+		live = append(live, b)
 	}
-	return r.static.reading(live, r.Name()), nil
+	return m.reading(live, r.Name()), failed
 }
 
 // identify reads the static pages, unless the module is still the one that
@@ -132,26 +146,47 @@ func (r *Reader) identify(t transport, fresh bool) error {
 		return nil
 	}
 	if r.known && !fresh {
-		b, err := t.read(addressA0, 68, len(r.serial))
+		b, err := t.read(r.device.serialAt())
 		if err != nil {
 			return err
 		}
-		if [28]byte(b) == r.serial {
+		if bytes.Equal(b, r.serial) {
 			r.checked = now
 			return nil
 		}
 		r.log.Info("optical module changed", "interface", r.opts.Interface)
 	}
-	a0, err := t.read(addressA0, 0, halfPage)
+	lower, err := t.read(place{address: addressA0, length: halfPage})
 	if err != nil {
 		return err
 	}
-	var a2 []byte
 	r.pageErr = nil
+	switch kindOf(lower[0]) {
+	case kindSFP:
+		err = r.identifySFP(t, lower)
+	case kindQSFP:
+		err = r.identifyQSFP(t, lower)
+	case kindCMIS:
+		err = r.identifyCMIS(t, lower)
+	case kindUnknown:
+		err = fmt.Errorf("cannot decode module: %w: identifier %#02x", ErrUnknownKind, lower[0])
+	}
+	if err != nil {
+		return err
+	}
+	r.checked, r.known = now, true
+	return nil
+}
+
+func (r *Reader) identifySFP(t transport, a0 []byte) error {
+	var (
+		a2  []byte
+		err error
+	)
 	if a0[92]&0x40 != 0 {
 		// A page that is promised and cannot be read is an error of each
 		// reading, not of the module.
-		if a2, err = t.read(addressA2, 0, halfPage); err != nil {
+		if a2, err = t.read(place{address: addressA2, length: halfPage}); err != nil {
 			if gone(err) {
 				return err
 			}
@@ -162,7 +197,49 @@ func (r *Reader) identify(t transport, fresh bool) error {
 	if err != nil {
 		return err
 	}
-	r.static, r.serial, r.checked, r.known = m, [28]byte(a0[68:96]), now, true
+	r.device, r.serial = m, a0[68:68+serialLength]
+	return nil
+}
+
+// upper reads the upper half of a page.
+func upper(t transport, page byte) ([]byte, error) {
+	return t.read(place{address: addressA0, page: page, offset: halfPage, length: halfPage})
+}
+
+// optional is upper for a page that a module or a driver may not have.
+func optional(t transport, page byte) []byte {
+	b, err := upper(t, page)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+func (r *Reader) identifyQSFP(t transport, lower []byte) error {
+	page00, err := upper(t, 0)
+	if err != nil {
+		return err
+	}
+	var page03 []byte
+	if lower[2]&qsfpFlatMemory == 0 {
+		page03 = optional(t, 3)
+	}
+	m := decodeQSFP(lower, page00, page03)
+	r.device, r.serial = m, page00[qsfpSerial-halfPage:][:serialLength]
+	return nil
+}
+
+func (r *Reader) identifyCMIS(t transport, lower []byte) error {
+	page00, err := upper(t, 0)
+	if err != nil {
+		return err
+	}
+	var page01, page02 []byte
+	if lower[2]&cmisFlatMemory == 0 {
+		page01, page02 = optional(t, 1), optional(t, 2)
+	}
+	m := decodeCMIS(lower, page00, page01, page02)
+	r.device, r.serial = m, page00[cmisSerial-halfPage:][:serialLength]
 	return nil
 }
 
@@ -182,9 +259,8 @@ func gone(err error) bool {
 
 // transport fetches bytes of a module.
 type transport interface {
-	// read returns exactly length bytes at the offset of an I2C address,
-	// within one half of the page.
-	read(address byte, offset, length int) ([]byte, error)
+	// read returns exactly the bytes of the place.
+	read(at place) ([]byte, error)
 	close()
 }
 

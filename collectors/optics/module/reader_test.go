@@ -1,14 +1,18 @@
 package module_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/mdlayher/genetlink"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -23,11 +27,12 @@ type fakeConn struct {
 	t *testing.T
 	// image is what is in the cage; nil means nothing.
 	image  *image
-	family error // of GetFamily
-	err    error // of every request
-	a2     error // of requests to A2h
-	short  int   // bytes at most in one answer; 0 means all
-	empty  bool  // answer without data
+	family error            // of GetFamily
+	err    error            // of every request
+	a2     error            // of requests to A2h
+	pages  map[uint8][]byte // upper halves of pages; others do not exist
+	short  int              // bytes at most in one answer; 0 means all
+	empty  bool             // answer without data
 
 	asked  []string
 	closed int
@@ -85,10 +90,14 @@ func (c *fakeConn) Execute(m genetlink.Message, family uint16, flags netlink.Hea
 	if err := ad.Err(); err != nil {
 		c.t.Fatal(err)
 	}
-	c.asked = append(c.asked, fmt.Sprintf("%#x:%d+%d", address, offset, length))
+	asked := fmt.Sprintf("%#x:%d+%d", address, offset, length)
+	if page > 0 {
+		asked = fmt.Sprintf("%#x:%02xh:%d+%d", address, page, offset, length)
+	}
+	c.asked = append(c.asked, asked)
 	// What the kernel refuses, so that a request that only this fake would
 	// answer is noticed.
-	if device != "eth1" || !haveAddr || !havePage || page != 0 || length == 0 || length > 128 || offset > 255 ||
+	if device != "eth1" || !haveAddr || !havePage || page != 0 && offset < 128 || length == 0 || length > 128 || offset > 255 ||
 		offset < 128 && offset+length > 128 || offset+length > 256 {
 		c.t.Errorf("the kernel would refuse %q page %d %s", device, page, c.asked[len(c.asked)-1])
 		return nil, &netlink.OpError{Op: "receive", Err: unix.EINVAL}
@@ -100,6 +109,12 @@ func (c *fakeConn) Execute(m genetlink.Message, family uint16, flags netlink.Hea
 		return nil, &netlink.OpError{Op: "receive", Err: unix.ENODEV}
 	}
 	half := c.image.a0
+	if page > 0 {
+		half = nil
+		if p := c.pages[page]; p != nil {
+			half = append(make([]byte, 128), p...)
+		}
+	}
 	if address == 0x51 {
 		if c.a2 != nil {
 			return nil, &netlink.OpError{Op: "receive", Err: c.a2}
@@ -161,7 +176,7 @@ func TestReaderReadsLiveBytesOnly(t *testing.T) {
 	}
 	want("first", "0x50:0+128", "0x51:0+128", "0x51:96+24")
 	want("second", "0x51:96+24")
-	now = now.Add(11 * time.Minute)
+	now = now.Add(61 * time.Second)
 	want("after a while", "0x50:68+28", "0x51:96+24")
 	if info, ok := r.Info(); !ok || info.Vendor != "HUAWEI" {
 		t.Errorf("info %+v, %v", info, ok)
@@ -214,6 +229,7 @@ func TestReaderNoticesAnotherModule(t *testing.T) {
 func TestReaderErrors(t *testing.T) {
 	normal, copper := images(t, "gpon-ma5671a-normal")[0], images(t, "sff8079-*")[0]
 	qsfp := images(t, "sff8636-*")[0]
+	other := image{a0: append([]byte{0x06}, make([]byte, 255)...)} // XFP
 	tests := []struct {
 		name   string
 		conn   fakeConn
@@ -228,7 +244,8 @@ func TestReaderErrors(t *testing.T) {
 		{"A2h does not answer", fakeConn{image: &normal, a2: unix.ENXIO}, false, unix.ENXIO, collectors.StatusError},
 		{"A2h I2C error", fakeConn{image: &normal, a2: unix.EREMOTEIO}, false, unix.EREMOTEIO, collectors.StatusError},
 		{"no diagnostics", fakeConn{image: &copper}, false, nil, collectors.StatusUnsupported},
-		{"another kind", fakeConn{image: &qsfp}, false, module.ErrNotSFF8472, collectors.StatusError},
+		{"QSFP", fakeConn{image: &qsfp}, false, nil, collectors.StatusUnsupported},
+		{"another kind", fakeConn{image: &other}, false, module.ErrUnknownKind, collectors.StatusError},
 		{"short answers", fakeConn{image: &normal, short: 16}, false, nil, collectors.StatusOK},
 		{"empty answers", fakeConn{image: &normal, empty: true}, false, errAny, collectors.StatusError},
 		{"no family", fakeConn{image: &normal, family: os.ErrNotExist}, true, unix.EOPNOTSUPP, collectors.StatusError},
@@ -302,6 +319,7 @@ func (f *fakeIoctl) do(iface string, b []byte) error {
 
 func TestReaderFallsBackToIoctl(t *testing.T) {
 	normal, change := images(t, "gpon-ma5671a-normal")[0], images(t, "gpon-pmg3000*")[0]
+	qsfp := images(t, "sff8636-*")[0]
 	tests := []struct {
 		name   string
 		conn   fakeConn
@@ -314,7 +332,8 @@ func TestReaderFallsBackToIoctl(t *testing.T) {
 		{"kernel without the request", fakeConn{err: unix.EOPNOTSUPP}, fakeIoctl{image: &normal, kind: 2}, collectors.StatusOK, nil, false},
 		{"no module", fakeConn{family: os.ErrNotExist}, fakeIoctl{kind: 2}, collectors.StatusError, unix.ENODEV, true},
 		{"address change hides A2h", fakeConn{family: os.ErrNotExist}, fakeIoctl{image: &change, kind: 1}, collectors.StatusError, unix.ENXIO, false},
-		{"QSFP", fakeConn{family: os.ErrNotExist}, fakeIoctl{image: &normal, kind: 3}, collectors.StatusError, module.ErrNotSFF8472, false},
+		{"QSFP", fakeConn{family: os.ErrNotExist}, fakeIoctl{image: &qsfp, kind: 3}, collectors.StatusUnsupported, nil, false},
+		{"XFP", fakeConn{family: os.ErrNotExist}, fakeIoctl{image: &normal, kind: 5}, collectors.StatusError, module.ErrUnknownKind, false},
 		{"short", fakeConn{family: os.ErrNotExist}, fakeIoctl{image: &normal, kind: 2, short: true}, collectors.StatusError, errAny, false},
 	}
 	for _, tt := range tests {
@@ -360,5 +379,142 @@ func TestReaderRealKernelWithoutModule(t *testing.T) {
 		t.Skipf("generic netlink does not work here: %v", err)
 	default:
 		t.Errorf("got %v, want no data", err)
+	}
+}
+
+// A module whose static pages were disturbed on the bus is read again at the
+// next poll, not only when somebody looks at the serial number.
+func TestReaderReadsDisturbedPagesAgain(t *testing.T) {
+	normal := images(t, "gpon-ma5671a-normal")[0]
+	for name, disturb := range map[string]func(im *image){
+		"A0h": func(im *image) { im.a0[20] ^= 1 },
+		"A2h": func(im *image) { im.a2[3] ^= 1 },
+	} {
+		bad := image{a0: bytes.Clone(normal.a0), a2: bytes.Clone(normal.a2)}
+		disturb(&bad)
+		c := &fakeConn{t: t, image: &bad}
+		r := reader(c, nil)
+		if got, err := r.ReadOptics(t.Context()); err != nil || got.RxPower.Status != collectors.StatusUntrusted {
+			t.Errorf("%s: %+v, %v", name, got.RxPower, err)
+		}
+		c.image = &normal
+		if got, err := r.ReadOptics(t.Context()); err != nil || !got.RxPower.OK() {
+			t.Errorf("%s, read again: %+v, %v", name, got.RxPower, err)
+		}
+	}
+}
+
+// A module that asks for an address change: its diagnostics are read by
+// netlink all the same, where the ioctl hides them.
+func TestReaderAddressChange(t *testing.T) {
+	im := images(t, "gpon-pmg3000*")[0]
+	r := reader(&fakeConn{t: t, image: &im}, nil)
+	got, err := r.ReadOptics(t.Context())
+	if err != nil || !got.RxPower.OK() {
+		t.Errorf("%+v, %v", got.RxPower, err)
+	}
+	if info, ok := r.Info(); !ok || !info.AddressChange {
+		t.Errorf("info %+v", info)
+	}
+}
+
+func TestReaderPolls(t *testing.T) {
+	qsfp, cmis := images(t, "sff8636-*")[0], images(t, "cmis-*")[0]
+	tests := []struct {
+		name          string
+		conn          fakeConn
+		first, second []string
+		lane          float64 // rx of the first
+		alarm         bool    // thresholds of rx were read
+		err           bool
+	}{
+		{
+			"QSFP without page 03h",
+			fakeConn{image: &qsfp},
+			[]string{"0x50:0+128", "0x50:128+128", "0x50:03h:128+128", "0x50:2+56"},
+			[]string{"0x50:2+56"},
+			-0.886818, false, false,
+		},
+		{
+			"QSFP",
+			fakeConn{image: &qsfp, pages: map[uint8][]byte{3: page03()}},
+			[]string{"0x50:0+128", "0x50:128+128", "0x50:03h:128+128", "0x50:2+56"},
+			[]string{"0x50:2+56"},
+			-0.886818, true, false,
+		},
+		{
+			"CMIS",
+			fakeConn{image: &cmis, pages: map[uint8][]byte{1: page01(0x07), 2: page02(), 0x11: cmis.a2[:128]}},
+			[]string{"0x50:0+128", "0x50:128+128", "0x50:01h:128+128", "0x50:02h:128+128", "0x50:9+9", "0x50:11h:139+63"},
+			[]string{"0x50:9+9", "0x50:11h:139+63"},
+			-0.9691, true, false,
+		},
+		{
+			"CMIS without lanes",
+			fakeConn{image: &cmis},
+			[]string{"0x50:0+128", "0x50:128+128", "0x50:01h:128+128", "0x50:02h:128+128", "0x50:9+9", "0x50:11h:139+63"},
+			[]string{"0x50:0+128", "0x50:128+128", "0x50:01h:128+128", "0x50:02h:128+128", "0x50:9+9", "0x50:11h:139+63"},
+			0, false, true,
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.conn.t = t
+			now := time.Unix(0, 0)
+			r := reader(&tt.conn, &now)
+			for _, asked := range [][]string{tt.first, tt.second} {
+				tt.conn.asked = nil
+				got, err := r.ReadOptics(t.Context())
+				if (err != nil) != tt.err {
+					t.Fatal(err)
+				}
+				if d := cmp.Diff(asked, tt.conn.asked); d != "" {
+					t.Errorf("asked (-want +got):\n%s", d)
+				}
+				if tt.err {
+					if got.RxPower.Status != collectors.StatusError || !got.Temperature.OK() || got.LanesStatus() != collectors.StatusError {
+						t.Errorf("got %+v", got)
+					}
+					continue
+				}
+				if len(got.Lanes) == 0 || !got.Lanes[0].RxPower.OK() || math.Abs(got.Lanes[0].RxPower.Value-tt.lane) > 1e-5 {
+					t.Errorf("lanes %+v", got.Lanes)
+				}
+				if known := got.Thresholds != nil && got.Thresholds.RxPower.AlarmLow.Known; known != tt.alarm {
+					t.Errorf("thresholds %+v", got.Thresholds)
+				}
+			}
+			if tt.err {
+				return
+			}
+			now = now.Add(2 * time.Minute)
+			tt.conn.asked = nil
+			if _, err := r.ReadOptics(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if want := append([]string{map[bool]string{true: "0x50:166+28", false: "0x50:196+28"}[tt.name[0] == 'C']}, tt.second...); !slices.Equal(want, tt.conn.asked) {
+				t.Errorf("after a while: asked %v, want %v", tt.conn.asked, want)
+			}
+		})
+	}
+}
+
+// By ioctl the pages lie one behind the other.
+func TestReaderQSFPByIoctl(t *testing.T) {
+	im := images(t, "sff8636-*")[0]
+	im.a2 = append(make([]byte, 256), page03()...)
+	f := fakeIoctl{t: t, image: &im, kind: 3}
+	r := module.New(module.Options{
+		Interface: "eth1", Ioctl: f.do,
+		Dial: func() (module.Conn, error) { return &fakeConn{t: t, family: os.ErrNotExist}, nil },
+	})
+	for range 2 {
+		got, err := r.ReadOptics(t.Context())
+		if err != nil || got.LanesStatus() != collectors.StatusOK || got.Thresholds == nil {
+			t.Errorf("%+v, %v", got, err)
+		}
+	}
+	if d := cmp.Diff([]string{"0+128", "128+128", "512+128", "2+56", "2+56"}, f.asked); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
 	}
 }
