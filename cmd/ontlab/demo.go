@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ontagent/agent/command"
+	"ontagent/agent/diagnosis"
 	"ontagent/cmd/ontlab/lab"
 	"ontagent/cmd/ontlab/ontsim"
 )
@@ -34,14 +35,17 @@ func (a *app) demo(ctx context.Context, args []string) (err error) {
 		}
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
+	if *lang != string(diagnosis.Chinese) && *lang != string(diagnosis.English) {
+		return fmt.Errorf("%w: --lang %q is neither zh-CN nor en", errUsage, *lang)
+	}
 	dir := *keep
 	if dir == "" {
 		if dir, err = os.MkdirTemp("", "ontlab-demo-"); err != nil {
 			return fmt.Errorf("cannot make a directory: %w", err)
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	} else if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("cannot make %s: %w", dir, err)
+	} else if err := os.Mkdir(dir, 0o700); err != nil {
+		return fmt.Errorf("%w: --keep makes a new directory: %w", errUsage, err)
 	}
 	self, err := os.Executable()
 	if err != nil {

@@ -57,9 +57,11 @@ func (a *app) run(ctx context.Context, args []string) int {
 		fmt.Fprintln(a.out, "ontlab", version)
 	case "help", "-h", "--help":
 		a.usage()
-	default:
+	case "":
 		a.usage()
-		err = fmt.Errorf("%w: unknown verb %q", errUsage, verb)
+		err = fmt.Errorf("%w: no verb given", errUsage)
+	default:
+		err = fmt.Errorf("%w: unknown verb %q; `ontlab help` lists them", errUsage, verb)
 	}
 	return a.exit(err)
 }
