@@ -15,6 +15,10 @@ import (
 // unnoticed.
 const readSlice = 100 * time.Millisecond
 
+// tellBefore is how long before its caller's deadline a console that does not
+// fall silent is given up at the latest, so that the caller hears of it.
+const tellBefore = 500 * time.Millisecond
+
 // maxScreen bounds the text kept of one answer.
 const maxScreen = 128 << 10
 
@@ -216,7 +220,15 @@ func (s *session) atPrompt(k kind) (time.Duration, bool) {
 // nothing, it wakes the prompt. It returns only kinds that lead on.
 func (s *session) listen(ctx context.Context) (kind, error) {
 	t := &s.opts.Timeouts
-	k, err := s.await(ctx, t.Listen, func(kind) (time.Duration, bool) { return t.Quiet, true })
+	limit := t.Listen
+	if deadline, ok := ctx.Deadline(); ok {
+		// A caller with less time than that would learn only that its time is
+		// up, so it is told earlier what there was to hear.
+		if left := time.Until(deadline) - t.Quiet - tellBefore; left > t.Quiet {
+			limit = min(limit, left)
+		}
+	}
+	k, err := s.await(ctx, limit, func(kind) (time.Duration, bool) { return t.Quiet, true })
 	if errors.Is(err, errTimeout) || errors.Is(err, ErrBabble) {
 		screen := s.screen()
 		switch {
@@ -227,7 +239,7 @@ func (s *session) listen(ctx context.Context) (kind, error) {
 		case errors.Is(err, ErrBabble):
 			return k, err
 		}
-		return k, fmt.Errorf("%w: not quiet for %v within %v", ErrBabble, t.Quiet, t.Listen)
+		return k, fmt.Errorf("%w: not quiet for %v within %v", ErrBabble, t.Quiet, limit.Round(time.Second))
 	}
 	if err != nil {
 		return k, err

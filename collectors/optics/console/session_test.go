@@ -233,6 +233,36 @@ func TestSessionBabble(t *testing.T) {
 	}
 }
 
+// A caller that has no more time than a console is listened to is still told
+// what is wrong with the console, not that its time is up.
+func TestSessionSpeaksBeforeItsCallerGivesUp(t *testing.T) {
+	for _, tt := range []struct {
+		name, text string
+		want       error
+	}{
+		{"login loop", strings.Repeat("\r\nlogin: ", 1<<12), ErrLoginLoop},
+		{"chatter", strings.Repeat("eth0: link up\r\n", 1<<12), ErrBabble},
+	} {
+		for _, limit := range []time.Duration{20 * time.Second, 8 * time.Second} {
+			synctest.Test(t, func(t *testing.T) {
+				p := &scriptPort{pending: []byte(tt.text), chunk: 9, pause: 50 * time.Millisecond}
+				c, err := New(Options{Port: "fake", Driver: "rtl960x", Open: func(string, int) (Port, error) { return p, nil }})
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), limit)
+				defer cancel()
+				if _, err := c.ReadOptics(ctx); !errors.Is(err, tt.want) {
+					t.Errorf("%s within %v: %v", tt.name, limit, err)
+				}
+				if err := c.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
 // Text of a daemon that buries a prompt costs one carriage return, not the
 // reading.
 func TestSessionBuriedPrompt(t *testing.T) {
