@@ -94,8 +94,14 @@ func (p *textPrinter) sent(cmd order.Command) {
 	fmt.Fprintf(p.out, "%s → %s (%s)\n", what, cmd.Device, cmd.ID)
 }
 
-func (p *textPrinter) filed(path string) {
-	fmt.Fprintf(p.out, "%s %s\n", words(p.lang).label("filed"), path)
+func (p *textPrinter) filed(path string, status record.Status) {
+	w := words(p.lang)
+	if status == record.Valid {
+		fmt.Fprintf(p.out, "%s: %s\n", w.label("record"), w.record(status))
+	}
+	if path != "" {
+		fmt.Fprintf(p.out, "%s %s\n", w.label("filed"), path)
+	}
 }
 
 func (p *textPrinter) status(st job.Status) {

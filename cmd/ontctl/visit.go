@@ -16,6 +16,7 @@ import (
 
 	"ontagent/agent/job"
 	"ontagent/agent/order"
+	"ontagent/agent/record"
 )
 
 // visitFlags are what every command to a gateway takes.
@@ -43,7 +44,7 @@ func (v *visitFlags) register(f *flag.FlagSet) {
 	f.StringVar(&v.keyFile, "key", "", "technician's secret key `FILE`")
 	f.StringVar(&v.trustFile, "trust", "", "trust list `FILE` to hand over, for a gateway with an older one")
 	f.StringVar(&v.timeKey, "time-key", "", "time key `FILE`, to answer a gateway that does not trust its clock")
-	f.StringVar(&v.root, "root", "", "operator's root key (.pub `FILE`): needed with --gateway")
+	f.StringVar(&v.root, "root", "", "operator's root key (.pub `FILE`): needed with --gateway; the record is checked against it")
 	f.StringVar(&v.lang, "lang", defaultLang(), "zh-CN or en")
 	f.BoolVar(&v.json, "json", false, "print every status as one JSON line")
 	f.DurationVar(&v.wait, "wait", time.Minute, "how long to wait for the gateway's first answer")
@@ -106,13 +107,13 @@ func (a *app) visit(ctx context.Context, f *flag.FlagSet, v *visitFlags, args []
 		}
 		defer c.discardRecord()
 	}
-	if v.gateway != "" {
-		root, err := readPublic(v.root)
-		if err != nil {
+	if v.root != "" || v.gateway != "" {
+		if c.root, err = readPublic(v.root); err != nil {
 			return fmt.Errorf("%s: --root: %w", f.Name(), err)
 		}
-		c.link, err = dialGateway(ctx, v.gateway, root, c.order)
-		if err != nil {
+	}
+	if v.gateway != "" {
+		if c.link, err = dialGateway(ctx, v.gateway, c.root, c.order); err != nil {
 			return err
 		}
 	} else if c.link, err = dialBroker(ctx, &v.broker, c.order, c.cmd.ID); err != nil {
@@ -135,6 +136,11 @@ type conversation struct {
 	print   printer
 	// recordFile is where the record goes; nil: nowhere, or it is there already.
 	recordFile *os.File
+	root       order.PublicKey // nil: nothing can be checked
+	// checked is this job's record, if it came and, where there is a root key,
+	// holds; unfit says why one that came does not.
+	checked *record.Verification
+	unfit   string
 }
 
 // createRecord makes the file of a record. Never over an existing one: it would
@@ -237,9 +243,8 @@ func (c *conversation) follow(ctx context.Context) error {
 	var (
 		answered bool
 		end      *job.Status
-		filed    bool
 		first    = time.NewTimer(c.flags.wait)
-		record   <-chan time.Time
+		late     <-chan time.Time
 	)
 	defer first.Stop()
 	for {
@@ -250,20 +255,20 @@ func (c *conversation) follow(ctx context.Context) error {
 			if !answered {
 				return exitWith(exitUnreachable, "gateway %s did not answer within %v", c.order.Device, c.flags.wait)
 			}
-		case <-record:
-			return exitWith(exitInconclusive, "the job ended, but its record did not arrive within %v", recordGrace)
+		case <-late:
+			return c.missing()
 		case r := <-c.link.replies():
 			switch {
 			case r.err != nil && end == nil:
 				return r.err
 			case r.err != nil:
-				return c.finish(*end, filed)
+				return c.missing()
 			case r.pending && !answered:
 				if err := c.link.send(ctx, c.cmd.ID, req); err != nil {
 					return err
 				}
 			case r.record != nil:
-				if filed, err = c.file(r.record); err != nil {
+				if err := c.file(r.record); err != nil {
 					return err
 				}
 			case r.status != nil:
@@ -279,11 +284,11 @@ func (c *conversation) follow(ctx context.Context) error {
 				}
 				if r.status.State.Terminal() {
 					end = r.status
-					record = time.After(recordGrace)
+					late = time.After(recordGrace)
 				}
 			}
-			if end != nil && (filed || c.flags.record == "" || end.RecordSHA == "") {
-				return c.finish(*end, filed)
+			if end != nil && (c.checked != nil || !c.needsRecord(*end)) {
+				return c.finish(*end)
 			}
 		}
 	}
@@ -303,34 +308,55 @@ func (c *conversation) answer(st job.Status) (order.Request, error) {
 	return c.request(&env)
 }
 
-// file keeps the record if it is this job's; another run of the same order may
-// be reported on the same topic.
-func (c *conversation) file(data []byte) (bool, error) {
-	var head struct {
-		Job string `json:"job"`
+// missing is the end of a visit whose record did not come.
+func (c *conversation) missing() error {
+	if c.unfit != "" {
+		return exitWith(exitFail, "what came as the record of this job is none: %s", c.unfit)
 	}
-	env, err := order.ParseEnvelope(data)
-	if err != nil || peek(env, order.TypeRecord, &head) != nil || head.Job != c.cmd.ID {
-		return false, nil //nolint:nilerr // not ours
+	return exitWith(exitInconclusive, "the job ended, but its record did not arrive within %v", recordGrace)
+}
+
+// needsRecord reports whether the end of the job alone will not do. Statuses
+// are not signed: with a root key at hand, only the record says what came out.
+func (c *conversation) needsRecord(end job.Status) bool {
+	if c.cmd.Type != order.Accept || end.State != job.Succeeded && end.RecordSHA == "" {
+		return false
 	}
-	if c.flags.record == "" {
-		return true, nil
+	return c.root != nil || c.flags.record != "" && end.RecordSHA != ""
+}
+
+// file keeps the record if it is this job's and, as far as that can be checked,
+// genuine; another run of the same order may be reported on the same topic, and
+// whoever may publish there can send anything.
+func (c *conversation) file(data []byte) error {
+	v := verifyRecord(data, record.VerifyOptions{Root: ed25519.PublicKey(c.root)})
+	if v.Record == nil || v.Record.Job != c.cmd.ID || c.checked != nil {
+		return nil
 	}
+	if c.root != nil && v.Status != record.Valid {
+		c.unfit = v.Problem
+		return nil
+	}
+	c.checked = &v
 	if c.recordFile == nil {
-		return true, nil // it came twice
+		return nil
 	}
-	_, err = c.recordFile.Write(data)
+	_, err := c.recordFile.Write(data)
 	if err := errors.Join(err, c.recordFile.Close()); err != nil {
-		return false, fmt.Errorf("cannot file the record: %w", err)
+		return fmt.Errorf("cannot file the record: %w", err)
 	}
 	c.recordFile = nil
-	return true, nil
+	return nil
 }
 
 // finish prints the result and chooses the exit code.
-func (c *conversation) finish(end job.Status, filed bool) error {
-	if filed && c.flags.record != "" {
-		c.print.filed(c.flags.record)
+func (c *conversation) finish(end job.Status) error {
+	if c.checked != nil {
+		c.print.filed(c.flags.record, c.checked.Status)
+		if c.root != nil && (c.checked.Digest != end.RecordSHA || c.checked.Record.Verdict != end.Verdict) {
+			return exitWith(exitFail, "the record says %s, what the broker delivered as the job's end says %q: trust the record",
+				c.checked.Record.Verdict, end.Verdict)
+		}
 	}
 	silent := errors.New("")
 	switch end.State {
@@ -353,13 +379,15 @@ func (c *conversation) finish(end job.Status, filed bool) error {
 type printer interface {
 	sent(cmd order.Command)
 	status(st job.Status)
-	filed(path string)
+	// filed tells of the job's record: where it went, if anywhere, and whether
+	// it holds.
+	filed(path string, status record.Status)
 }
 
 type jsonPrinter struct{ out io.Writer }
 
-func (p *jsonPrinter) sent(order.Command) {}
-func (p *jsonPrinter) filed(string)       {}
+func (p *jsonPrinter) sent(order.Command)          {}
+func (p *jsonPrinter) filed(string, record.Status) {}
 
 func (p *jsonPrinter) status(st job.Status) {
 	data, err := json.Marshal(st)

@@ -158,7 +158,8 @@ func (d *demo) visits(ctx context.Context, sim *ontsim.Sim) error {
 		}
 		d.say("%s", v.title)
 		if err := d.ctl(ctx, v.exit, "accept", "--order", d.lab.Path(v.order+".signed"), "--key", d.lab.Path("technician.key"),
-			"--time-key", d.lab.Path("time.key"), "--broker", lab.BrokerURL, "--record", d.lab.Path(v.record), "--lang", d.lang); err != nil {
+			"--time-key", d.lab.Path("time.key"), "--broker", lab.BrokerURL, "--root", d.lab.Path("root.pub"),
+			"--record", d.lab.Path(v.record), "--lang", d.lang); err != nil {
 			return err
 		}
 	}
