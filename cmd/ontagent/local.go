@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strings"
 	"time"
 
 	"ontagent/agent/acceptance"
@@ -16,8 +15,6 @@ import (
 	"ontagent/agent/identity"
 	"ontagent/agent/job"
 	"ontagent/agent/order"
-	"ontagent/collectors"
-	"ontagent/collectors/optics"
 	"ontagent/config"
 	"ontagent/transport/durable"
 )
@@ -159,116 +156,6 @@ func (a *app) collect(ctx context.Context, args []string) error {
 		}
 	}
 	return nil
-}
-
-// opticsView is what one source says about the light.
-type opticsView struct {
-	Source        string  `json:"source"`
-	Best          bool    `json:"best"` // the one that telemetry and acceptance go by
-	RxPowerDBm    any     `json:"rx_power_dbm,omitempty"`
-	RxPowerStatus string  `json:"rx_power_status"`
-	RxPowerRaw    string  `json:"rx_power_raw,omitempty"`
-	TxPowerDBm    any     `json:"tx_power_dbm,omitempty"`
-	BiasMA        any     `json:"bias_ma,omitempty"`
-	TemperatureC  any     `json:"temperature_celsius,omitempty"`
-	VoltageV      any     `json:"voltage_v,omitempty"`
-	Alarms        *string `json:"alarms,omitempty"` // absent: not known
-}
-
-type opticsAnswer struct {
-	Sources []opticsView `json:"sources"`
-	Error   string       `json:"error,omitempty"`
-	NoData  bool         `json:"no_data,omitempty"`
-}
-
-func (s *sources) readOptics(ctx context.Context) opticsAnswer {
-	best, others, err := s.optics.Read(ctx)
-	var out opticsAnswer
-	if err != nil {
-		out.Error, out.NoData = resultError(err), errors.Is(err, collectors.ErrNoData)
-	}
-	for i, r := range append([]optics.Reading{best}, others...) {
-		if r.Source != "" {
-			out.Sources = append(out.Sources, viewOf(r, i == 0))
-		}
-	}
-	return out
-}
-
-func viewOf(r optics.Reading, best bool) opticsView {
-	v := opticsView{Source: r.Source, Best: best, RxPowerStatus: string(r.RxPower.Status), RxPowerRaw: r.RxPower.Raw}
-	for _, f := range []struct {
-		to *any
-		r  collectors.Reading
-	}{{&v.RxPowerDBm, r.RxPower}, {&v.TxPowerDBm, r.TxPower}, {&v.BiasMA, r.Bias}, {&v.TemperatureC, r.Temperature}, {&v.VoltageV, r.Voltage}} {
-		if f.r.OK() {
-			*f.to = f.r.Value
-		}
-	}
-	if r.AlarmsKnown {
-		alarms := strings.Join(r.Alarms, ",")
-		v.Alarms = &alarms
-	}
-	return v
-}
-
-func (a *app) optics(ctx context.Context, args []string) error {
-	if _, err := a.parse("optics", args, 0); err != nil {
-		return err
-	}
-	c, err := a.load()
-	if err != nil {
-		return err
-	}
-	data, err := a.withSources(ctx, c, control.OpOptics, func(s *sources) any { return s.readOptics(ctx) })
-	if err != nil {
-		return err
-	}
-	var answer opticsAnswer
-	if err := json.Unmarshal(data, &answer); err != nil {
-		return fmt.Errorf("cannot read answer: %w", err)
-	}
-	if a.json {
-		fmt.Fprintf(a.out, "%s\n", data)
-	} else {
-		printOptics(a, answer)
-	}
-	for _, s := range answer.Sources {
-		if s.RxPowerStatus == string(collectors.StatusOK) || s.RxPowerStatus == string(collectors.StatusNoLight) {
-			return nil
-		}
-	}
-	return exitWith(exitInconclusive, "no source gave a reading")
-}
-
-func printOptics(a *app, answer opticsAnswer) {
-	show := func(v any, unit string) string {
-		if f, ok := v.(float64); ok {
-			return fmt.Sprintf("%.2f %s", f, unit)
-		}
-		return "-"
-	}
-	for _, s := range answer.Sources {
-		rx := s.RxPowerStatus
-		if s.RxPowerDBm != nil {
-			rx = show(s.RxPowerDBm, "dBm")
-		}
-		mark := " "
-		if s.Best {
-			mark = "*"
-		}
-		fmt.Fprintf(a.out, "%s %-18s rx %-12s tx %-10s bias %-9s temp %-9s vcc %s\n", mark, s.Source, rx,
-			show(s.TxPowerDBm, "dBm"), show(s.BiasMA, "mA"), show(s.TemperatureC, "°C"), show(s.VoltageV, "V"))
-		if s.RxPowerRaw != "" {
-			fmt.Fprintf(a.out, "    raw %q\n", s.RxPowerRaw)
-		}
-		if s.Alarms != nil && *s.Alarms != "" {
-			fmt.Fprintf(a.out, "    alarms %s\n", *s.Alarms)
-		}
-	}
-	if answer.Error != "" {
-		fmt.Fprintln(a.out, answer.Error)
-	}
 }
 
 // identity prints the public halves of the gateway's keys.

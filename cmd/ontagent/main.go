@@ -39,7 +39,7 @@ var version = "dev" //nolint:gochecknoglobals // the linker writes it
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	a := &app{out: os.Stdout, err: os.Stderr}
+	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr}
 	code := a.run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
@@ -47,6 +47,7 @@ func main() {
 
 // app is one invocation.
 type app struct {
+	in       io.Reader
 	out, err io.Writer
 	verb     string
 	config   string
@@ -77,7 +78,7 @@ func verbs() []verb {
 		{"run", "", "the daemon", (*app).daemon},
 		{"status", "", "how the daemon is", (*app).status},
 		{"collect", "", "read everything once", (*app).collect},
-		{"optics", "", "read every optical source, fresh", (*app).optics},
+		{"optics", "", "read every optical source, fresh; optics decode FILE: an EEPROM image; optics parse --driver NAME FILE: a captured console", (*app).optics},
 		{"diagnose", "", "climb the read-only rungs and say what is wrong; no record", (*app).diagnose},
 		{"accept", "REQUEST.json", "hand a signed order and command to the daemon", (*app).accept},
 		{"identity", "", "print the public keys the operator vouches for (made at first use)", (*app).identity},
