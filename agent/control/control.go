@@ -52,6 +52,8 @@ type Server struct {
 	Ops map[string]Op
 	// MaxConns bounds connections at a time, per listener.
 	MaxConns int
+	// MaxRequests bounds the requests of one connection; 0 means no bound.
+	MaxRequests int
 	// Admit is asked before a connection is served; nil admits everyone.
 	Admit func(remote net.Addr) bool
 	Log   *slog.Logger
@@ -96,7 +98,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 
 func (s *Server) converse(ctx context.Context, conn net.Conn) {
 	lines := bufio.NewReaderSize(io.LimitReader(conn, 64*maxLine), 4096)
-	for ctx.Err() == nil {
+	for n := 0; ctx.Err() == nil && (s.MaxRequests == 0 || n < s.MaxRequests); n++ {
 		_ = conn.SetReadDeadline(time.Now().Add(readTimeout))
 		line, err := readLine(lines)
 		if err != nil {

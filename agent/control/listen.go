@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -35,8 +36,13 @@ func ListenUnix(ctx context.Context, path string) (net.Listener, error) {
 			return nil, fmt.Errorf("cannot replace stale socket: %w", err)
 		}
 	}
+	// Made for the owner alone: between bind and chmod others could connect.
+	// The mask is the process's; whoever else makes a file in this moment gets
+	// it for the owner alone, too.
+	mask := syscall.Umask(0o077)
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "unix", path)
+	syscall.Umask(mask)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s: %w", path, err)
 	}

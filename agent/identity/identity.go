@@ -60,12 +60,20 @@ const (
 // Open reads the keys in dir, or makes them if there are none. A key file that
 // cannot be read is an error: new keys would make every earlier statement,
 // record chain and sealed order worthless, so that is for a person to decide.
+// One caller at a time may open a directory.
 func Open(fsys durable.FS, dir, device string) (Keys, error) {
+	k, err := Read(fsys, dir, device)
+	if errors.Is(err, fs.ErrNotExist) {
+		return create(fsys, dir, filepath.Join(dir, keyFile), device)
+	}
+	return k, err
+}
+
+// Read reads the keys in dir. If there are none the error is compatible with
+// errors.Is(err, fs.ErrNotExist).
+func Read(fsys durable.FS, dir, device string) (Keys, error) {
 	path := filepath.Join(dir, keyFile)
 	data, err := durable.ReadFile(fsys, "identity.read", path, 16<<10)
-	if errors.Is(err, fs.ErrNotExist) {
-		return create(fsys, dir, path, device)
-	}
 	if err != nil {
 		return Keys{}, fmt.Errorf("cannot read device keys: %w", err)
 	}
@@ -154,6 +162,9 @@ func parse(data []byte) (Keys, error) {
 	}
 	return k, nil
 }
+
+// Made reports whether there are keys at all: the zero Keys has none.
+func (k Keys) Made() bool { return k.Record != nil }
 
 // String keeps keys out of logs.
 func (Keys) String() string { return "***" }

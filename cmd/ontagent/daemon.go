@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -11,6 +12,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"runtime/debug"
 	"time"
@@ -53,6 +55,9 @@ func (a *app) daemon(ctx context.Context, args []string) error {
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(memoryLimit)
 	log := newLogger(a.err, c.Main.LogLevel)
+	if err := noCoreDumps(); err != nil {
+		log.Warn("core dumps may hold secrets", "error", err)
+	}
 	// First of all: a second daemon must not touch the state of the first.
 	local, err := control.ListenUnix(ctx, c.Control.Socket)
 	if err != nil {
@@ -90,8 +95,10 @@ type daemon struct {
 	clock    *clock.Clock
 	sources  *sources
 	registry *collectors.Registry
-	// authority and what hangs on it are nil without a root key: such a gateway
-	// streams, and refuses every command.
+	lock     *os.File // of the state directory
+	// refusing says why every command is refused: then authority and what hangs
+	// on it are nil, and the gateway only streams.
+	refusing  *order.RefusalError
 	authority *order.Authority
 	records   *record.Log
 	jobs      *job.Manager
@@ -110,6 +117,9 @@ func newDaemon(ctx context.Context, c config.Config, log *slog.Logger) (*daemon,
 		return nil, err
 	}
 	var err error
+	if d.lock, err = lockState(c.Main.StateDir); err != nil {
+		return nil, err
+	}
 	if d.epoch, err = durable.NextEpoch(d.fs, filepath.Join(c.Main.StateDir, "epoch")); err != nil {
 		if d.epoch == 0 {
 			return nil, err
@@ -117,11 +127,11 @@ func newDaemon(ctx context.Context, c config.Config, log *slog.Logger) (*daemon,
 		log.Warn("epoch counter was damaged", "epoch", d.epoch, "error", err)
 	}
 	if d.keys, err = identity.Open(d.fs, c.Main.StateDir, c.Main.Device); err != nil {
-		return nil, err
+		d.refuse(order.ReasonInternal, err)
 	}
 	d.clock, err = clock.New(clock.Options{
 		System: clock.Kernel{}, Store: floorFile{d.fs, filepath.Join(c.Main.StateDir, "clock.floor")},
-		NeverTrustSystem: c.Clock.TrustSystem == "never",
+		Build: buildTime(), NeverTrustSystem: c.Clock.TrustSystem == "never",
 	})
 	if err != nil {
 		return nil, err
@@ -140,35 +150,52 @@ func newDaemon(ctx context.Context, c config.Config, log *slog.Logger) (*daemon,
 		return nil, err
 	}
 	d.registry = d.sources.registry(c, log)
-	if err := d.openAuthority(ctx); err != nil {
+	if err := d.openVisits(); err != nil {
 		return nil, err
+	}
+	root, err := c.RootPublicKey()
+	switch {
+	case err != nil:
+		return nil, err
+	case root == nil:
+		d.refuse(order.ReasonUntrustedRoot, errors.New("no root key is configured on this gateway"))
+	case d.refusing == nil:
+		if err := d.openAuthority(ed25519.PublicKey(root)); err != nil {
+			d.authority, d.records, d.jobs = nil, nil, nil
+			d.refuse(order.ReasonInternal, err)
+		}
 	}
 	return d, d.openMQTT()
 }
 
-// openAuthority makes whatever carries out orders.
-func (d *daemon) openAuthority(context.Context) error {
+// refuse makes every command be refused from now on. A gateway whose state is
+// damaged must not take orders, since it could not tell what was used up, but
+// it need not fall silent.
+func (d *daemon) refuse(reason order.Reason, why error) {
+	d.refusing = &order.RefusalError{Reason: reason, Detail: why.Error()}
+	d.log.Error("every command will be refused", "reason", reason, "error", why)
+}
+
+// openVisits makes what climbs ladders, with or without an order.
+func (d *daemon) openVisits() error {
 	limits, err := acceptance.Norms().With(acceptance.OriginConfig, d.c.Thresholds)
 	if err != nil {
 		return fmt.Errorf("%s: thresholds: %w", d.c.Path, err)
 	}
 	d.visits = &agent.Visits{
-		Steps: d.sources.ladder(d.c), Limits: limits,
-		Statement: func() (order.Envelope, error) { return d.document(d.c.Authority.Statement) },
+		Steps: d.sources.ladder(d.c), Limits: limits, Statement: d.statement,
 		Frame: record.Record{
 			Device: d.c.Main.Device, Tenant: d.c.Main.Tenant,
 			Agent: record.Agent{Version: version, Epoch: d.epoch},
 		},
 		Moment: d.moment, Filed: d.reporter.Record, Now: time.Now, Log: d.log,
 	}
-	root, err := d.c.RootPublicKey()
-	if err != nil {
-		return err
-	}
-	if root == nil {
-		d.log.Warn("no root key is configured: every command will be refused")
-		return nil
-	}
+	return nil
+}
+
+// openAuthority makes whatever carries out orders.
+func (d *daemon) openAuthority(root ed25519.PublicKey) error {
+	var err error
 	d.authority, err = order.OpenAuthority(order.Options{
 		Root: root, Tenant: d.c.Main.Tenant, Device: d.c.Main.Device,
 		Store: stateFile{d.fs, filepath.Join(d.c.Main.StateDir, "authority.json")}, Clock: d.clock,
@@ -192,13 +219,37 @@ func (d *daemon) openAuthority(context.Context) error {
 		return err
 	}
 	d.jobs, err = job.New(job.Options{
-		Authority: d.authority, Store: store, Publish: d.reporter.Status, Answer: d.reporter.Answer, Timeout: jobTimeout, Now: time.Now, Log: d.log,
+		Authority: d.authority, Store: store, Publish: d.reporter.Status, Answer: d.reporter.Answer,
+		Timeout: jobTimeout, Now: time.Now, Log: d.log,
 		Handlers: map[order.CommandType]job.Handler{
 			order.Accept:   d.visits.Accept,
 			order.Diagnose: d.visits.Diagnose,
 		},
 	})
 	return err
+}
+
+// statement returns the operator's word on this gateway's keys. One that would
+// make a record unbelievable – of another device, of earlier keys, by a key
+// that is not an operator's – is an error.
+func (d *daemon) statement() (order.Envelope, error) {
+	env, err := d.document(d.c.Authority.Statement)
+	if err != nil {
+		return order.Envelope{}, err
+	}
+	if d.authority == nil {
+		return order.Envelope{}, d.refusing
+	}
+	trust, _, _ := d.authority.Trust()
+	st, err := order.OpenStatement(env, trust)
+	if err != nil {
+		return order.Envelope{}, err
+	}
+	keys := d.keys.Bundle()
+	if st.Device != keys.Device || st.Ed25519.String() != keys.Ed25519 || st.X25519 != d.keys.BoxPublic() || st.TLSSPKI != keys.TLSSPKI {
+		return order.Envelope{}, fmt.Errorf("%s vouches for other keys than this gateway's", d.c.Authority.Statement)
+	}
+	return env, nil
 }
 
 func knownRung(name string) bool {
@@ -284,10 +335,11 @@ func (d *daemon) inbound(in transport.Inbound) {
 		d.submit(in.Name, in.Payload)
 	case transport.KindConfig:
 		env, err := order.ParseEnvelope(in.Payload)
-		if err == nil && d.authority == nil {
-			err = errors.New("no root key is configured")
-		}
-		if err == nil {
+		switch {
+		case err != nil:
+		case d.authority == nil:
+			err = d.refusing
+		default:
 			err = d.authority.AdoptTrust(env)
 		}
 		if err != nil {
@@ -300,10 +352,7 @@ func (d *daemon) inbound(in transport.Inbound) {
 
 func (d *daemon) submit(id string, request []byte) job.Status {
 	if d.jobs == nil {
-		st := job.Status{
-			ID: id, State: job.Rejected, Reason: order.ReasonUntrustedRoot,
-			Detail: "no root key is configured on this gateway",
-		}
+		st := job.Status{ID: id, State: job.Rejected, Reason: d.refusing.Reason, Detail: d.refusing.Detail}
 		d.reporter.Answer(st)
 		return st
 	}
@@ -313,14 +362,19 @@ func (d *daemon) submit(id string, request []byte) job.Status {
 // birth is the body of the retained info message.
 func (d *daemon) birth() json.RawMessage {
 	board := linux.ReadBoard("/")
-	keys := d.keys.Bundle()
 	info := map[string]any{
 		"agent_version": version, "model": board.Model, "os": board.OS, "kernel": board.Kernel,
-		"ed25519": keys.Ed25519, "x25519": keys.X25519, "tls_spki": keys.TLSSPKI,
 		"session_nonce": d.nonce,
 		"actions":       []string{"accept", "diagnose", "cancel", "close"},
 		"rungs":         d.rungs(),
 		"collectors":    d.collectorNames(),
+	}
+	if d.keys.Made() {
+		keys := d.keys.Bundle()
+		info["ed25519"], info["x25519"], info["tls_spki"] = keys.Ed25519, keys.X25519, keys.TLSSPKI
+	}
+	if d.refusing != nil {
+		info["actions"], info["refusing"] = []string{}, d.refusing.Reason
 	}
 	if d.c.Console.Enabled {
 		info["console_driver"] = d.c.Console.Driver
@@ -366,7 +420,7 @@ func (d *daemon) serve(ctx context.Context, local net.Listener) error {
 	if d.jobs != nil {
 		sup.Add("jobs", d.jobs)
 	}
-	if address := d.c.Control.LANListen; address != "" {
+	if address := d.c.Control.LANListen; address != "" && d.keys.Made() {
 		cert, err := d.keys.Certificate()
 		if err != nil {
 			return err
@@ -459,10 +513,10 @@ func (f floorFile) Load() (time.Time, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return time.Time{}, nil
 	}
-	if err != nil {
-		return time.Time{}, err
+	var t time.Time
+	if err == nil {
+		t, err = time.Parse(time.RFC3339, string(data))
 	}
-	t, err := time.Parse(time.RFC3339, string(data))
 	if err != nil {
 		// A lost floor costs one challenge more, no security: orders are still
 		// judged by a signed or synchronised time.

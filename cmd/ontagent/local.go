@@ -12,11 +12,9 @@ import (
 	"ontagent/agent/acceptance"
 	"ontagent/agent/control"
 	"ontagent/agent/diagnosis"
-	"ontagent/agent/identity"
 	"ontagent/agent/job"
 	"ontagent/agent/order"
 	"ontagent/config"
-	"ontagent/transport/durable"
 )
 
 // ask runs one operation on the daemon.
@@ -67,6 +65,9 @@ func (a *app) printStatus(st agentStatus) {
 	}
 	if !st.Statement {
 		trust += "; no device statement: no acceptance can be recorded"
+	}
+	if st.Refusing != "" {
+		trust = "every command is refused: " + st.Refusing
 	}
 	p("authority", "%s; %d records closed", trust, st.Records)
 	switch {
@@ -167,7 +168,7 @@ func (a *app) identity(_ context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	keys, err := identity.Open(durable.OS{}, c.Main.StateDir, c.Main.Device)
+	keys, err := openKeys(c)
 	if err != nil {
 		return exitWith(exitFail, "%w", err)
 	}

@@ -16,8 +16,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"ontagent/agent/control"
 	"ontagent/agent/diagnosis"
@@ -36,6 +38,18 @@ const (
 
 // version is set by the build.
 var version = "dev" //nolint:gochecknoglobals // the linker writes it
+
+// built is when the build was made, in Unix seconds; it may be set by the build.
+var built = "" //nolint:gochecknoglobals // the linker writes it
+
+// buildTime is a time that has certainly passed; zero if it is not known.
+func buildTime() time.Time {
+	seconds, err := strconv.ParseInt(built, 10, 64)
+	if err != nil {
+		return time.Time{}
+	}
+	return time.Unix(seconds, 0).UTC()
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -29,7 +29,7 @@ func (d *daemon) localServer() *control.Server {
 // lanServer answers a technician in the house: nothing but signed envelopes.
 func (d *daemon) lanServer() *control.Server {
 	limiter := control.NewLimiter(10, 3*time.Second, time.Now)
-	return &control.Server{MaxConns: 3, Admit: limiter.Admit, Log: d.log, Ops: map[string]control.Op{
+	return &control.Server{MaxConns: 3, MaxRequests: 16, Admit: limiter.Admit, Log: d.log, Ops: map[string]control.Op{
 		control.OpHello:  d.opHello,
 		control.OpSubmit: d.opSubmit,
 	}}
@@ -42,7 +42,7 @@ func (d *daemon) opHello(_ context.Context, _ json.RawMessage, send control.Send
 			h.Trust = &env
 		}
 	}
-	if env, err := d.document(d.c.Authority.Statement); err == nil {
+	if env, err := d.statement(); err == nil {
 		h.Statement = &env
 	}
 	return send(control.KindHello, h)
@@ -110,9 +110,10 @@ type agentStatus struct {
 	RunningS     float64                `json:"running_s"`
 	Clock        string                 `json:"clock"`
 	Time         string                 `json:"time"`
-	TrustVersion uint64                 `json:"trust_version"` // 0: no trust list
-	Statement    bool                   `json:"statement"`     // the operator vouches for our keys
-	Records      uint64                 `json:"records"`       // closed so far
+	TrustVersion uint64                 `json:"trust_version"`      // 0: no trust list
+	Statement    bool                   `json:"statement"`          // the operator vouches for our keys
+	Refusing     string                 `json:"refusing,omitempty"` // why every command is refused
+	Records      uint64                 `json:"records"`            // closed so far
 	Job          *job.Status            `json:"job,omitempty"`
 	MQTT         *mqtt.Status           `json:"mqtt,omitempty"`
 	Queue        []transport.ClassStats `json:"queue"`
@@ -144,7 +145,10 @@ func (d *daemon) opStatus(_ context.Context, _ json.RawMessage, send control.Sen
 			st.Job = &running
 		}
 	}
-	_, err := d.document(d.c.Authority.Statement)
+	if d.refusing != nil {
+		st.Refusing = d.refusing.Detail
+	}
+	_, err := d.statement()
 	st.Statement = err == nil
 	if d.mqtt != nil {
 		s := d.mqtt.Status()
