@@ -162,6 +162,7 @@ func fields(st Status, rates map[string]float64) []collectors.Field {
 	text("serial", st.Serial)
 	text("omci_provisioned", st.OMCIProvisioned)
 	text("omci_evidence", st.OMCIEvidence)
+	text("in_service", st.InService())
 	if st.FlowsKnown {
 		f = append(f, collectors.F("gem_ports", int64(st.GEMPorts)), collectors.F("tconts", int64(st.TConts)))
 	}

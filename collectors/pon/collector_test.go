@@ -37,6 +37,8 @@ func TestNormalise(t *testing.T) {
 		"O3": pon.StateSerial, "O2-3": pon.StateSerial, "O2.3": pon.StateSerial, "O4": pon.StateRanging,
 		"O5": pon.StateOperational, "O5.1": pon.StateOperational, "O5.2": pon.StateOperational, "o5": pon.StateOperational,
 		"O6": pon.StatePopup, "O7": pon.StateStopped, "1": pon.StateSearching, "3": pon.StateOperational,
+		"waiting": pon.StateSearching, "Discovery": pon.StateSearching, "REGISTERED": pon.StateOperational, "not registered": pon.StateSearching,
+		"wait_for_discovery": pon.StateSearching, "O1.2 ": pon.StateSearching, "O7.2": pon.StateStopped, "O5.3": pon.StateUnknown, "51": pon.StateUnknown,
 		"O0": pon.StateUnknown, "O8": pon.StateUnknown, "O9": pon.StateUnknown, "O55": pon.StateUnknown, "2": pon.StateUnknown,
 		"Unknown": pon.StateUnknown, "": pon.StateUnknown,
 	} {
@@ -61,6 +63,7 @@ func TestCollectorFields(t *testing.T) {
 		{Key: "serial", Value: "ONTS00000001"},
 		{Key: "omci_provisioned", Value: "yes"},
 		{Key: "omci_evidence", Value: "3 GEM ports"},
+		{Key: "in_service", Value: "yes"},
 		{Key: "gem_ports", Value: int64(3)},
 		{Key: "tconts", Value: int64(2)},
 		{Key: "alarms", Value: "lof"},
@@ -81,7 +84,7 @@ func TestCollectorUnknown(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	want := []collectors.Sample{{Fields: []collectors.Field{
-		{Key: "state", Value: "unknown"}, {Key: "omci_provisioned", Value: "unknown"}, {Key: "source", Value: "console:x"},
+		{Key: "state", Value: "unknown"}, {Key: "omci_provisioned", Value: "unknown"}, {Key: "in_service", Value: "unknown"}, {Key: "source", Value: "console:x"},
 	}}}
 	if d := cmp.Diff(want, samples); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
@@ -175,6 +178,8 @@ func TestCollectorEvents(t *testing.T) {
 	alarm := func(names ...string) pon.Status {
 		return pon.Status{Alarms: names, AlarmsKnown: []string{"lof", "los"}}
 	}
+	loid := func(s string) pon.Status { return pon.Status{LOIDStatus: s} }
+	count := func(name string, n uint64) pon.Status { return pon.Status{Counters: map[string]uint64{name: n}} }
 	omci := func(a pon.Answer) pon.Status { return pon.Status{OMCIProvisioned: a} }
 	tests := []struct {
 		name     string
@@ -197,6 +202,20 @@ func TestCollectorEvents(t *testing.T) {
 		{"alarm not known", []pon.Status{alarm("los"), alarm("los"), {}, {}, {}}, []string{"alarm_los: clear -> active"}},
 		{"another stick", []pon.Status{{Serial: "ONTS00000001"}, {}, {Serial: "ONTS00000002"}}, []string{"serial: ONTS00000001 -> ONTS00000002"}},
 		{"provisioning lost", []pon.Status{omci(pon.Yes), omci(pon.Yes), omci(pon.No), omci(pon.Unknown), omci(pon.No)}, []string{"omci_provisioned: yes -> no"}},
+		{"associated, then pending", states("O5.1", "O5.2"), []string{"state_raw: O5.1 -> O5.2"}},
+		{"intermittent", states("O5.1", "O6", "O5.1"), []string{"state: operational -> popup", "state: popup -> operational"}},
+		{"EPON", states("1", "3", "1"), []string{"state: searching -> operational", "state: operational -> searching"}},
+		{
+			"operational in name only",
+			[]pon.Status{{Raw: "O5", OMCIProvisioned: pon.No}, {Raw: "O5", OMCIProvisioned: pon.No}, {Raw: "O5", OMCIProvisioned: pon.No}},
+			[]string{"omci_provisioned: unknown -> no"},
+		},
+		{"not provisioned yet", []pon.Status{{Raw: "O2", OMCIProvisioned: pon.No}, {Raw: "O2", OMCIProvisioned: pon.No}}, nil},
+		{"authentication refused", []pon.Status{loid("init"), loid("init"), loid("rejected"), loid("rejected")}, []string{"loid_status: init -> rejected"}},
+		{"authentication flickers", []pon.Status{loid("ok"), loid("ok"), loid("init"), loid("ok")}, nil},
+		{"popup between two polls", []pon.Status{count(pon.LODSEvents, 1), count(pon.LODSEvents, 1), count(pon.LODSEvents, 3)}, []string{"lods_events: 1 -> 3"}},
+		{"laser stays on", []pon.Status{count(pon.SDTooLong, 0), count(pon.SDTooLong, 1)}, []string{"sd_too_long: 0 -> 1"}},
+		{"counters start anew", []pon.Status{count(pon.SDMismatch, 5), count(pon.SDMismatch, 0)}, nil},
 		{"provisioning flickers", []pon.Status{omci(pon.Yes), omci(pon.Yes), omci(pon.No), omci(pon.Yes)}, nil},
 	}
 	for _, tt := range tests {
@@ -239,5 +258,21 @@ func TestCollectorRates(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", d)
 			}
 		})
+	}
+}
+
+func TestInService(t *testing.T) {
+	for st, want := range map[[2]string]pon.Answer{
+		{pon.StateOperational, pon.Yes}:     pon.Yes,
+		{pon.StateOperational, pon.No}:      pon.No,
+		{pon.StateOperational, pon.Unknown}: pon.Unknown,
+		{pon.StateRanging, pon.Yes}:         pon.No,
+		{pon.StateLOS, pon.Unknown}:         pon.No,
+		{pon.StateStopped, pon.Yes}:         pon.No,
+		{pon.StateUnknown, pon.Yes}:         pon.Unknown,
+	} {
+		if got := (&pon.Status{State: st[0], OMCIProvisioned: st[1]}).InService(); got != want {
+			t.Errorf("%v: %s, want %s", st, got, want)
+		}
 	}
 }

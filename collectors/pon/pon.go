@@ -109,20 +109,24 @@ type FreshReader interface {
 }
 
 // Normalise maps the name of a state – an O name of G.984.3 or G.9807.1, or
-// the MPCP state number of an EPON ONU – to a State; what it does not know is
-// StateUnknown. O8 and O9 (tuning) are unknown: they say nothing about light
-// or registration.
+// the MPCP state of an EPON ONU, as number or as word – to a State; what it
+// does not know is StateUnknown. O8 and O9 (tuning) are unknown: they say
+// nothing about light or registration. So is MPCP's 2, a state in transition.
 func Normalise(raw string) State {
-	switch name := strings.ToUpper(strings.TrimSpace(raw)); name {
-	case "O1", "O1.1":
+	name := strings.ToUpper(strings.TrimSpace(raw))
+	name = strings.NewReplacer("_", " ", "-", " ").Replace(name)
+	switch name {
+	case "O1", "O1.1", "LOS":
 		return StateLOS
-	case "O1.2", "O2", "1":
+	case "O1.2", "O2", "1",
+		"WAIT", "WAITING", "WAIT FOR DISCOVERY", "DISCOVERY", "DISCOVERING", "REGISTERING",
+		"UNREGISTERED", "DEREGISTERED", "NOT REGISTERED":
 		return StateSearching
-	case "O3", "O2-3", "O2.3":
+	case "O3", "O2 3", "O2.3":
 		return StateSerial
 	case "O4":
 		return StateRanging
-	case "O5", "O5.1", "O5.2", "3":
+	case "O5", "O5.1", "O5.2", "3", "REGISTERED":
 		return StateOperational
 	case "O6":
 		return StatePopup
@@ -130,4 +134,21 @@ func Normalise(raw string) State {
 		return StateStopped
 	}
 	return StateUnknown
+}
+
+// InService says whether the line is registered and given something to do: an
+// ONU may call itself operational without ever having been provisioned, as
+// some do that were cloned or that the OLT does not know. It is yes or no only
+// where state and provisioning both say so; out of operation is no.
+func (st *Status) InService() Answer {
+	switch st.State {
+	case StateOperational:
+		if st.OMCIProvisioned == Yes || st.OMCIProvisioned == No {
+			return st.OMCIProvisioned
+		}
+		return Unknown
+	case StateLOS, StateSearching, StateSerial, StateRanging, StatePopup, StateStopped:
+		return No
+	}
+	return Unknown
 }

@@ -3,6 +3,7 @@ package pon
 import (
 	"slices"
 	"sort"
+	"strconv"
 	"time"
 
 	"ontagent/collectors"
@@ -49,8 +50,10 @@ type counter struct {
 // nothing.
 type tracker struct {
 	state  string // last known Raw
+	norm   State  // of it
 	serial string
 	omci   settled[string]
+	loid   settled[string]
 	alarms map[string]*settled[bool]
 	counts map[string]counter
 }
@@ -72,15 +75,17 @@ func (t *tracker) update(st Status) ([]collectors.Event, map[string]float64) {
 	// seen at all matters. A poll that could not tell is no change of state.
 	if st.Raw != "" {
 		first := t.state == ""
-		before := Normalise(t.state)
 		alarming := st.State == StatePopup || st.State == StateStopped
 		switch {
 		case first && alarming:
 			event("state", StateUnknown, st.State)
-		case !first && t.state != st.Raw:
-			event("state", before, st.State, collectors.F("before_raw", t.state))
+		case first, t.state == st.Raw:
+		case t.norm != st.State:
+			event("state", t.norm, st.State, collectors.F("before_raw", t.state))
+		default: // O5.1 and O5.2 are both operational
+			event("state_raw", t.state, st.Raw)
 		}
-		t.state = st.Raw
+		t.state, t.norm = st.Raw, st.State
 	}
 	if st.Serial != "" {
 		if t.serial != "" && t.serial != st.Serial {
@@ -89,8 +94,16 @@ func (t *tracker) update(st Status) ([]collectors.Event, map[string]float64) {
 		t.serial = st.Serial
 	}
 	if st.OMCIProvisioned == Yes || st.OMCIProvisioned == No {
-		if before, wasKnown, changed := t.omci.add(st.OMCIProvisioned); changed && wasKnown {
+		switch before, wasKnown, changed := t.omci.add(st.OMCIProvisioned); {
+		case changed && wasKnown:
 			event("omci_provisioned", before, st.OMCIProvisioned)
+		case changed && st.InService() == No && st.State == StateOperational:
+			event("omci_provisioned", Unknown, No) // operational in name only
+		}
+	}
+	if st.LOIDStatus != "" {
+		if before, wasKnown, changed := t.loid.add(st.LOIDStatus); changed && wasKnown {
+			event("loid_status", before, st.LOIDStatus)
 		}
 	}
 	if t.alarms == nil {
@@ -111,6 +124,14 @@ func (t *tracker) update(st Status) ([]collectors.Event, map[string]float64) {
 			event("alarm_"+name, flagClear, flagActive)
 		case wasKnown:
 			event("alarm_"+name, flagActive, flagClear)
+		}
+	}
+	// What these count is over before a poll can see it, and each one matters.
+	for _, name := range []string{LODSEvents, SDTooLong, SDMismatch} {
+		now, told := st.Counters[name]
+		last, known := t.counts[name]
+		if delta, went := advance(last.total, now); told && known && went && delta > 0 {
+			event(name, strconv.FormatUint(last.total, 10), strconv.FormatUint(now, 10), collectors.F("count", delta))
 		}
 	}
 	return events, t.rates(st)
