@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -90,17 +91,27 @@ func (*Collector) Name() string { return "optics" }
 // sources could not be read, also when another one could; it is compatible
 // with collectors.ErrNoData if none of them exists here.
 func (c *Collector) Collect(ctx context.Context) ([]collectors.Sample, error) {
-	best, others, err := c.read(ctx, false)
+	got, err := c.read(ctx, false)
+	c.mu.Lock()
+	c.send(c.track.plugged(got))
+	c.mu.Unlock()
 	if errors.Is(err, collectors.ErrNoData) {
 		return nil, err
 	}
+	best, others := got.best, got.others
 	if ctx.Err() != nil && best.RxPower.Status != collectors.StatusOK && best.RxPower.Status != collectors.StatusNoLight {
 		return nil, fmt.Errorf("cannot read optics: %w", ctx.Err())
 	}
 	check := c.compare(best, others)
+	best = complete(best, others)
 	c.mu.Lock()
-	events := c.track.update(c.opts, best, check)
+	c.send(c.track.update(c.opts, best, check))
 	c.mu.Unlock()
+	return []collectors.Sample{{Fields: fields(best, check)}}, err
+}
+
+// send queues events for Watch; what does not fit is dropped, and said to be.
+func (c *Collector) send(events []collectors.Event) {
 	for _, ev := range events {
 		select {
 		case c.events <- ev:
@@ -108,7 +119,6 @@ func (c *Collector) Collect(ctx context.Context) ([]collectors.Sample, error) {
 			c.log.Warn("optics event dropped", "what", ev.What, "before", ev.Before, "after", ev.After)
 		}
 	}
-	return []collectors.Sample{{Fields: fields(best, check)}}, err
 }
 
 // Watch hands events found by Collect to emit until ctx ends. Events found
@@ -128,13 +138,22 @@ func (c *Collector) Watch(ctx context.Context, emit func(collectors.Event)) erro
 // reading and the others for comparison. The error is as of Collect; the best
 // reading is the zero Reading only if no source exists.
 func (c *Collector) Read(ctx context.Context) (Reading, []Reading, error) {
-	return c.read(ctx, true)
+	got, err := c.read(ctx, true)
+	return got.best, got.others, err
+}
+
+// round is what all readers said once.
+type round struct {
+	best   Reading
+	others []Reading
+	absent []string // names of readers that have nothing to read
 }
 
 // read asks every reader in turn, in the caller's goroutine: a panic in one is
 // the caller's to isolate.
-func (c *Collector) read(ctx context.Context, fresh bool) (Reading, []Reading, error) {
+func (c *Collector) read(ctx context.Context, fresh bool) (round, error) {
 	var (
+		out  round
 		got  []Reading
 		errs []error
 	)
@@ -150,6 +169,7 @@ func (c *Collector) read(ctx context.Context, fresh bool) (Reading, []Reading, e
 		reading, err := ask(ctx)
 		switch {
 		case errors.Is(err, collectors.ErrNoData):
+			out.absent = append(out.absent, r.Name())
 			continue
 		case err != nil:
 			errs = append(errs, fmt.Errorf("cannot read optics of %s: %w", r.Name(), err))
@@ -160,16 +180,36 @@ func (c *Collector) read(ctx context.Context, fresh bool) (Reading, []Reading, e
 		got = append(got, reading)
 	}
 	if len(got) == 0 {
-		return Reading{}, nil, fmt.Errorf("no optical source: %w", collectors.ErrNoData)
+		return out, fmt.Errorf("no optical source: %w", collectors.ErrNoData)
 	}
 	best := choose(got)
-	others := make([]Reading, 0, len(got)-1)
+	out.best = got[best]
 	for i, r := range got {
 		if i != best {
-			others = append(others, r)
+			out.others = append(out.others, r)
 		}
 	}
-	return got[best], others, errors.Join(errs...)
+	return out, errors.Join(errs...)
+}
+
+// complete fills in the quantities, other than the received power, that the
+// best reading cannot tell, from the next one that can. Each keeps the name of
+// its own source.
+func complete(best Reading, others []Reading) Reading {
+	for _, o := range others {
+		for _, q := range []struct{ to, from *collectors.Reading }{
+			{&best.TxPower, &o.TxPower},
+			{&best.Bias, &o.Bias},
+			{&best.Temperature, &o.Temperature},
+			{&best.Voltage, &o.Voltage},
+		} {
+			told := q.to.OK() || q.to.Status == collectors.StatusNoLight
+			if !told && len(best.Lanes) == 0 && (q.from.OK() || q.from.Status == collectors.StatusNoLight) {
+				*q.to = *q.from
+			}
+		}
+	}
+	return best
 }
 
 // choose returns the index of the reading to publish: the first that knows
@@ -217,7 +257,7 @@ func (c *Collector) compare(best Reading, others []Reading) crossCheck {
 		case a.OK() && b.OK():
 			x.powerDBm, x.comparable = b.Value, true
 			x.differDB = math.Abs(a.Value - b.Value)
-			x.disagree = x.differDB > c.opts.DisagreementDB
+			x.disagree = apart(&best, &o) > c.opts.DisagreementDB
 		case a.OK() && b.Status == collectors.StatusNoLight:
 			x.disagree = a.Value > darkDBm
 		case a.Status == collectors.StatusNoLight && b.OK():
@@ -237,6 +277,19 @@ func (c *Collector) compare(best Reading, others []Reading) crossCheck {
 	return out
 }
 
+// apart is by how many dB two received powers differ at least, given the
+// resolution of both: 1 uW may be anything between 0.5 and 1.5.
+func apart(a, b *Reading) float64 {
+	bounds := func(r *Reading) (least, most float64) {
+		microwatts := 1000 * math.Pow(10, r.RxPower.Value/10)
+		dBm := func(uW float64) float64 { return 10 * math.Log10(max(uW, 1e-4)/1000) }
+		return dBm(microwatts - r.ResolutionMicrowatts/2), dBm(microwatts + r.ResolutionMicrowatts/2)
+	}
+	leastA, mostA := bounds(a)
+	leastB, mostB := bounds(b)
+	return max(0, leastA-mostB, leastB-mostA)
+}
+
 // fields flattens a reading.
 func fields(r Reading, check crossCheck) []collectors.Field {
 	f := make([]collectors.Field, 0, 24)
@@ -248,6 +301,9 @@ func fields(r Reading, check crossCheck) []collectors.Field {
 			f = append(f, collectors.F(key+unit, q.Value))
 		}
 		f = append(f, collectors.F(key+"_status", string(q.Status)))
+		if unit != "_dbm" && q.Source != "" && q.Source != r.Source {
+			f = append(f, collectors.F(key+"_source", q.Source))
+		}
 	}
 	power := func(key string, q collectors.Reading) {
 		quantity(key, "_dbm", q)
@@ -259,10 +315,16 @@ func fields(r Reading, check crossCheck) []collectors.Field {
 		}
 	}
 	power("rx_power", r.RxPower)
+	if r.ResolutionMicrowatts > 0 {
+		f = append(f, collectors.F("rx_power_resolution_uw", r.ResolutionMicrowatts))
+	}
 	power("tx_power", r.TxPower)
 	quantity("bias", "_ma", r.Bias)
 	quantity("temperature", "_celsius", r.Temperature)
 	quantity("voltage", "_v", r.Voltage)
+	if len(r.Lanes) > 0 {
+		f = append(f, lanes(r)...)
+	}
 	if r.AlarmsKnown {
 		f = append(f, collectors.F("alarms", strings.Join(r.Alarms, ",")))
 	}
@@ -297,6 +359,27 @@ func fields(r Reading, check crossCheck) []collectors.Field {
 		if check.comparable {
 			f = append(f, collectors.F("cross_check_difference_db", check.differDB))
 		}
+	}
+	return f
+}
+
+// lanes flattens the lanes of a transceiver that has several.
+func lanes(r Reading) []collectors.Field {
+	f := []collectors.Field{collectors.F("lanes", int64(len(r.Lanes)))}
+	if status := r.LanesStatus(); status != "" {
+		f = append(f, collectors.F("lanes_status", string(status)))
+	}
+	for i, l := range r.Lanes {
+		prefix := "lane" + strconv.Itoa(i+1) + "_"
+		for _, q := range []struct {
+			key string
+			r   collectors.Reading
+		}{{"rx_power_dbm", l.RxPower}, {"tx_power_dbm", l.TxPower}, {"bias_ma", l.Bias}} {
+			if q.r.OK() {
+				f = append(f, collectors.F(prefix+q.key, q.r.Value))
+			}
+		}
+		f = append(f, collectors.F(prefix+"rx_power_status", string(l.RxPower.Status)))
 	}
 	return f
 }

@@ -333,3 +333,139 @@ func TestCollectorCancelled(t *testing.T) {
 		t.Errorf("got %v, %v", samples, err)
 	}
 }
+
+// What the best source cannot tell comes from the next that can, under its own
+// name; what it can tell is left alone.
+func TestCollectorFillsInFromOthers(t *testing.T) {
+	q := func(v float64, unit, source string) collectors.Reading {
+		return collectors.Reading{Value: v, Unit: unit, Status: collectors.StatusOK, Source: source}
+	}
+	best, second, third := reading("a", -20), reading("b", -20.2), reading("c", -20.1)
+	best.TxPower = q(2, "dBm", "a")
+	second.TxPower, second.Bias = q(9, "dBm", "b"), q(12, "mA", "b")
+	third.Bias, third.Voltage = q(99, "mA", "c"), q(3.3, "V", "c")
+	third.Temperature.Status = collectors.StatusUntrusted
+	c := optics.New(optics.Options{Readers: []optics.Reader{always(best, nil), always(second, nil), always(third, nil)}})
+	samples, err := c.Collect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := flat(t, samples)
+	for key, want := range map[string]any{
+		"rx_power_dbm": -20.0, "rx_power_source": "a", "tx_power_dbm": 2.0, "tx_power_source": "a",
+		"bias_ma": 12.0, "bias_source": "b", "voltage_v": 3.3, "voltage_source": "c",
+		"temperature_status": "unsupported", "temperature_source": nil, "temperature_celsius": nil,
+	} {
+		if f[key] != want {
+			t.Errorf("%s is %v, want %v", key, f[key], want)
+		}
+	}
+	// Who asks for each source gets what each said.
+	got, _, err := c.Read(t.Context())
+	if err != nil || got.Bias.OK() {
+		t.Errorf("read %+v, %v", got, err)
+	}
+}
+
+// Coarse numbers that may mean the same do not disagree.
+func TestCollectorComparesWithinResolution(t *testing.T) {
+	for _, tt := range []struct {
+		module, hwmon float64
+		want          string
+	}{
+		{-20, -20.2, "agree"},
+		{-33, -30, "agree"},      // 0.5 uW rounded to 1
+		{-33.1, -29.9, "agree"},  // as before, 3.2 dB apart
+		{-20, -23.5, "disagree"}, // 4.5 uW and 10
+		{-36, -27, "disagree"},   // 0.25 uW and 2
+		{-10, -13.2, "disagree"}, // 48 uW are known well
+	} {
+		fine, coarse := reading("module", tt.module), reading("hwmon", tt.hwmon)
+		fine.ResolutionMicrowatts, coarse.ResolutionMicrowatts = 0.1, 1
+		samples, err := optics.New(optics.Options{Readers: []optics.Reader{always(fine, nil), always(coarse, nil)}}).Collect(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f := flat(t, samples); f["cross_check"] != tt.want || f["rx_power_resolution_uw"] != 0.1 {
+			t.Errorf("%v and %v dBm: %v, want %s", tt.module, tt.hwmon, f["cross_check"], tt.want)
+		}
+	}
+}
+
+func TestCollectorLanes(t *testing.T) {
+	r := optics.Unread("module:eth1", collectors.StatusUnsupported)
+	lane := func(rx float64) optics.Lane {
+		l := optics.Lane{RxPower: reading("m", rx).RxPower}
+		l.TxPower = collectors.Reading{Value: 1, Unit: "dBm", Status: collectors.StatusOK}
+		return l
+	}
+	for name, tt := range map[string]struct {
+		lanes []optics.Lane
+		want  any
+	}{
+		"all lit":    {[]optics.Lane{lane(-3), lane(-4)}, "ok"},
+		"in between": {[]optics.Lane{lane(-3), lane(math.NaN())}, nil},
+		"all dark":   {[]optics.Lane{lane(math.NaN()), lane(math.NaN())}, "no_light"},
+	} {
+		r.Lanes = tt.lanes
+		samples, err := optics.New(optics.Options{Readers: []optics.Reader{always(r, nil)}}).Collect(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := flat(t, samples)
+		if f["lanes_status"] != tt.want || f["rx_power_status"] != "unsupported" || f["rx_power_dbm"] != nil || f["lanes"] != int64(2) || f["lane2_tx_power_dbm"] != 1.0 {
+			t.Errorf("%s: %v", name, f)
+		}
+	}
+}
+
+func TestCollectorModuleEvents(t *testing.T) {
+	module := func(vendor, part, serial string) optics.Reading {
+		r := reading("module:eth1", -20)
+		r.Module = &optics.Identity{Vendor: vendor, PartNumber: part, SerialNo: serial}
+		return r
+	}
+	a, b := module("HUAWEI", "MA5671A", "HWTC1"), module("OEM", "GPON STICK", "X2")
+	unknown := reading("module:eth1", 0, collectors.StatusUntrusted)
+	type step struct {
+		r   optics.Reading
+		err error
+	}
+	gone := step{optics.Reading{}, collectors.ErrNoData}
+	tests := []struct {
+		name  string
+		steps []step
+		want  []string
+	}{
+		{"the same", []step{{a, nil}, {a, nil}}, nil},
+		{"from the start", []step{{a, nil}}, nil},
+		{"never any", []step{gone, gone}, nil},
+		{"plugged in", []step{gone, {a, nil}}, []string{"module: none -> HUAWEI MA5671A HWTC1"}},
+		{"pulled out", []step{{a, nil}, gone, gone}, []string{"module: HUAWEI MA5671A HWTC1 -> none"}},
+		{"changed", []step{{a, nil}, {b, nil}}, []string{"module: HUAWEI MA5671A HWTC1 -> OEM GPON STICK X2"}},
+		{"bus error", []step{{a, nil}, {optics.Unread("module:eth1", collectors.StatusError), errI2C}, {a, nil}}, nil},
+		{"broken read", []step{{a, nil}, {unknown, nil}, {a, nil}}, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var now step
+			c := optics.New(optics.Options{Readers: []optics.Reader{fakeReader{name: "module:eth1", read: func(bool) (optics.Reading, error) {
+				return now.r, now.err
+			}}}})
+			for _, now = range tt.steps {
+				if _, err := c.Collect(t.Context()); !errors.Is(err, now.err) {
+					t.Fatal(err)
+				}
+			}
+			var got []string
+			for _, ev := range drain(t, c) {
+				if ev.What == "module" {
+					got = append(got, ev.What+": "+ev.Before+" -> "+ev.After)
+				}
+			}
+			if d := cmp.Diff(tt.want, got); d != "" {
+				t.Errorf("(-want +got):\n%s", d)
+			}
+		})
+	}
+}

@@ -18,6 +18,7 @@ const (
 	low        = "low"
 	high       = "high"
 	unknown    = "unknown"
+	none       = "none"
 )
 
 // sameLevelDB is how close two readings must be to count as the same level.
@@ -61,6 +62,58 @@ type tracker struct {
 	powerN    int
 	reference float64 // settled level that later ones are compared with
 	hasRef    bool
+
+	// modules are the transceivers by the name of their source; the zero
+	// Identity is an empty cage. What is not in it has not been told.
+	modules map[string]Identity
+}
+
+// plugged reports transceivers that came, went or were changed. It is not
+// debounced: a source says "nothing here" only of an empty cage, and errors on
+// the bus are no change.
+func (t *tracker) plugged(got round) []collectors.Event {
+	var events []collectors.Event
+	if t.modules == nil {
+		t.modules = map[string]Identity{}
+	}
+	now := func(source string, id Identity) {
+		before, known := t.modules[source]
+		t.modules[source] = id
+		if !known || before == id {
+			return
+		}
+		word := func(id Identity) string {
+			if id == (Identity{}) {
+				return none
+			}
+			return id.String()
+		}
+		ev := collectors.Event{Type: "optics", What: "module", Before: word(before), After: word(id), Fields: []collectors.Field{
+			collectors.F("source", source),
+		}}
+		for _, side := range []struct {
+			prefix string
+			id     Identity
+		}{{"before_", before}, {"", id}} {
+			for _, f := range []struct{ key, value string }{
+				{"vendor", side.id.Vendor}, {"part_number", side.id.PartNumber}, {"serial", side.id.SerialNo},
+			} {
+				if f.value != "" {
+					ev.Fields = append(ev.Fields, collectors.F(side.prefix+f.key, f.value))
+				}
+			}
+		}
+		events = append(events, ev)
+	}
+	for _, r := range append([]Reading{got.best}, got.others...) {
+		if r.Module != nil && *r.Module != (Identity{}) {
+			now(r.Source, *r.Module)
+		}
+	}
+	for _, source := range got.absent {
+		now(source, Identity{})
+	}
+	return events
 }
 
 // update takes one reading and returns what has changed.

@@ -26,6 +26,10 @@ import (
 	"ontagent/collectors/optics"
 )
 
+// resolutionMicrowatts is that of the kernel's power attributes: counts of
+// 0.1 uW, rounded to whole ones.
+const resolutionMicrowatts = 1
+
 // Options configure a Reader.
 type Options struct {
 	// Chip is the name of the hwmon chip as sysfs shows it: "sfp1", "sfp_2".
@@ -80,6 +84,7 @@ func (r *Reader) ReadOptics(ctx context.Context) (optics.Reading, error) {
 	out.Alarms, out.AlarmsKnown = d.flags("lcrit_alarm", "crit_alarm")
 	out.Warnings, out.WarningsKnown = d.flags("min_alarm", "max_alarm")
 	out.Thresholds = d.thresholds()
+	out.ResolutionMicrowatts = resolutionMicrowatts
 	if out.Voltage.OK() && out.Voltage.Value == 0 {
 		out.Distrust() // a module that answers has a supply: a broken read
 	}

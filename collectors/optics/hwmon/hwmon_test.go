@@ -90,6 +90,9 @@ func TestReader(t *testing.T) {
 				t.Errorf("%s: %+v, want %v %s", what, tt.got, tt.want, tt.unit)
 			}
 		}
+		if r.ResolutionMicrowatts != 1 {
+			t.Errorf("resolution %v uW", r.ResolutionMicrowatts)
+		}
 		if !r.AlarmsKnown || len(r.Alarms) != 0 || !r.WarningsKnown {
 			t.Errorf("alarms %v (%v)", r.Alarms, r.AlarmsKnown)
 		}
