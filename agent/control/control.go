@@ -24,7 +24,7 @@ import (
 // Limits of the protocol.
 const (
 	maxLine      = 160 << 10 // a request of 64 KiB in base64, or a record, and its frame
-	readTimeout  = 30 * time.Second
+	patience     = 30 * time.Second
 	writeTimeout = 10 * time.Second
 )
 
@@ -54,6 +54,9 @@ type Server struct {
 	MaxConns int
 	// MaxRequests bounds the requests of one connection; 0 means no bound.
 	MaxRequests int
+	// Patience is how long a client may take for its request, or for a TLS
+	// handshake; 0 means 30 s.
+	Patience time.Duration
 	// Admit is asked before a connection is served; nil admits everyone.
 	Admit func(remote net.Addr) bool
 	Log   *slog.Logger
@@ -97,9 +100,13 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 }
 
 func (s *Server) converse(ctx context.Context, conn net.Conn) {
+	wait := s.Patience
+	if wait == 0 {
+		wait = patience
+	}
 	lines := bufio.NewReaderSize(io.LimitReader(conn, 64*maxLine), 4096)
 	for n := 0; ctx.Err() == nil && (s.MaxRequests == 0 || n < s.MaxRequests); n++ {
-		_ = conn.SetReadDeadline(time.Now().Add(readTimeout))
+		_ = conn.SetReadDeadline(time.Now().Add(wait))
 		line, err := readLine(lines)
 		if err != nil {
 			if !errors.Is(err, io.EOF) {

@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -237,5 +238,72 @@ func TestLimiterRefillsToItsBurst(t *testing.T) {
 	now = now.Add(time.Hour)
 	if n := admitted(); n != 2 {
 		t.Errorf("after a rest admitted %d, want 2", n)
+	}
+}
+
+// TestOneClientCannotStayForEver: neither by saying nothing, nor a byte now and
+// then, nor by asking again and again.
+func TestOneClientCannotStayForEver(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.sock")
+	l, err := ListenUnix(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(t, l, &Server{MaxRequests: 3, Patience: 200 * time.Millisecond, Ops: map[string]Op{"echo": echo}})
+	dial := func() net.Conn {
+		t.Helper()
+		conn, err := new(net.Dialer).DialContext(t.Context(), "unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		return conn
+	}
+	silent, dripping, busy := dial(), dial(), dial()
+	stop := make(chan struct{})
+	dripped := make(chan struct{})
+	go func() {
+		defer close(dripped)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(20 * time.Millisecond):
+				_, _ = dripping.Write([]byte(" "))
+			}
+		}
+	}()
+	for range 10 {
+		_, _ = busy.Write([]byte("{\"op\":\"echo\"}\n"))
+	}
+	for name, conn := range map[string]net.Conn{"silent": silent, "dripping": dripping} {
+		if n, err := conn.Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s client is still served: %d, %v", name, n, err)
+		}
+	}
+	close(stop)
+	<-dripped
+	answers, _ := io.ReadAll(busy)
+	if got := bytes.Count(answers, []byte(`"end":true`)); got != 3 {
+		t.Errorf("%d requests of one connection were answered, want 3", got)
+	}
+}
+
+// TestSocketIsNeverForOthers: not even before its mode is set.
+func TestSocketIsNeverForOthers(t *testing.T) {
+	old := syscall.Umask(0)
+	defer syscall.Umask(old)
+	path := filepath.Join(t.TempDir(), "c.sock")
+	l, err := ListenUnix(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	if mask := syscall.Umask(0); mask != 0 {
+		t.Errorf("the process's mask was left at %o", mask)
 	}
 }

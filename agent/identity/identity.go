@@ -172,6 +172,9 @@ func (Keys) String() string { return "***" }
 // GoString keeps keys out of logs.
 func (Keys) GoString() string { return "***" }
 
+// Format implements fmt.Formatter, so that no verb prints a key.
+func (Keys) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("***")) }
+
 // BoxPublic returns the key that secrets for this gateway are sealed to.
 func (k Keys) BoxPublic() [32]byte { return k.boxPublic }
 

@@ -207,6 +207,7 @@ func TestSecretsStayOffTheOutside(t *testing.T) {
 	dir, c := gateway(t)
 	c.MQTT.Enabled, c.MQTT.Broker, c.MQTT.Username, c.MQTT.Password = true, "tcp://127.0.0.1:1", "user", "mqtt-hunter2"
 	c.Console.Username, c.Console.Password = "root", "console-hunter2"
+	c.Collectors.WAN.Enabled = false // two users of netlink at once are a matter of theirs
 	var logged bytes.Buffer
 	d, err := newDaemon(t.Context(), c, slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {

@@ -29,10 +29,13 @@ func (d *daemon) localServer() *control.Server {
 // lanServer answers a technician in the house: nothing but signed envelopes.
 func (d *daemon) lanServer() *control.Server {
 	limiter := control.NewLimiter(10, 3*time.Second, time.Now)
-	return &control.Server{MaxConns: 3, MaxRequests: 16, Admit: limiter.Admit, Log: d.log, Ops: map[string]control.Op{
-		control.OpHello:  d.opHello,
-		control.OpSubmit: d.opSubmit,
-	}}
+	return &control.Server{
+		MaxConns: 3, MaxRequests: 16, Patience: 10 * time.Second, Admit: limiter.Admit, Log: d.log,
+		Ops: map[string]control.Op{
+			control.OpHello:  d.opHello,
+			control.OpSubmit: d.opSubmit,
+		},
+	}
 }
 
 func (d *daemon) opHello(_ context.Context, _ json.RawMessage, send control.Send) error {
