@@ -394,11 +394,24 @@ func (a *app) readFile(path string) ([]byte, error) {
 	if path == "" {
 		return nil, errMissing
 	}
-	if path == "-" {
-		return io.ReadAll(io.LimitReader(os.Stdin, 1<<20))
+	in := os.Stdin
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close() //nolint:errcheck // only read
+		in = f
 	}
-	return os.ReadFile(path)
+	data, err := io.ReadAll(io.LimitReader(in, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("cannot read %s: larger than %d bytes", path, maxFile)
+	}
+	return data, err
 }
+
+// maxFile bounds what is read of any document, in bytes.
+const maxFile = 1 << 20
 
 // readEnvelope reads a signed document from a file.
 func (a *app) readEnvelope(path string) (order.Envelope, error) {

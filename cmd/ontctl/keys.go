@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"ontagent/agent/order"
+	"ontagent/transport/durable"
 )
 
 // errMissing means that a flag which must be given was not.
@@ -116,7 +117,7 @@ func nextCounter(keyPath string, now time.Time) (uint64, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return 0, fmt.Errorf("cannot read %s: %w", path, err)
 	}
-	if err := os.WriteFile(path, []byte(strconv.FormatUint(next, 10)+"\n"), 0o600); err != nil {
+	if err := durable.WriteFile(durable.OS{}, "counter", path, []byte(strconv.FormatUint(next, 10)+"\n"), 0o600); err != nil {
 		return 0, fmt.Errorf("cannot keep the key's counter: %w", err)
 	}
 	return next, nil

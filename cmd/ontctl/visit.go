@@ -141,7 +141,12 @@ type conversation struct {
 	// holds; unfit says why one that came does not.
 	checked *record.Verification
 	unfit   string
+	proofs  int // of the time, given so far
 }
+
+// maxProofs bounds how often the time is signed for one command: whoever can
+// publish as the gateway could ask for ever.
+const maxProofs = 5
 
 // createRecord makes the file of a record. Never over an existing one: it would
 // be the evidence of another visit.
@@ -298,6 +303,9 @@ func (c *conversation) follow(ctx context.Context) error {
 func (c *conversation) answer(st job.Status) (order.Request, error) {
 	if c.timeKey == nil {
 		return order.Request{}, exitWith(exitRefused, "the gateway does not trust its clock and asks for a signed time: give --time-key")
+	}
+	if c.proofs++; c.proofs > maxProofs {
+		return order.Request{}, exitWith(exitRefused, "the gateway goes on asking for a signed time after %d answers", maxProofs)
 	}
 	ts := order.TimeStatement{Device: c.order.Device, Nonce: st.Nonce, UTC: time.Now().UTC()}
 	env, err := ts.Sign(c.timeKey)
