@@ -64,8 +64,8 @@ demo: build ## play a whole visit: line, broker, gateway, orders, verdicts, reco
 	bin/ontlab demo
 
 .PHONY: bench
-bench: need-go ## measure memory, CPU and event latency for docs/benchmarks.md
-	$(GO) run ./cmd/ontlab bench
+bench: build build-all ## measure size, memory, CPU and event latency for docs/benchmarks.md (11 min)
+	bin/ontlab bench
 
 ## Checking, while you work
 

@@ -50,7 +50,9 @@ func (a *app) run(ctx context.Context, args []string) int {
 	case "demo":
 		return a.inLab(ctx, args, a.demo)
 	case "bench":
-		return a.inLab(ctx, args, a.bench)
+		err = a.bench(ctx, args[1:])
+	case benchOneVerb:
+		err = a.benchInLab(ctx, args[1:])
 	case lab.InitVerb:
 		err = lab.GatewayInit(ctx, args[1:])
 	case "version":
@@ -70,7 +72,7 @@ func (a *app) usage() {
 	fmt.Fprint(a.out, `ontlab: a small access network on this machine
 
   demo [--lang zh-CN|en] [--keep DIR]   play a visit: order, ladder, verdict, record, three times
-  bench [--minutes N]                   measure the agent: memory, CPU, event latency
+  bench [--minutes N]                   measure the agents in bin/ and dist/: size, memory, CPU, event latency
   version
 
 Exit codes: 0 as expected, 1 not as expected, 2 usage, or this machine cannot

@@ -1,3 +1,4 @@
+//nolint:thelper // what takes a *testing.T here are parts of one test, not helpers
 package lab_test
 
 import (
@@ -349,7 +350,7 @@ func testBrokerGone(t *testing.T, s *site) {
 			must(t, err)
 			s.settled(t)
 
-			late := lab.Subscribe(lab.BrokerURL)
+			late := lab.Subscribe(t.Context(), lab.BrokerURL)
 			defer late.Close()
 			for _, kind := range []transport.Kind{transport.KindState, transport.KindInfo} {
 				if _, _, err := late.Wait(bounded(t), 0, func(m lab.Message) bool { return m.Kind == kind && m.Retained }); err != nil {
@@ -424,7 +425,7 @@ func testCleanStop(t *testing.T, s *site) {
 	if left := processes(config); len(left) > 0 {
 		t.Errorf("processes are left: %v", left)
 	}
-	late := lab.Subscribe(lab.BrokerURL)
+	late := lab.Subscribe(t.Context(), lab.BrokerURL)
 	defer late.Close()
 	m, _, err := late.Wait(bounded(t), 0, func(m lab.Message) bool { return m.Kind == transport.KindState })
 	must(t, err)

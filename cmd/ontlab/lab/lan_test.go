@@ -1,3 +1,4 @@
+//nolint:thelper // what takes a *testing.T here are parts of one test, not helpers
 package lab_test
 
 import (

@@ -34,9 +34,9 @@ type Subscriber struct {
 	changed  chan struct{} // closed and renewed with every change; guarded by mu
 }
 
-// Subscribe begins to follow the broker at a URL.
-func Subscribe(broker string) *Subscriber {
-	ctx, cancel := context.WithCancel(context.Background())
+// Subscribe begins to follow the broker at a URL, until ctx ends or Close.
+func Subscribe(ctx context.Context, broker string) *Subscriber {
+	ctx, cancel := context.WithCancel(ctx)
 	s := &Subscriber{broker: broker, cancel: cancel, done: make(chan struct{}), changed: make(chan struct{})}
 	go func() {
 		defer close(s.done)

@@ -85,7 +85,7 @@ func newSite(t *testing.T) *site {
 	s.root, s.operator, s.timeKey = s.key(t, "root"), s.key(t, "operator"), s.key(t, "time")
 	s.technician, s.stranger = s.key(t, "second"), s.key(t, "stranger")
 
-	s.ear = lab.Subscribe(lab.BrokerURL)
+	s.ear = lab.Subscribe(s.life, lab.BrokerURL)
 	t.Cleanup(s.ear.Close)
 	t.Cleanup(func() { _ = s.StopGateway() })
 	must(t, s.ear.Connected(bounded(t)))
@@ -291,12 +291,13 @@ type agentStatus struct {
 	} `json:"mqtt"`
 	Job        *job.Status            `json:"job"`
 	Queue      []transport.ClassStats `json:"queue"`
-	Collectors []struct {
-		Name      string `json:"name"`
-		LastError string `json:"last_error"`
-		Runs      uint64 `json:"runs"`
-		Stuck     bool   `json:"stuck"`
-	} `json:"collectors"`
+	Collectors []collectorStatus      `json:"collectors"`
+}
+
+type collectorStatus struct {
+	Name      string `json:"name"`
+	LastError string `json:"last_error"`
+	Runs      uint64 `json:"runs"`
 }
 
 func (s *site) agentStatus(t *testing.T) agentStatus {
