@@ -318,7 +318,7 @@ func (m *Manager) forgetOldest() {
 	}
 }
 
-func (m *Manager) tell(st Status) Status {
+func (m *Manager) tell(st Status) {
 	m.o.Publish(st)
 	for _, ch := range m.watchers[st.ID] {
 		select {
@@ -326,7 +326,6 @@ func (m *Manager) tell(st Status) Status {
 		default: // a watcher that lags misses progress, never the end: see Watch
 		}
 	}
-	return st
 }
 
 // Watch returns the changes of a job from now on. The channel is never closed;

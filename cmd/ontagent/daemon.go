@@ -63,7 +63,7 @@ func (a *app) daemon(ctx context.Context, args []string) error {
 	if err != nil {
 		return exitWith(exitFail, "cannot start: %w", err)
 	}
-	d, err := newDaemon(ctx, c, log)
+	d, err := newDaemon(c, log)
 	if err != nil {
 		return exitWith(exitFail, "cannot start: %w", errors.Join(err, local.Close()))
 	}
@@ -111,7 +111,7 @@ type daemon struct {
 	looking   chan struct{} // holds a token while local root looks
 }
 
-func newDaemon(ctx context.Context, c config.Config, log *slog.Logger) (*daemon, error) {
+func newDaemon(c config.Config, log *slog.Logger) (*daemon, error) {
 	d := &daemon{c: c, log: log, fs: durable.OS{}, started: time.Now(), looking: make(chan struct{}, 1)}
 	if err := durable.MkdirAll(d.fs, "state.dir", c.Main.StateDir, 0o700); err != nil {
 		return nil, err

@@ -61,7 +61,7 @@ func writeDocument(t *testing.T, path string, sign func(ed25519.PrivateKey) (ord
 
 func start(t *testing.T, c config.Config) *daemon {
 	t.Helper()
-	d, err := newDaemon(t.Context(), c, slog.New(slog.DiscardHandler))
+	d, err := newDaemon(c, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func TestLostClockFloorIsNoReasonNotToStart(t *testing.T) {
 func TestStateIsForOneDaemon(t *testing.T) {
 	_, c := gateway(t)
 	first := start(t, c)
-	if _, err := newDaemon(t.Context(), c, slog.New(slog.DiscardHandler)); !errors.Is(err, errInUse) {
+	if _, err := newDaemon(c, slog.New(slog.DiscardHandler)); !errors.Is(err, errInUse) {
 		t.Errorf("second daemon: %v, want in use", err)
 	}
 	keys, err := openKeys(c)
@@ -209,7 +209,7 @@ func TestSecretsStayOffTheOutside(t *testing.T) {
 	c.Console.Username, c.Console.Password = "root", "console-hunter2"
 	c.Collectors.WAN.Enabled = false // two users of netlink at once are a matter of theirs
 	var logged bytes.Buffer
-	d, err := newDaemon(t.Context(), c, slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	d, err := newDaemon(c, slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		t.Fatal(err)
 	}
