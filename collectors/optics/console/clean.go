@@ -233,7 +233,7 @@ func (c *cleaner) kernel() {
 
 // endLine completes the current line.
 func (c *cleaner) endLine() {
-	if c.stripped == rubbish && len(c.cur) > 0 && inNumber(c.cur[len(c.cur)-1]) {
+	if (c.stripped == rubbish || c.back > 0) && len(c.cur) > 0 && inNumber(c.cur[len(c.cur)-1]) {
 		c.cur = append(c.cur, sub)
 	}
 	c.stripped = nothing

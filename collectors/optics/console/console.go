@@ -105,6 +105,8 @@ type Console struct {
 	idle   *time.Timer
 	last   poll
 	serial string // last seen in this session
+	// noStep: an optional step was refused once.
+	noStep bool
 	// After a failure nothing is tried before retryAt, unless asked afresh.
 	failures int
 	retryAt  time.Time
@@ -323,8 +325,11 @@ func (c *Console) talk(ctx context.Context, fresh bool) (Facts, error) {
 	}
 	c.port = port
 	c.sess = newSession(port, c.d, &c.opts)
+	c.sess.refused = c.noStep
 	once := newScan(c.d)
-	if err := c.sess.start(ctx, once); err != nil {
+	err = c.sess.start(ctx, once)
+	c.noStep = c.sess.refused
+	if err != nil {
 		return Facts{}, err
 	}
 	if c.sess.asked || fresh {
@@ -336,7 +341,7 @@ func (c *Console) talk(ctx context.Context, fresh bool) (Facts, error) {
 // ask asks everything in the open session.
 func (c *Console) ask(ctx context.Context) (Facts, error) {
 	s := newScan(c.d)
-	if err := c.sess.askAll(ctx, s, kindCLI, false); err != nil {
+	if err := c.sess.askAll(ctx, s, false); err != nil {
 		return Facts{}, err
 	}
 	facts := s.facts()

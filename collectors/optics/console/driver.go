@@ -1,6 +1,9 @@
 package console
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // driver describes a family of consoles: data, and as little code as can be.
 // All commands it will ever send are in it; nothing else is sent.
@@ -24,11 +27,17 @@ type driver struct {
 	errorPrefixes []string // a line that begins so is a refusal
 	values        []valueRule
 	states        []stateRule
+	signs         []signRule
 	flags         []flagRule
 	counters      []counterRule
 	tables        []tableRule
 	// serial finds the GPON serial number in a line of an answer.
 	serial func(line string) (string, bool)
+	// oddities are texts that tell of a model on which state rules with a
+	// doubtful code do not hold.
+	oddities []string
+	// extra reads a line that no rule describes; it reports whether it did.
+	extra func(s *scan, line string, ended bool) bool
 }
 
 // prompt is one form of a prompt. In pattern, %d stands for digits, %w for a
@@ -46,17 +55,31 @@ type step struct {
 	from    kind
 	command string
 	to      kind
+	// optional (way in): where it is refused, the queries are asked at from.
+	// If it asks for a password, the configured one is tried, once and for
+	// all.
+	optional bool
+	// always (way out): also where the session was found there, and did not
+	// get there by itself.
+	always bool
 }
 
 // query is one question.
 type query struct {
 	command string
 	at      kind // the tier that understands it
+	or      kind // another one, if not kindNone
 	// fields are what its answer may tell; anything else in it is not for us.
 	fields field
 	// once: asked when a session begins or something fresh is wanted, not at
 	// every poll.
 	once bool
+	// spare: asked only if no query before it has told its fields.
+	spare bool
+	// heard: known from captures, and never sent.
+	heard bool
+	// alarm is the one alarm that the answer is about.
+	alarm string
 }
 
 // field is a set of facts.
@@ -74,31 +97,104 @@ const (
 	fieldCounters
 	fieldFlows
 	fieldSerial
+
+	fieldOptics = fieldRx | fieldTx | fieldBias | fieldTemperature | fieldVoltage
 )
 
-// valueRule finds "<label>: <number> <unit>".
+// Labels are patterns of how a line begins: capitals do not matter, ^ stands
+// for any blanks, * for a text in brackets, if there is one, and ~ for the gap
+// between two columns: blanks, with or without a colon.
+
+// valueRule finds "<label><number> <unit>".
 type valueRule struct {
 	field field
 	label string
+	// gap is what stands between label and number.
+	gap   gap
 	units []unit
+	// tail says what may follow the unit.
+	tail tail
 	// wrap is added to values above wrapAbove; 0 means no wrap.
 	wrapAbove, wrap float64
 	// least and most bound what the quantity can be.
 	least, most float64
 }
 
+// gap is what stands before a number. Where it is known, a blank too many is
+// not overlooked: it was a digit.
+type gap int
+
+const (
+	anyGap gap = iota
+	oneGap     // one blank, or tabs alone
+	noGap
+)
+
 // unit converts to the unit of the reading: value * factor + offset.
 type unit struct {
-	name           string
+	name           string // "" if none is printed
 	factor, offset float64
+	// milliwatts converts a power instead: 10*log10(value * milliwatts) dBm.
+	milliwatts float64
+	// form is the number that takes the unit.
+	form form
 }
 
-// stateRule finds "<label>: <words>(<O name>)".
+// Units that drivers share.
+var (
+	dBm        = []unit{{name: "dBm", factor: 1}}
+	lightUnits = []unit{{name: "dBm", factor: 1}, {name: "uW", milliwatts: 1e-3}, {name: "mW", milliwatts: 1}, {name: "nW", milliwatts: 1e-6}}
+	lightCount = []unit{{milliwatts: 1e-4, form: whole}} // of 0.1 uW
+	bare       = []unit{{factor: 1}}                     // the label names the unit
+)
+
+// kelvin is zero kelvin in degrees Celsius.
+const kelvin = -273.15
+
+// form is a way to write a number.
+type form int
+
+const (
+	anyForm  form = iota
+	whole         // no fraction
+	fraction      // with a fraction
+)
+
+// tail is what may stand behind the unit of a value.
+type tail int
+
+const (
+	noTail      tail = iota
+	pairTail         // the same power in dBm, which is the one to take
+	slashTail        // "/", and another quantity
+	columnTail       // other columns
+	nextDBmTail      // nothing, but the next line is "= <number> dBm"
+)
+
+// stateRule finds the state behind a label: an O name, an O name in brackets
+// with words before it, or a code.
 type stateRule struct {
 	label string
+	// anywhere: the label may follow a blank within the line.
+	anywhere bool
 	// names maps the words, in lower case, to the O name that belongs to
 	// them; a pair that does not match is no state.
 	names map[string]string
+	// words: the words alone are a state of their own.
+	words bool
+	// codes maps numbers to O names: no other form is read.
+	codes map[string]string
+	// doubtful is the code that proves nothing on an odd model.
+	doubtful string
+}
+
+// signRule finds a word behind a label that tells light from dark.
+type signRule struct {
+	label string
+	// light and dark list the words, in lower case.
+	light, dark string
+	// alarm is the alarm of the PON MAC that it is; "" if it is none.
+	alarm string
 }
 
 // flagRule finds "<prefix><name>, status: <word>"; any word but clear is
@@ -120,9 +216,11 @@ const (
 	opticExtra // an optical alarm that is not one of the complete set
 )
 
-// counterRule finds "<label>: <number>", with the line's end behind it.
+// counterRule finds "<label><number>", with the line's end behind it, or,
+// anywhere in a line, a blank.
 type counterRule struct {
 	label, name string
+	anywhere    bool
 }
 
 // tableRule counts upstream flows: a header, then rows of columns, then a
@@ -143,6 +241,7 @@ const (
 	kindPassword             // asks for a password
 	kindShell                // ready, at the outer tier
 	kindCLI                  // ready, where the queries are understood
+	kindIdle                 // a prompt of the family where nothing is asked
 	kindBoot                 // a boot loader
 )
 
@@ -159,6 +258,8 @@ func (k kind) String() string {
 		return "shell prompt"
 	case kindCLI:
 		return "command prompt"
+	case kindIdle:
+		return "prompt where nothing may be asked"
 	case kindBoot:
 		return "boot loader prompt"
 	case kindOther:
@@ -195,7 +296,7 @@ func Drivers() []string {
 // that is not one of its own commands is denied.
 func (d *driver) allows(command string) bool {
 	for _, q := range d.queries {
-		if q.command == command {
+		if q.command == command && !q.heard {
 			return true
 		}
 	}
@@ -208,6 +309,14 @@ func (d *driver) allows(command string) bool {
 	}
 	return false
 }
+
+// answers reports whether there is something to ask, at every poll, at a tier.
+func (d *driver) answers(at kind) bool {
+	return slices.ContainsFunc(d.queries, func(q query) bool { return q.is(at) && !q.once && !q.heard })
+}
+
+// is reports whether the tier understands the query.
+func (q *query) is(at kind) bool { return at != kindNone && (q.at == at || q.or == at) }
 
 // query returns the query with the given command, nil if there is none.
 func (d *driver) query(command string) *query {
@@ -225,10 +334,8 @@ func (d *driver) classify(tail string) kind {
 	if strings.TrimSpace(tail) == "" {
 		return kindNone
 	}
-	for _, p := range d.prompts {
-		if _, ok := p.suffix(tail); ok {
-			return p.kind
-		}
+	if p, _ := d.promptAt(tail); p != nil {
+		return p.kind
 	}
 	switch {
 	case isLogin(tail):
@@ -262,6 +369,18 @@ func (p prompt) suffix(line string) (before string, ok bool) {
 		end = at
 	}
 	return "", false
+}
+
+// promptAt returns the longest prompt that the line ends in, nil if none, and
+// what stands before it.
+func (d *driver) promptAt(line string) (best *prompt, before string) {
+	line = strings.TrimRight(line, " \t")
+	for i := range d.prompts {
+		if b, ok := d.prompts[i].suffix(line); ok && (best == nil || len(b) < len(before)) {
+			best, before = &d.prompts[i], b
+		}
+	}
+	return best, before
 }
 
 // cutPrompt removes a prompt from the start of a line and reports whether
@@ -313,6 +432,77 @@ func inClass(class, b byte) bool {
 		return word || b == '@' || b == ':' || b == '~' || b == '/'
 	}
 	return false
+}
+
+// after matches a label at the start of line and returns what follows it;
+// anywhere, also behind a blank.
+func after(line, label string, anywhere bool) (rest string, ok bool) {
+	for start := 0; ; {
+		if n, ok := matchLabel(label, line[start:]); ok {
+			return line[start+n:], true
+		}
+		next := strings.IndexByte(line[start:], ' ')
+		if !anywhere || next < 0 {
+			return "", false
+		}
+		start += next + 1
+	}
+}
+
+// matchLabel matches a label at the start of s and returns how much it took.
+func matchLabel(label, s string) (n int, ok bool) {
+	blanks := func() {
+		for n < len(s) && (s[n] == ' ' || s[n] == '\t') {
+			n++
+		}
+	}
+	for i := range len(label) {
+		switch label[i] {
+		case '^':
+			blanks()
+		case '*':
+			if n == len(s) || s[n] != '(' {
+				continue
+			}
+			for depth := 0; ; n++ {
+				if n == len(s) {
+					return 0, false
+				}
+				if s[n] == '(' {
+					depth++
+				} else if s[n] == ')' {
+					depth--
+				}
+				if depth == 0 {
+					n++
+					break
+				}
+			}
+		case '~':
+			start := n
+			blanks()
+			if n < len(s) && s[n] == ':' {
+				n++
+				blanks()
+			}
+			if n == start {
+				return 0, false
+			}
+		default:
+			if n == len(s) || lower(s[n]) != lower(label[i]) {
+				return 0, false
+			}
+			n++
+		}
+	}
+	return n, true
+}
+
+func lower(b byte) byte {
+	if b >= 'A' && b <= 'Z' {
+		b += 'a' - 'A'
+	}
+	return b
 }
 
 // isLogin recognises "login:", "host login:", "Username:", "User Name:".

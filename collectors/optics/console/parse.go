@@ -18,6 +18,7 @@ const (
 	leastPowerDBm     = -41.0 // below the floor nothing is counted
 	mostPowerDBm      = 10.0  // 65535 counts are 8.2 dBm
 	mostBiasMilliamps = 132.0 // 65535 counts of 2 uA
+	leastVolts        = 1.5   // no module works below
 	mostVolts         = 6.6   // 65535 counts of 100 uV
 	leastCelsius      = -60.0
 	mostCelsius       = 128.0
@@ -106,7 +107,7 @@ func (d *driver) session(last string, boot bool, s *scan) Session {
 	switch d.classify(last) {
 	case kindLogin, kindPassword:
 		return SessionLogin
-	case kindShell, kindCLI:
+	case kindShell, kindCLI, kindIdle:
 		return SessionPrompt
 	case kindBoot:
 		return SessionBootLoader
@@ -143,8 +144,13 @@ type scan struct {
 	understood int // lines that told something
 	errors     int // lines that were refusals
 
-	opticSeen map[string]bool // optical flags read, with their prefix
-	noValue   bool            // the received power is "--", "N/A" or the like
+	opticSeen map[string]bool             // optical flags read, with their prefix
+	noValue   bool                        // the received power is "--", "N/A" or the like
+	dark      bool                        // the text says that there is no light
+	linkDown  bool                        // what is printed next is old
+	odd       bool                        // the text tells of an odd model
+	continues *valueRule                  // the rule of the line before, if this one may continue it
+	by        [len(fieldsOfOptics)]*query // which query told a quantity
 
 	table    *tableRule // the one whose rows are being read
 	tableBad bool
@@ -164,7 +170,7 @@ func newScan(d *driver) *scan {
 
 // begin starts the answer to a query that was sent.
 func (s *scan) begin(q *query) {
-	s.asked, s.answered, s.table = q, 0, nil
+	s.asked, s.answered, s.table, s.continues = q, 0, nil, nil
 	s.live, s.deaf = true, false
 }
 
@@ -172,7 +178,7 @@ func (s *scan) begin(q *query) {
 func (s *scan) echo(q *query) {
 	switch {
 	case !s.live:
-		s.asked, s.answered, s.table = q, 0, nil
+		s.asked, s.answered, s.table, s.continues = q, 0, nil, nil
 	case q != nil:
 		s.deaf = q != s.asked
 	}
@@ -201,16 +207,12 @@ func (s *scan) told(f field) {
 // line takes one line. ended says that a line end or a prompt follows.
 func (s *scan) line(text string, ended bool) {
 	trimmed := strings.TrimSpace(text)
+	s.odd = s.odd || s.d.odd(trimmed)
 	// A prompt at the end of a line ends what stands before it.
-	for _, p := range s.d.prompts {
-		if !p.anywhere {
-			continue
-		}
-		if before, ok := p.suffix(trimmed); ok && before != "" {
-			s.line(before, true)
-			s.echo(nil)
-			return
-		}
+	if p, before := s.d.promptAt(trimmed); p != nil && before != "" {
+		s.line(before, true)
+		s.echo(nil)
+		return
 	}
 	if rest, ok := s.d.cutPrompt(trimmed); ok {
 		s.echo(nil)
@@ -226,8 +228,10 @@ func (s *scan) line(text string, ended bool) {
 	if s.deaf {
 		return
 	}
-	for _, prefix := range s.d.errorPrefixes {
-		if strings.HasPrefix(trimmed, prefix) {
+	code, coded := strings.CutPrefix(trimmed, "errorcode=")
+	failed := coded && ended && code != "0" && !strings.HasPrefix(code, "0 ")
+	for i := 0; i < len(s.d.errorPrefixes) || failed; i++ {
+		if failed || strings.HasPrefix(trimmed, s.d.errorPrefixes[i]) {
 			s.errors++
 			if s.asked != nil && ended {
 				s.refused(s.asked.fields&^s.answered, trimmed)
@@ -255,17 +259,25 @@ func (s *scan) line(text string, ended bool) {
 			return
 		}
 	}
-	label, value, ok := strings.Cut(trimmed, ":")
-	if !ok {
+	if s.valueLine(trimmed, ended) || s.stateLine(trimmed, ended) || s.signLine(trimmed, ended) {
 		return
 	}
-	label = strings.TrimSpace(label)
-	if s.valueLine(label, value, ended) || s.stateLine(label, value, ended) || s.counterLine(label, value, ended) {
+	if s.counterLine(trimmed, ended) || s.d.extra != nil && s.d.extra(s, trimmed, ended) {
 		return
 	}
 	if ended {
 		s.flagLine(trimmed)
 	}
+}
+
+// odd reports whether the line tells of an odd model.
+func (d *driver) odd(line string) bool {
+	for _, text := range d.oddities {
+		if strings.Contains(line, text) {
+			return true
+		}
+	}
+	return false
 }
 
 // isShellError recognises the shell's own complaints.
@@ -292,38 +304,64 @@ func (s *scan) reading(f field) (*collectors.Reading, string) {
 	}
 }
 
-// set stores a reading.
+// set stores a reading. What one answer told, the failure of another does not
+// take back.
 func (s *scan) set(f field, status collectors.Status, value float64, raw string) {
 	r, unit := s.reading(f)
 	if r == nil {
 		return
 	}
+	at := slices.Index(fieldsOfOptics[:], f)
+	if status == collectors.StatusError && r.Status != "" && r.Status != collectors.StatusError && s.by[at] != s.asked {
+		return
+	}
+	s.by[at] = s.asked
 	if status != collectors.StatusOK {
 		value = 0
 	}
 	*r = collectors.Reading{Value: value, Unit: unit, Status: status, Source: s.f.Optics.Source, Raw: raw}
 }
 
+var fieldsOfOptics = [...]field{fieldRx, fieldTx, fieldBias, fieldTemperature, fieldVoltage}
+
 // refused marks every quantity in fields as not readable.
 func (s *scan) refused(fields field, raw string) {
-	for f := fieldRx; f <= fieldVoltage; f <<= 1 {
+	for _, f := range fieldsOfOptics {
 		if fields&f != 0 {
 			s.set(f, collectors.StatusError, 0, bounded(raw))
 		}
 	}
 }
 
-// valueLine reads "<label>: <number> <unit>".
-func (s *scan) valueLine(label, value string, ended bool) bool {
+// has reports whether all of fields that matter to a spare query are known.
+func (s *scan) has(fields field) bool {
+	for _, f := range fieldsOfOptics {
+		if r, _ := s.reading(f); fields&f != 0 && (r.Status == "" || r.Status == collectors.StatusError) {
+			return false
+		}
+	}
+	return fields&fieldState == 0 || s.f.PON.Raw != ""
+}
+
+// valueLine reads "<label><number> <unit>", and the line in dBm that continues
+// one.
+func (s *scan) valueLine(line string, ended bool) bool {
+	continues := s.continues
+	s.continues = nil
+	if rest, ok := strings.CutPrefix(line, "="); ok && continues != nil {
+		s.crossCheck(continues.field, rest, ended)
+		return true
+	}
 	for i := range s.d.values {
 		rule := &s.d.values[i]
-		if rule.label != label {
+		rest, ok := after(line, rule.label, false)
+		if !ok {
 			continue
 		}
 		if !s.may(rule.field) {
 			return true
 		}
-		value, status, raw, ok := rule.read(value, ended)
+		value, status, raw, ok := rule.read(rest, ended)
 		if !ok {
 			return true // cut off: no reading yet
 		}
@@ -331,10 +369,34 @@ func (s *scan) valueLine(label, value string, ended bool) bool {
 		if rule.field == fieldRx {
 			s.noValue = status == collectors.StatusError && isNoValue(raw)
 		}
+		if rule.tail == nextDBmTail {
+			s.continues = rule
+		}
 		s.told(rule.field)
 		return true
 	}
 	return false
+}
+
+// apart is how far two prints of the same power may lie apart: one is rounded,
+// or calibrated.
+const apart = 0.5
+
+// crossCheck compares a power with what the next line says in dBm; two that
+// contradict each other are not to be trusted.
+func (s *scan) crossCheck(f field, text string, ended bool) {
+	r, _ := s.reading(f)
+	rule := valueRule{field: f, units: dBm, least: leastPowerDBm, most: mostPowerDBm}
+	v, status, _, ok := rule.read(text, ended)
+	if !ok || status == collectors.StatusError || r.Status == collectors.StatusError {
+		return
+	}
+	switch {
+	case status != r.Status, r.OK() && math.Abs(v-r.Value) > apart:
+		s.set(f, collectors.StatusUntrusted, 0, bounded(r.Raw+" "+strings.TrimSpace(text)))
+	case r.OK():
+		r.Value = v
+	}
 }
 
 // read reads what follows a label. ok is false for text that was cut off
@@ -344,40 +406,97 @@ func (rule *valueRule) read(text string, ended bool) (value float64, status coll
 	bad := func() (float64, collectors.Status, string, bool) {
 		return 0, collectors.StatusError, raw, ended
 	}
-	if len(text) < 2 || text[0] != ' ' || text[1] == ' ' || text[1] == '\t' {
-		return bad() // the tool prints one blank: a second one was a digit
-	}
-	number, rest := splitNumber(raw)
-	if number == "" {
+	if !rule.gap.fits(text) {
 		return bad()
 	}
-	rest = strings.TrimSpace(rest)
-	at := slices.IndexFunc(rule.units, func(u unit) bool { return u.name == rest })
-	if at < 0 {
-		return bad() // no unit, another unit, or something behind it
-	}
 	power := rule.field&(fieldRx|fieldTx) != 0
-	if number == "-inf" {
+	if power && strings.EqualFold(raw, "no signal") {
+		return 0, collectors.StatusNoLight, raw, ended
+	}
+	v, u, rest, found := rule.measure(raw)
+	if !found {
+		return bad() // no unit, or another
+	}
+	if u.name == "" && !ended {
+		return bad() // only the line's end ends it
+	}
+	switch {
+	case rule.tail == pairTail && u.milliwatts != 0 && (rest != "" || !ended):
+		second, unit, behind, found := rule.measure(rest)
+		if !found || unit.milliwatts != 0 || behind != "" {
+			return bad()
+		}
+		if math.Abs(second-v) > apart && max(second, v) > floorDBm {
+			return 0, collectors.StatusUntrusted, raw, true
+		}
+		v = second
+	case rest == "", rule.tail == slashTail && rest[0] == '/', rule.tail == columnTail:
+	default:
+		return bad() // something behind it
+	}
+	if math.IsInf(v, -1) {
 		if power {
 			return 0, collectors.StatusNoLight, raw, true
 		}
 		return bad()
 	}
-	v, err := strconv.ParseFloat(strings.Replace(number, ",", ".", 1), 64)
-	if err != nil || math.IsNaN(v) || math.IsInf(v, 0) {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
 		return bad()
 	}
-	v = v*rule.units[at].factor + rule.units[at].offset
 	if rule.wrap != 0 && v > rule.wrapAbove {
 		v += rule.wrap
 	}
 	switch {
 	case v < rule.least || v > rule.most:
 		return 0, collectors.StatusUntrusted, raw, true
-	case power && v <= floorDBm:
+	case power && v <= floorDBm+1e-9:
 		return 0, collectors.StatusNoLight, raw, true
 	}
 	return v, collectors.StatusOK, raw, true
+}
+
+// fits reports whether text begins with such a gap.
+func (g gap) fits(text string) bool {
+	blanks := text[:len(text)-len(strings.TrimLeft(text, " \t"))]
+	switch g {
+	case oneGap:
+		return blanks == " " || blanks != "" && strings.Trim(blanks, "\t") == ""
+	case noGap:
+		return blanks == ""
+	case anyGap:
+	}
+	return true
+}
+
+// measure reads "<number> <unit>" with one of the rule's units, converts it,
+// and returns what follows. No light is minus infinity.
+func (rule *valueRule) measure(text string) (v float64, u unit, rest string, ok bool) {
+	number, rest := splitNumber(text)
+	if number == "" {
+		return 0, unit{}, "", false
+	}
+	rest = strings.TrimLeft(rest, " \t")
+	for _, u := range rule.units {
+		behind, is := strings.CutPrefix(rest, u.name)
+		broken := strings.ContainsAny(number, ".,")
+		if !is || u.name == "" && rest != "" || u.form == whole && broken || u.form == fraction && !broken {
+			continue
+		}
+		v, err := strconv.ParseFloat(strings.Replace(number, ",", ".", 1), 64)
+		if err != nil && number != "-inf" {
+			return 0, unit{}, "", false
+		}
+		switch {
+		case u.milliwatts == 0:
+			v = v*u.factor + u.offset
+		case v < 0:
+			return 0, unit{}, "", false // no power is less than none
+		default:
+			v = 10 * math.Log10(v*u.milliwatts)
+		}
+		return v, u, strings.TrimSpace(behind), true
+	}
+	return 0, unit{}, "", false
 }
 
 // splitNumber splits a leading number off: [-]?digits([.,]digits)? or -inf. No
@@ -406,7 +525,7 @@ func splitNumber(s string) (number, rest string) {
 
 // isNoValue recognises how a device says that it has no value.
 func isNoValue(raw string) bool {
-	for _, u := range []string{"dBm", "mW", "uW"} {
+	for _, u := range []string{"(dBm)", "dBm", "mW", "uW"} {
 		raw = strings.TrimSpace(strings.TrimSuffix(raw, u))
 	}
 	switch strings.ToLower(raw) {
@@ -416,16 +535,19 @@ func isNoValue(raw string) bool {
 	return false
 }
 
-// stateLine reads "<label>: <words>(<O name>)".
-func (s *scan) stateLine(label, value string, ended bool) bool {
-	for _, rule := range s.d.states {
-		if rule.label != label {
+// stateLine reads a state.
+func (s *scan) stateLine(line string, ended bool) bool {
+	for i := range s.d.states {
+		rule := &s.d.states[i]
+		rest, ok := after(line, rule.label, rule.anywhere)
+		if !ok {
 			continue
 		}
 		if !s.may(fieldState) {
 			return true
 		}
-		if raw, ok := rule.read(strings.TrimSpace(value), ended); ok {
+		if raw, ok := rule.read(rest, ended); ok && (!s.odd || rule.doubtful == "" || raw != rule.codes[rule.doubtful]) {
+			raw, s.f.PON.LOIDStatus = splitState(raw)
 			s.f.PON.Raw = raw
 			s.told(fieldState)
 		}
@@ -434,14 +556,51 @@ func (s *scan) stateLine(label, value string, ended bool) bool {
 	return false
 }
 
-// read returns the O name in text, or the word that stands in its place. The
-// words and the name in brackets must belong together: one vouches for the
-// other.
-func (rule stateRule) read(text string, ended bool) (string, bool) {
+// splitState splits "O5AUTH" into the O name and what was printed behind it.
+func splitState(raw string) (name, rest string) {
+	for n := range raw {
+		if isOName(raw[:n]) && isWords(raw[n:]) {
+			return raw[:n], raw[n:]
+		}
+	}
+	return raw, ""
+}
+
+// read returns the O name in text, or the word that stands in its place.
+// Where words stand before a name in brackets, one vouches for the other.
+func (rule *stateRule) read(text string, ended bool) (string, bool) {
+	trimmed := strings.TrimLeft(text, " \t")
+	token := trimmed
+	if end := strings.IndexAny(trimmed, " \t"); end >= 0 {
+		token = trimmed[:end]
+	} else if !ended {
+		token = "" // there may be more of it
+	}
+	if rule.codes != nil {
+		if name, ok := rule.codes[token]; ok {
+			return name, true
+		}
+		// A number that stands for nothing we know; one digit would pass for
+		// a state of EPON.
+		return token, len(token) > 1 && len(token) < 5 && isNumber(token)
+	}
+	if inner, ok := strings.CutPrefix(trimmed, "["); ok {
+		name, behind, closed := strings.Cut(inner, "]")
+		return name, closed && strings.TrimSpace(behind) == "" && isOName(name)
+	}
+	if !strings.Contains(trimmed, "(") && len(rule.names) == 0 {
+		name, _ := splitState(token)
+		return token, isOName(name)
+	}
+	return rule.bracket(strings.TrimSpace(text), ended)
+}
+
+// bracket reads "<words>(<O name>)".
+func (rule *stateRule) bracket(text string, ended bool) (string, bool) {
 	words, name, bracket := strings.Cut(text, "(")
 	words = strings.TrimSpace(words)
 	if !bracket {
-		if !ended || words == "" || !isWords(words) {
+		if !rule.words || !ended || words == "" || !isWords(words) {
 			return "", false
 		}
 		for known := range rule.names {
@@ -460,6 +619,42 @@ func (rule stateRule) read(text string, ended bool) (string, bool) {
 		return "", false
 	}
 	return name, true
+}
+
+// signLine reads a word that tells light from dark.
+func (s *scan) signLine(line string, ended bool) bool {
+	for _, rule := range s.d.signs {
+		rest, ok := after(line, rule.label, false)
+		if !ok {
+			continue
+		}
+		words := strings.Fields(strings.ToLower(rest))
+		needs := fieldRx
+		if rule.alarm != "" {
+			needs |= fieldPONAlarms
+		}
+		if len(words) == 0 || !ended && len(words) == 1 || !s.may(needs) {
+			return true
+		}
+		dark := slices.Contains(strings.Fields(rule.dark), words[0])
+		if !dark && !slices.Contains(strings.Fields(rule.light), words[0]) {
+			return true
+		}
+		s.dark = dark
+		if rule.alarm != "" {
+			s.alarm(rule.alarm, dark)
+		}
+		s.understood++
+		return true
+	}
+	return false
+}
+
+// alarm notes whether an alarm of the PON MAC is active.
+func (s *scan) alarm(name string, on bool) {
+	s.f.PON.AlarmsKnown = mark(s.f.PON.AlarmsKnown, name, true)
+	s.f.PON.Alarms = mark(s.f.PON.Alarms, name, on)
+	s.told(fieldPONAlarms)
 }
 
 // isOName recognises O1, O5.1, O2-3.
@@ -487,28 +682,32 @@ func isWords(s string) bool {
 	return true
 }
 
-// counterLine reads "<label>: <number>".
-func (s *scan) counterLine(label, value string, ended bool) bool {
+// counterLine reads the counters of a line.
+func (s *scan) counterLine(line string, ended bool) bool {
+	found := false
 	for _, rule := range s.d.counters {
-		if rule.label != label {
+		rest, ok := after(line, rule.label, rule.anywhere)
+		if !ok {
 			continue
 		}
-		if !s.may(fieldCounters) || !ended || value == "" || value[0] != ' ' {
-			return true
+		found = true
+		digits, whole := strings.TrimSpace(rest), ended
+		if rule.anywhere {
+			var behind bool
+			digits, _, behind = strings.Cut(rest, " ")
+			whole = whole || behind
 		}
-		digits := strings.TrimSpace(value)
 		n, err := strconv.ParseUint(digits, 10, 64)
-		if err != nil || !isDigit(digits[0]) {
-			return true
+		if !s.may(fieldCounters) || !whole || err != nil || !isNumber(digits) {
+			continue
 		}
 		if s.f.PON.Counters == nil {
 			s.f.PON.Counters = map[string]uint64{}
 		}
 		s.f.PON.Counters[rule.name] = n
 		s.told(fieldCounters)
-		return true
 	}
-	return false
+	return found
 }
 
 // flagLine reads "<prefix><name>, status: <word>".
@@ -538,8 +737,7 @@ func (s *scan) flagLine(line string) {
 			s.opticSeen["warning "+flag] = true
 			s.f.Optics.Warnings = mark(s.f.Optics.Warnings, flag, on)
 		case ponAlarms:
-			s.f.PON.AlarmsKnown = mark(s.f.PON.AlarmsKnown, flag, true)
-			s.f.PON.Alarms = mark(s.f.PON.Alarms, flag, on)
+			s.alarm(flag, on)
 		}
 		s.told(rule.field)
 		return
@@ -646,7 +844,7 @@ func (s *scan) facts() Facts {
 	}
 	o.AlarmsKnown = counts["alarm"] > 0 && counts["alarm"] == complete(opticAlarms)
 	o.WarningsKnown = counts["warning"] > 0 && counts["warning"] == complete(opticWarnings)
-	dark := slices.Contains(o.Alarms, "optical_los") || slices.Contains(f.PON.Alarms, "los")
+	dark := s.dark || slices.Contains(o.Alarms, "optical_los") || slices.Contains(f.PON.Alarms, "los")
 	if !o.AlarmsKnown {
 		o.Alarms = nil
 	}
@@ -658,6 +856,8 @@ func (s *scan) facts() Facts {
 	}
 	if o.Voltage.OK() && o.Voltage.Value == 0 {
 		o.Distrust() // a module that answers has a supply
+	} else if o.Voltage.OK() && o.Voltage.Value < leastVolts {
+		o.Voltage.Value, o.Voltage.Status = 0, collectors.StatusUntrusted // a digit was lost
 	}
 	if p := &f.PON; p.FlowsKnown {
 		if p.GEMPorts > 0 {

@@ -239,7 +239,7 @@ func TestParseFlippedByte(t *testing.T) {
 		}
 		for at := range s.text {
 			for _, b := range flips(s.text[at]) {
-				if undetectable(s.text, at, b) {
+				if undetectable(s.want.Driver, s.text, at, b) {
 					continue
 				}
 				text := bytes.Clone(s.text)
@@ -272,14 +272,26 @@ func flips(old byte) []byte {
 	return out
 }
 
+// loose reports whether the byte is the first of a number in a column, or in a
+// number that only the line's end ends.
+func loose(text []byte, at int) bool {
+	line := text[at:]
+	if end := bytes.IndexByte(line, '\n'); end >= 0 {
+		line = line[:end]
+	}
+	return len(bytes.Trim(line, "0123456789.")) == 0 || at > 0 && bytes.IndexByte([]byte(" \t:"), text[at-1]) >= 0
+}
+
 // undetectable: what another reading could have printed as well.
-func undetectable(text []byte, at int, b byte) bool {
+func undetectable(driver string, text []byte, at int, b byte) bool {
 	old := text[at]
 	nextIsDigit := at+1 < len(text) && isDigit(text[at+1])
 	switch {
 	case isDigit(old) && isDigit(b), old == '-' && isDigit(b) && nextIsDigit:
 		return true
-	case isDigit(old) && b == '-' && nextIsDigit && at > 0 && text[at-1] == ' ':
+	case driver != "rtl960x" && (isDigit(old) || old == '.') && bytes.IndexByte([]byte(" \t\r\n"), b) >= 0 && loose(text, at):
+		return true // padded columns, or a number with nothing behind it
+	case isDigit(old) && b == '-' && nextIsDigit && at > 0 && bytes.IndexByte([]byte(" \t:="), text[at-1]) >= 0:
 		return true // a sign in place of the first digit
 	case old == ' ' && isDigit(b) && nextIsDigit:
 		return true // one digit more, where a counter is padded

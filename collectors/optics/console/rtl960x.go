@@ -9,7 +9,6 @@ import "strings"
 // pps-cnt" and "gpon show counter global ds-eth" (they clear what they read),
 // omcicli (within minutes of diag it blocks the OMCI daemon).
 func rtl960x() *driver {
-	dBm := []unit{{name: "dBm", factor: 1}}
 	flags := map[string]string{}
 	for printed, ours := range map[string]string{
 		"Temperature": "temperature", "Voltage": "voltage", "Bias Current": "bias", "Tx Power": "tx", "Rx Power": "rx",
@@ -38,7 +37,7 @@ func rtl960x() *driver {
 		},
 		enter: []step{{from: kindShell, command: "diag", to: kindCLI}},
 		leave: []step{
-			{from: kindCLI, command: "exit", to: kindShell},
+			{from: kindCLI, command: "exit", to: kindShell, always: true},
 			{from: kindShell, command: "exit", to: kindLogin}, // only after a login of our own
 		},
 		queries: []query{
@@ -54,20 +53,22 @@ func rtl960x() *driver {
 			{command: "gpon get rogue-sd-cnt", at: kindCLI, fields: fieldCounters},
 			{command: "gpon show counter global ds-phy", at: kindCLI, fields: fieldCounters},
 			{command: "gpon show us-flow", at: kindCLI, fields: fieldFlows},
+			// A build for EPON knows none of those of gpon.
+			{command: "epon get llid-table", at: kindCLI, fields: fieldState | fieldPONAlarms, spare: true},
 		},
 		errorPrefixes: []string{"%", "^"},
 		values: []valueRule{
-			{field: fieldRx, label: "Rx Power", units: dBm, least: leastPowerDBm, most: mostPowerDBm},
-			{field: fieldTx, label: "Tx Power", units: dBm, least: leastPowerDBm, most: mostPowerDBm},
-			{field: fieldBias, label: "Bias Current", units: []unit{{name: "mA", factor: 1}}, least: 0, most: mostBiasMilliamps},
+			{field: fieldRx, label: "Rx Power:", gap: oneGap, units: dBm, least: leastPowerDBm, most: mostPowerDBm},
+			{field: fieldTx, label: "Tx Power:", gap: oneGap, units: dBm, least: leastPowerDBm, most: mostPowerDBm},
+			{field: fieldBias, label: "Bias Current:", gap: oneGap, units: []unit{{name: "mA", factor: 1}}, least: 0, most: mostBiasMilliamps},
 			{
 				// The tool reads the high byte of the temperature unsigned.
-				field: fieldTemperature, label: "Temperature", units: []unit{{name: "C", factor: 1}},
+				field: fieldTemperature, label: "Temperature:", gap: oneGap, units: []unit{{name: "C", factor: 1}},
 				wrapAbove: 127.999, wrap: -256, least: leastCelsius, most: mostCelsius,
 			},
-			{field: fieldVoltage, label: "Voltage", units: []unit{{name: "V", factor: 1}}, least: 0, most: mostVolts},
+			{field: fieldVoltage, label: "Voltage:", gap: oneGap, units: []unit{{name: "V", factor: 1}}, least: 0, most: mostVolts},
 		},
-		states: []stateRule{{label: "ONU state", names: map[string]string{
+		states: []stateRule{{label: "ONU state:", words: true, names: map[string]string{
 			"initial state":        "O1",
 			"standby state":        "O2",
 			"serial number state":  "O3",
@@ -86,11 +87,11 @@ func rtl960x() *driver {
 			}, set: ponAlarms},
 		},
 		counters: []counterRule{
-			{label: "BIP Error bits", name: "bip"},
-			{label: "FEC Correct codewords", name: "fec_corrected"},
-			{label: "FEC codewords Uncor", name: "fec_uncorrected"},
-			{label: "SD too long count", name: "sd_too_long"},
-			{label: "SD mismatch count", name: "sd_mismatch"},
+			{label: "BIP Error bits^: ", name: "bip"},
+			{label: "FEC Correct codewords^: ", name: "fec_corrected"},
+			{label: "FEC codewords Uncor^: ", name: "fec_uncorrected"},
+			{label: "SD too long count^: ", name: "sd_too_long"},
+			{label: "SD mismatch count^: ", name: "sd_mismatch"},
 		},
 		tables: []tableRule{{
 			header:  []string{"Flow ID", "GEM Port", "Type", "TCont"},
@@ -98,6 +99,7 @@ func rtl960x() *driver {
 			user:    "ETH",
 		}},
 		serial: omciAppSerial,
+		extra:  laserForced,
 	}
 }
 
@@ -132,6 +134,21 @@ func isSerial(s string) bool {
 		default:
 			return false
 		}
+	}
+	return true
+}
+
+// laserForced reads how an EPON build drives its laser: one that is forced on
+// disturbs the others on the fibre. The table of its logical links tells no
+// state: an entry may be valid before the OLT has registered it.
+func laserForced(s *scan, line string, ended bool) bool {
+	word, ok := strings.CutPrefix(line, "Laser status:")
+	if !ok || !ended || !s.may(fieldPONAlarms) {
+		return ok
+	}
+	switch on := word == "force-on"; {
+	case on, s.live && (word == "normal" || word == "force-off"):
+		s.alarm("laser_forced_on", on)
 	}
 	return true
 }

@@ -35,12 +35,14 @@ type session struct {
 	clean cleaner
 	buf   []byte
 
-	at       kind // where we are; kindNone: not known
-	entered  bool // we got to where the commands are understood
-	loggedIn bool // by us, so it is ours to log out
-	woken    bool // a carriage return was sent to wake the prompt
-	asked    bool // the questions asked once were
-	began    time.Time
+	at      kind   // where we are; kindNone: not known
+	entered bool   // we got to where the commands are understood
+	own     []kind // tiers we got into by ourselves, so they are ours to leave
+	refused bool   // an optional step is not for us: do not try it again
+	odd     bool   // the screen told of an odd model
+	woken   bool   // a carriage return was sent to wake the prompt
+	asked   bool   // the questions asked once were
+	began   time.Time
 
 	lastByte time.Time
 	bytes    int // since the last send
@@ -128,6 +130,10 @@ func (s *session) send(command string) error {
 // typeLine types text and a carriage return, and forgets the screen: what
 // comes is echo and answer. Only send, wake and login call it.
 func (s *session) typeLine(text string) error {
+	for _, line := range s.clean.lines {
+		s.odd = s.odd || s.d.odd(line)
+	}
+	s.odd = s.odd || s.d.odd(s.clean.tail())
 	s.clean.reset()
 	s.bytes = 0
 	b := append([]byte(text), '\r')
@@ -157,38 +163,58 @@ func (s *session) start(ctx context.Context, once *scan) error {
 	}
 	s.at = k
 	for _, step := range s.d.enter {
-		if s.at != step.from {
+		if s.at != step.from || step.optional && s.refused {
 			continue
 		}
-		if once != nil {
-			if err := s.askAll(ctx, once, step.from, true); err != nil {
-				return err
-			}
-			s.asked = true
+		if err := s.askOnce(ctx, once); err != nil {
+			return err
 		}
 		if err := s.step(ctx, step); err != nil {
 			return err
 		}
 	}
-	if s.at != kindCLI {
+	if !s.d.answers(s.at) {
 		return fmt.Errorf("%w: stuck at a %s", ErrWrongFamily, s.at)
 	}
 	s.entered = true
-	return nil
+	return s.askOnce(ctx, once)
 }
 
-// step goes from one tier to the next.
+// askOnce puts the questions asked once at the tier where we are; to nobody if
+// out is nil.
+func (s *session) askOnce(ctx context.Context, out *scan) error {
+	if out == nil {
+		return nil
+	}
+	s.asked = true
+	return s.askAll(ctx, out, true)
+}
+
+// step goes from one tier to the next. Where an optional one is refused, we
+// stay where we were.
 func (s *session) step(ctx context.Context, step step) error {
 	if err := s.send(step.command); err != nil {
 		return err
 	}
 	s.at = kindNone
 	k, err := s.await(ctx, s.opts.Timeouts.Answer, s.atPrompt)
+	if err == nil && k == kindPassword && step.optional {
+		s.refused = true // unless the password fits
+		if err = s.typeLine(s.opts.Password); err != nil {
+			return err
+		}
+		k, err = s.await(ctx, s.opts.Timeouts.Login, s.atPrompt)
+		s.refused = k != step.to
+	}
 	if err != nil {
 		return s.explain(err, k)
 	}
 	s.at = k
-	if k != step.to {
+	switch {
+	case k == step.to:
+		s.own = append(s.own, k)
+	case k == step.from && step.optional:
+	default:
 		return fmt.Errorf("%w: %q led to a %s%s", ErrWrongFamily, step.command, k, s.said())
 	}
 	return nil
@@ -209,7 +235,7 @@ func (s *session) said() string {
 // atPrompt accepts the prompts that lead on, or tell that nothing does.
 func (s *session) atPrompt(k kind) (time.Duration, bool) {
 	switch k {
-	case kindShell, kindCLI, kindLogin, kindPassword, kindBoot:
+	case kindShell, kindCLI, kindIdle, kindLogin, kindPassword, kindBoot:
 		return s.opts.Timeouts.Settle, true
 	case kindNone, kindOther:
 	}
@@ -276,6 +302,8 @@ func (s *session) judge(k kind) error {
 		return fmt.Errorf("%w: it asks for a password, but not after a name of ours%s", ErrUnknownPrompt, s.typed())
 	case kindBoot:
 		return fmt.Errorf("%w: %q%s", ErrBootLoader, bounded(strings.TrimSpace(s.clean.tail())), s.typed())
+	case kindIdle:
+		return fmt.Errorf("%w: %q is known, but nothing may be asked there%s", ErrUnknownPrompt, bounded(strings.TrimSpace(s.clean.tail())), s.typed())
 	case kindNone, kindOther:
 	}
 	if screen.boot {
@@ -349,7 +377,7 @@ func (s *session) screen() screen {
 			out.logins++
 		}
 		t := strings.ToLower(text)
-		for _, sign := range []string{"locked", "too many", "try again", "login incorrect", "maximum number of tries"} {
+		for _, sign := range []string{"locked", "too many", "try again", "incorrect", "login failed", "maximum number of tries"} {
 			out.locked = out.locked || strings.Contains(t, sign)
 		}
 	}
@@ -386,8 +414,8 @@ func (s *session) login(ctx context.Context) (kind, error) {
 			}
 		}
 		switch k {
-		case kindShell, kindCLI:
-			s.loggedIn = true
+		case kindShell, kindCLI, kindIdle:
+			s.own = append(s.own, k)
 			return k, nil
 		case kindBoot:
 			return k, ErrBootLoader
@@ -413,14 +441,15 @@ func (s *session) explain(err error, k kind) error {
 	return fmt.Errorf("%w: no prompt, but %s", ErrNoAnswer, k)
 }
 
-// askAll puts the driver's questions for a tier: those asked once, or the
-// others.
-func (s *session) askAll(ctx context.Context, out *scan, at kind, once bool) error {
+// askAll puts the driver's questions for the tier where we are: those asked
+// once, or the others.
+func (s *session) askAll(ctx context.Context, out *scan, once bool) error {
 	for i := range s.d.queries {
 		q := &s.d.queries[i]
-		if q.at != at || q.once != once {
+		if !q.is(s.at) || q.once != once || q.heard || q.spare && out.has(q.fields) {
 			continue
 		}
+		out.odd = out.odd || s.odd
 		if err := s.ask(ctx, out, q); err != nil {
 			return fmt.Errorf("cannot ask %q: %w", q.command, err)
 		}
@@ -435,8 +464,9 @@ func (s *session) ask(ctx context.Context, out *scan, q *query) error {
 	if err := s.send(q.command); err != nil {
 		return err
 	}
+	at := s.at
 	same := func(k kind) (time.Duration, bool) {
-		if k != q.at {
+		if k != at {
 			return 0, false
 		}
 		return s.opts.Timeouts.Settle, true
@@ -466,22 +496,11 @@ func (s *session) ask(ctx context.Context, out *scan, q *query) error {
 		out.line(line, true)
 	}
 	// An answer that does not end its line has the prompt behind it.
-	if before, ok := s.d.beforePrompt(s.clean.tail()); ok && before != "" {
+	if p, before := s.d.promptAt(s.clean.tail()); p != nil && before != "" {
 		out.line(before, true)
 	}
 	out.end()
 	return nil
-}
-
-// beforePrompt returns what stands on a line before the prompt it ends in.
-func (d *driver) beforePrompt(tail string) (string, bool) {
-	tail = strings.TrimRight(tail, " \t")
-	for _, p := range d.prompts {
-		if before, ok := p.suffix(tail); ok {
-			return before, true
-		}
-	}
-	return "", false
 }
 
 // leave goes back to where the session began, as far as it can be done in
@@ -497,7 +516,7 @@ func (s *session) leave(ctx context.Context) bool {
 		return false
 	}
 	for _, step := range s.d.leave {
-		if s.at != step.from || step.to == kindLogin && !s.loggedIn {
+		if s.at != step.from || !step.always && !slices.Contains(s.own, s.at) {
 			continue
 		}
 		if err := s.send(step.command); err != nil {
