@@ -270,7 +270,7 @@ func (k kind) String() string {
 // drivers returns every driver there is. To add one, write it beside
 // rtl960x.go and list it here.
 func drivers() []*driver {
-	return []*driver{rtl960x(), falcon(), prx126(), cig(), huawei(), zte(), broadcom()}
+	return []*driver{rtl960x(), falcon(), prx126(), cig(), huawei(), zte(), broadcom(), econet()}
 }
 
 // lookup finds a driver by name.
