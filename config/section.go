@@ -141,7 +141,7 @@ func (c *Config) sections() []section {
 				"The serial device."),
 			oneOf("baud", &c.Console.Baud, []int{9600, 19200, 38400, 57600, 115200, 230400, 460800, 921600},
 				"Its speed."),
-			text("driver", &c.Console.Driver, words("rtl960x"),
+			text("driver", &c.Console.Driver, words("rtl960x", "falcon", "prx126", "cig", "huawei", "zte", "broadcom", "econet"),
 				"The family of the chip."),
 			text("username", &c.Console.Username, anyText(),
 				"User name, where the console asks for one."),
