@@ -2,6 +2,7 @@ package optics
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"ontagent/collectors"
 )
@@ -47,6 +49,11 @@ type Options struct {
 	// RxMinDBm and RxMaxDBm bound the normal receive level; at or below the
 	// first and above the second an event is sent. Both 0 means the defaults.
 	RxMinDBm, RxMaxDBm float64
+	// Class is the optical class of the line; nil means unknown.
+	Class *Class
+	// Now is the clock that days are counted by; nil means time.Now. It must
+	// carry a monotonic reading.
+	Now func() time.Time
 }
 
 // Collector is the telemetry group "optics". Collect is called by one
@@ -58,6 +65,7 @@ type Collector struct {
 
 	mu    sync.Mutex
 	track tracker // guarded by mu
+	store Store   // guarded by mu; nil: the baseline is forgotten at the end
 }
 
 var _ collectors.Watcher = (*Collector)(nil)
@@ -73,6 +81,9 @@ func New(opts Options) *Collector {
 	if opts.RxMinDBm == 0 && opts.RxMaxDBm == 0 {
 		opts.RxMinDBm, opts.RxMaxDBm = DefaultRxMinDBm, DefaultRxMaxDBm
 	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
 	log := opts.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -82,6 +93,25 @@ func New(opts Options) *Collector {
 		log:    log,
 		events: make(chan collectors.Event, eventQueue),
 	}
+}
+
+// Keep makes the collector go on with the baseline in store, and save it there
+// about once a day. Who only looks must not call it. What cannot be read is
+// logged, and begun anew.
+func (c *Collector) Keep(store Store) {
+	data, err := store.Load()
+	var h history
+	if err == nil && len(data) > 0 {
+		h, err = parseHistory(data)
+	}
+	if err != nil {
+		c.log.Warn("optical baseline is lost", "error", err)
+		h = history{}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.store = store
+	c.track.memory.history = h
 }
 
 // Name returns "optics".
@@ -104,10 +134,53 @@ func (c *Collector) Collect(ctx context.Context) ([]collectors.Sample, error) {
 	}
 	check := c.compare(best, others)
 	best = complete(best, others)
+	return []collectors.Sample{{Fields: c.judge(best, check)}}, err
+}
+
+// judge says what a reading is worth and what it changes.
+func (c *Collector) judge(r Reading, check crossCheck) []collectors.Field {
 	c.mu.Lock()
-	c.send(c.track.update(c.opts, best, check))
-	c.mu.Unlock()
-	return []collectors.Sample{{Fields: fields(best, check)}}, err
+	defer c.mu.Unlock()
+	events, save := c.track.memory.take(c.opts, c.opts.Now(), r)
+	c.send(events)
+	var j Judgement
+	f := fields(r, check)
+	if r.RxPower.OK() {
+		b := Budget{MinDBm: c.opts.RxMinDBm, MaxDBm: c.opts.RxMaxDBm, Class: c.opts.Class, Module: r.Thresholds}
+		settled := b.judge(r, c.track.was)
+		j = b.Judge(r)
+		f = append(f, collectors.F("rx_level", j.Level), collectors.F("rx_margin_db", j.MarginDB), collectors.F("rx_accuracy_db", AccuracyDB))
+		if j.ReceiverKnown {
+			f = append(f, collectors.F("rx_receiver_margin_db", j.ReceiverMarginDB), collectors.F("rx_beyond", strings.Join(j.Beyond, ",")))
+		}
+		j = settled
+		if base, differ, ok := c.track.memory.against(r); ok {
+			f = append(f, collectors.F("rx_baseline_dbm", base), collectors.F("rx_baseline_difference_db", differ))
+		}
+	}
+	if h := &c.track.memory.history; len(h.First) == firstDays {
+		f = append(f, collectors.F("rx_trend", h.Trend), collectors.F("laser", h.Laser))
+	}
+	c.send(c.track.update(c.opts, r, j, check))
+	if save {
+		c.save()
+	}
+	return f
+}
+
+// save stores the history. One that could not be saved is saved a day later,
+// whole.
+func (c *Collector) save() {
+	if c.store == nil {
+		return
+	}
+	data, err := json.Marshal(c.track.memory.history)
+	if err == nil {
+		err = c.store.Save(data)
+	}
+	if err != nil {
+		c.log.Warn("optical baseline was not saved", "error", err)
+	}
 }
 
 // send queues events for Watch; what does not fit is dropped, and said to be.

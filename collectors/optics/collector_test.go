@@ -149,8 +149,13 @@ func TestCollectorFields(t *testing.T) {
 		{Key: "alarms", Value: "bias_low,rx_low"},
 		{Key: "warnings", Value: ""},
 		{Key: "rx_alarm_low_dbm", Value: -28.9},
+		{Key: "rx_level", Value: "normal"},
+		{Key: "rx_margin_db", Value: 5.75},
+		{Key: "rx_accuracy_db", Value: 3.0},
+		{Key: "rx_receiver_margin_db", Value: 9.65},
+		{Key: "rx_beyond", Value: ""},
 	}}}
-	if d := cmp.Diff(want, samples); d != "" {
+	if d := cmp.Diff(want, samples, cmp.Comparer(func(a, b float64) bool { return math.Abs(a-b) < 1e-9 })); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
 }

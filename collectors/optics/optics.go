@@ -4,8 +4,9 @@
 // What a reading is, where the best one comes from and which changes are worth
 // an event is decided here; how a source is asked is the business of the
 // packages below: module (SFP EEPROM), hwmon (sysfs) and console (serial
-// command lines). The package judges no light level: limits are norms of the
-// acceptance; the ones here only choose when to send an event.
+// command lines). What a level is worth – the norm's limits, the optical class,
+// the module's own thresholds, the line's baseline – is judged here too, for
+// telemetry and events; the verdict of an acceptance is the acceptance's.
 package optics
 
 import (

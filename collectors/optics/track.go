@@ -55,6 +55,8 @@ type tracker struct {
 	status   settled[string]
 	level    settled[string]
 	check    settled[string]
+	baseline settled[string]
+	beyond   map[string]*settled[bool] // limits but those of the norm
 	alarms   map[string]*settled[bool]
 	warnings map[string]*settled[bool]
 
@@ -66,6 +68,8 @@ type tracker struct {
 	// modules are the transceivers by the name of their source; the zero
 	// Identity is an empty cage. What is not in it has not been told.
 	modules map[string]Identity
+
+	memory memory
 }
 
 // plugged reports transceivers that came, went or were changed. It is not
@@ -116,8 +120,9 @@ func (t *tracker) plugged(got round) []collectors.Event {
 	return events
 }
 
-// update takes one reading and returns what has changed.
-func (t *tracker) update(opts Options, r Reading, check crossCheck) []collectors.Event {
+// update takes one reading, with what it is worth, and returns what has
+// changed.
+func (t *tracker) update(opts Options, r Reading, j Judgement, check crossCheck) []collectors.Event {
 	var events []collectors.Event
 	event := func(what, before, after string, fields ...collectors.Field) {
 		fields = append(fields, collectors.F("source", r.Source))
@@ -144,9 +149,14 @@ func (t *tracker) update(opts Options, r Reading, check crossCheck) []collectors
 	status := r.RxPower.Status
 	change(&t.status, "rx_power_status", string(collectors.StatusOK), string(status))
 	if status == collectors.StatusOK {
-		change(&t.level, "rx_level", normal, t.levelWord(opts, r.RxPower.Value),
-			collectors.F("rx_min_dbm", opts.RxMinDBm), collectors.F("rx_max_dbm", opts.RxMaxDBm))
+		change(&t.level, "rx_level", normal, j.Level,
+			collectors.F("rx_min_dbm", opts.RxMinDBm), collectors.F("rx_max_dbm", opts.RxMaxDBm),
+			collectors.F("margin_db", j.MarginDB), collectors.F("accuracy_db", AccuracyDB))
 		t.step(opts, r.RxPower.Value, event)
+	}
+	if base, differ, ok := t.memory.against(r); ok {
+		change(&t.baseline, "rx_baseline", near, t.baselineWord(opts, differ),
+			collectors.F("rx_baseline_dbm", base), collectors.F("change_db", differ))
 	}
 	if check.known {
 		word := agree
@@ -192,28 +202,34 @@ func (t *tracker) update(opts Options, r Reading, check crossCheck) []collectors
 			}
 		}
 	}
+	flags(&t.beyond, "limit_", j.Beyond, status == collectors.StatusOK)
 	flags(&t.alarms, "alarm_", r.Alarms, r.AlarmsKnown)
 	flags(&t.warnings, "warning_", r.Warnings, r.WarningsKnown)
 	return events
 }
 
-// levelWord places a level between the limits, with hysteresis against the
-// settled word.
-func (t *tracker) levelWord(opts Options, dBm float64) string {
-	lowest, highest := opts.RxMinDBm, opts.RxMaxDBm
-	if t.level.known && t.level.now == low {
-		lowest += hysteresisDB
+// was says whether a limit counts as exceeded so far.
+func (t *tracker) was(limit string) bool {
+	if limit == low || limit == high {
+		return t.level.known && t.level.now == limit
 	}
-	if t.level.known && t.level.now == high {
-		highest -= hysteresisDB
+	s := t.beyond[limit]
+	return s != nil && s.known && s.now
+}
+
+// baselineWord places a level against the line's baseline, with hysteresis.
+func (t *tracker) baselineWord(opts Options, differDB float64) string {
+	limit := opts.StepDB
+	if t.baseline.known && t.baseline.now != near {
+		limit -= hysteresisDB
 	}
 	switch {
-	case dBm <= lowest:
-		return low
-	case dBm > highest:
-		return high
+	case differDB <= -limit:
+		return fallen
+	case differDB >= limit:
+		return risen
 	}
-	return normal
+	return near
 }
 
 // step settles the level – a value that another of the last three readings
