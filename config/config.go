@@ -114,6 +114,7 @@ type Module struct {
 type WAN struct {
 	Interface    string   // empty: that of the default route
 	LANPort      string   // judged by the rung lan_cabling
+	OpticsClass  string   // optical class of the line: "B+"; empty: unknown
 	Resolvers    []string // addresses, instead of those of the system
 	ProbeTargets []string // addresses or host names
 	DNSNames     []string

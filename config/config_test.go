@@ -115,7 +115,7 @@ func TestFullFile(t *testing.T) {
 	want.Control = config.Control{Socket: "/tmp/control.sock", LANListen: "[fd00::1]:7443"}
 	want.Console = config.Console{Enabled: true, Port: "/dev/ttyUSB0", Baud: 9600, Driver: "rtl960x", Username: "admin", Password: `back\slash "quoted"`}
 	want.Module = config.Module{Interface: "eth1", Hwmon: "sfp"}
-	want.WAN = config.WAN{Interface: "pppoe-wan", LANPort: "lan1", Resolvers: []string{"192.0.2.53", "2001:db8::53"}, ProbeTargets: []string{"gateway.example.net"}}
+	want.WAN = config.WAN{Interface: "pppoe-wan", LANPort: "lan1", OpticsClass: "B+", Resolvers: []string{"192.0.2.53", "2001:db8::53"}, ProbeTargets: []string{"gateway.example.net"}}
 	want.Collectors.Link = config.Collector{
 		Enabled: true, Interval: time.Second, Timeout: time.Second, Include: []string{"eth*", "pon[0-9]"}, Exclude: []string{"lo"},
 	}

@@ -159,6 +159,9 @@ func (c *Config) sections() []section {
 				"The interface towards the operator.").or("that of the default route"),
 			text("lan_port", &c.WAN.LANPort, optional(networkInterface()),
 				"The port whose cabling is judged.").or("as the order says"),
+			text("optics_class", &c.WAN.OpticsClass, optional(words(
+				"A", "B", "C", "B+", "C+", "N1", "N2", "E1", "PX20", "PX20+", "PX30", "PR30", "PRX30",
+			)), "The optical class that the line was built for. Its limits warn, beside those of the module; they fail nothing.").or("unknown"),
 			list("resolver", &c.WAN.Resolvers, address(),
 				"DNS servers to test.").or("those of the system"),
 			list("probe_target", &c.WAN.ProbeTargets, addressOrName(),
