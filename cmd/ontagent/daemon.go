@@ -149,6 +149,7 @@ func newDaemon(c config.Config, log *slog.Logger) (*daemon, error) {
 	if d.sources, err = openSources(c, log); err != nil {
 		return nil, err
 	}
+	d.sources.optics.Keep(baselineFile{d.fs, filepath.Join(c.Main.StateDir, "optics.json")})
 	d.registry = d.sources.registry(c, log)
 	if err := d.openVisits(); err != nil {
 		return nil, err

@@ -8,11 +8,14 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
+	"log/slog"
 	"maps"
 	"math"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"ontagent/agent/control"
 	"ontagent/collectors"
@@ -20,7 +23,50 @@ import (
 	"ontagent/collectors/optics/console"
 	"ontagent/collectors/optics/module"
 	"ontagent/collectors/pon"
+	"ontagent/config"
+	"ontagent/transport/durable"
 )
+
+// opticsOptions judge light by what the configuration says of the line.
+func opticsOptions(c config.Config, readers []optics.Reader, log *slog.Logger) optics.Options {
+	o := optics.Options{
+		Readers: readers, Log: log.With("collector", "optics"), Now: time.Now,
+		RxMinDBm: optics.DefaultRxMinDBm, RxMaxDBm: optics.DefaultRxMaxDBm,
+	}
+	if v, ok := c.Thresholds["optical.rx_min_dbm"]; ok {
+		o.RxMinDBm = v
+	}
+	if v, ok := c.Thresholds["optical.rx_max_dbm"]; ok {
+		o.RxMaxDBm = v
+	}
+	if v, ok := c.Thresholds["optical.source_spread_max_db"]; ok {
+		o.DisagreementDB = v
+	}
+	if class, ok := optics.ClassByName(c.WAN.OpticsClass); ok {
+		o.Class = &class
+	}
+	return o
+}
+
+// baselineFile keeps the line's optical baseline on flash.
+type baselineFile struct {
+	fs   durable.FS
+	path string
+}
+
+const maxBaseline = 16 << 10
+
+func (f baselineFile) Load() ([]byte, error) {
+	data, err := durable.ReadFile(f.fs, "baseline.read", f.path, maxBaseline)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return data, err
+}
+
+func (f baselineFile) Save(data []byte) error {
+	return durable.WriteFile(f.fs, "baseline.write", f.path, data, 0o600)
+}
 
 // opticsView is what one source says about the light.
 type opticsView struct {
@@ -222,25 +268,25 @@ func (a *app) opticsParse(args []string) error {
 // configuration, and reads the one file it takes; "-" is standard input. Flags
 // may stand before and behind the file.
 func (a *app) offline(name string, args []string, more func(*flag.FlagSet), limit int64) ([]byte, error) {
-	fs := flag.NewFlagSet("ontagent "+name, flag.ContinueOnError)
-	fs.SetOutput(io.Discard) // an error is told once, by run; help goes to out
-	fs.BoolVar(&a.json, "json", false, "print JSON")
+	set := flag.NewFlagSet("ontagent "+name, flag.ContinueOnError)
+	set.SetOutput(io.Discard) // an error is told once, by run; help goes to out
+	set.BoolVar(&a.json, "json", false, "print JSON")
 	if more != nil {
-		more(fs)
+		more(set)
 	}
 	var files []string
 	for {
-		if err := fs.Parse(args); err != nil {
+		if err := set.Parse(args); err != nil {
 			if errors.Is(err, flag.ErrHelp) {
-				a.help(fs)
+				a.help(set)
 				return nil, err
 			}
-			return nil, exitWith(exitUsage, "%s: %w; `%s --help` lists the flags", name, err, fs.Name())
+			return nil, exitWith(exitUsage, "%s: %w; `%s --help` lists the flags", name, err, set.Name())
 		}
-		if fs.NArg() == 0 {
+		if set.NArg() == 0 {
 			break
 		}
-		files, args = append(files, fs.Arg(0)), fs.Args()[1:]
+		files, args = append(files, set.Arg(0)), set.Args()[1:]
 	}
 	if len(files) != 1 {
 		return nil, exitWith(exitUsage, "%s takes one file, or - for standard input; got %d", name, len(files))

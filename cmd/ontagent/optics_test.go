@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -12,7 +13,9 @@ import (
 	"strings"
 	"testing"
 
+	"ontagent/collectors/optics"
 	"ontagent/collectors/optics/console"
+	"ontagent/transport/durable"
 )
 
 // offline runs a verb with something on standard input and returns what it
@@ -250,5 +253,40 @@ func TestOpticsOfflineGarbage(t *testing.T) {
 				object(t, []byte(out))
 			}
 		}
+	}
+}
+
+// Every class that may be configured is one that is known, and the limits of
+// the configuration are those that events go by.
+func TestOpticsOptions(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	for _, class := range optics.Classes() {
+		o := opticsOptions(parseConfig(t, "config wan\n\toption optics_class '"+class.Name+"'\n"), nil, log)
+		if o.Class == nil || *o.Class != class {
+			t.Errorf("%s: %+v", class.Name, o.Class)
+		}
+	}
+	o := opticsOptions(parseConfig(t, "config thresholds\n\toption optical_rx_min_dbm '-27'\n"), nil, log)
+	if o.Class != nil || o.RxMinDBm != -27 || o.RxMaxDBm != -8 {
+		t.Errorf("options %+v", o)
+	}
+}
+
+func TestBaselineFile(t *testing.T) {
+	f := baselineFile{durable.OS{}, filepath.Join(t.TempDir(), "optics.json")}
+	if data, err := f.Load(); data != nil || err != nil {
+		t.Errorf("nothing was saved: %q, %v", data, err)
+	}
+	if err := f.Save([]byte("{}")); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := f.Load(); string(data) != "{}" || err != nil {
+		t.Errorf("saved: %q, %v", data, err)
+	}
+	if err := f.Save(make([]byte, maxBaseline+1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Load(); err == nil {
+		t.Error("too much was read")
 	}
 }

@@ -63,7 +63,7 @@ func openSources(c config.Config, log *slog.Logger) (*sources, error) {
 		s.opticsReaders = append(s.opticsReaders, con)
 		ponReaders = append(ponReaders, ponConsole{con})
 	}
-	s.optics = optics.New(optics.Options{Readers: s.opticsReaders, Log: log.With("collector", "optics")})
+	s.optics = optics.New(opticsOptions(c, s.opticsReaders, log))
 	s.pon = pon.New(pon.Options{Readers: ponReaders, Log: log.With("collector", "pon"), Now: time.Now})
 	return s, nil
 }

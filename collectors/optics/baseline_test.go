@@ -117,7 +117,8 @@ func TestBaselineIsLearnedAndKept(t *testing.T) {
 	l.expect("seven good days", "baseline: unknown -> -20.00 dBm")
 	l.restart()
 	l.run(20*time.Minute, state(-20.4, 12, "S1"))
-	if l.last["rx_baseline_dbm"] != -20.0 || math.Abs(l.last["rx_baseline_difference_db"].(float64)+0.4) > 1e-9 || l.last["rx_trend"] != "steady" || l.last["laser"] != "steady" {
+	differ, ok := l.last["rx_baseline_difference_db"].(float64)
+	if !ok || l.last["rx_baseline_dbm"] != -20.0 || math.Abs(differ+0.4) > 1e-9 || l.last["rx_trend"] != "steady" || l.last["laser"] != "steady" {
 		t.Errorf("after a restart %v", l.last)
 	}
 	// A fall that the norm would not notice: compared with what was before the
