@@ -313,13 +313,8 @@ func (a *Authority) Admit(v Verified, begin func() error) (Grant, error) {
 	if err != nil {
 		return Grant{}, err
 	}
-	if v.Request.Order != nil {
-		switch {
-		case now.Before(v.Order.NotBefore):
-			return Grant{}, refuse(ReasonNotYetValid, "order %s is valid from %s", v.Order.Order, v.Order.NotBefore.UTC().Format(time.RFC3339))
-		case now.After(v.Order.NotAfter):
-			return Grant{}, refuse(ReasonExpired, "order %s was valid until %s", v.Order.Order, v.Order.NotAfter.UTC().Format(time.RFC3339))
-		}
+	if err := v.validAt(now); err != nil {
+		return Grant{}, err
 	}
 	if err := begin(); err != nil {
 		return Grant{}, err
@@ -328,6 +323,19 @@ func (a *Authority) Admit(v Verified, begin func() error) (Grant, error) {
 		return Grant{}, err
 	}
 	return Grant{Verified: v, Trust: *a.state.Trust, ClockProof: proof}, nil
+}
+
+// validAt refuses what is outside its order's validity.
+func (v Verified) validAt(now time.Time) error {
+	switch {
+	case v.Request.Order == nil:
+		return nil
+	case now.Before(v.Order.NotBefore):
+		return refuse(ReasonNotYetValid, "order %s is valid from %s", v.Order.Order, v.Order.NotBefore.UTC().Format(time.RFC3339))
+	case now.After(v.Order.NotAfter):
+		return refuse(ReasonExpired, "order %s was valid until %s", v.Order.Order, v.Order.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
 // passed returns the latest time that is known to have passed.
@@ -367,6 +375,14 @@ func (a *Authority) provenTime(v Verified) (now time.Time, proof string, err err
 		return time.Time{}, "", refuse(ReasonClockUntrusted, "the signed time lies before a time that has certainly passed")
 	}
 	delete(a.challenges, ts.Nonce)
+	if v.Request.Order == nil {
+		return ts.UTC, "signed_time", nil // fresh, and no more is asked of it
+	}
+	// The floor never comes down: a time key in wrong hands must not put it
+	// where no order reaches. So it goes no higher than an operator signed for.
+	if err := v.validAt(ts.UTC); err != nil {
+		return time.Time{}, "", err
+	}
 	if err := a.o.Clock.Raise(ts.UTC); err != nil {
 		return time.Time{}, "", refuse(ReasonInternal, "cannot keep the signed time: %v", err)
 	}

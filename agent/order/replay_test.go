@@ -59,14 +59,10 @@ func TestCountersAreOfKeysNotOfOrders(t *testing.T) {
 
 // fill makes n orders used, each by a technician of its own, ending at end.
 func (w *world) fill(a *Authority, n int, end time.Time) {
-	w.t.Helper()
 	for i := range n {
-		o, c := w.order(), w.command()
-		o.Order, o.NotAfter = fmt.Sprintf("fill-%d-%d", i, end.Unix()), end
-		c.Order = o.Order
-		if _, err := run(a, w.requestByNew(o, c)); err != nil {
-			w.t.Fatalf("order %d: %v", i, err)
-		}
+		name := fmt.Sprintf("fill-%d", i)
+		a.state.Orders[name] = usedOrder{Rev: 1, Runs: 1, NotAfter: end}
+		a.state.Counters[name] = usedKey{Counter: 1, NotAfter: end}
 	}
 }
 
@@ -271,5 +267,45 @@ func TestWhatNoRecordCouldCarryIsRefusedFirst(t *testing.T) {
 	}
 	if _, err := run(w.authority(), w.request(w.order(), w.command())); reasonOf(err) != ReasonTooLarge {
 		t.Errorf("got %v, want too_large", err)
+	}
+}
+
+// TestTimeKeyAloneCannotSpoilTheClock: the floor is for ever. Whoever holds a
+// time key must not be able to put it where no order is valid any more.
+func TestTimeKeyAloneCannotSpoilTheClock(t *testing.T) {
+	w := newWorld(t)
+	w.clock.trusted, w.clock.now = false, time.Unix(0, 0)
+	a := w.authority(func(o *Options) { o.NOCDiagnose = true })
+	trust := must(w.trust.Sign(w.root))
+	look := w.command()
+	look.Order, look.Rev, look.Type = "", 0, Diagnose
+	for name, request := range map[string]func(nonce string) Request{
+		"under an order": func(nonce string) Request {
+			c := w.command()
+			c.ID, c.Nonce = "visit", nonce
+			return w.request(w.order(), c)
+		},
+		"a NOC's look": func(nonce string) Request {
+			c := look
+			c.Nonce = nonce
+			return Request{V: 1, Trust: &trust, Command: new(must(c.Sign(w.noc)))}
+		},
+	} {
+		for _, at := range []time.Time{testNow.AddDate(100, 0, 0), testNow.AddDate(-1, 0, 0)} {
+			var asked *ChallengeError
+			if _, err := run(a, w.parse(request(""))); !errors.As(err, &asked) {
+				t.Fatalf("%s: %v", name, err)
+			}
+			r := request(asked.Nonce)
+			r.Time = new(must(TimeStatement{Device: testDevice, Nonce: asked.Nonce, UTC: at}.Sign(w.timeKey)))
+			_, err := run(a, w.parse(r))
+			if name == "under an order" && err == nil {
+				t.Errorf("%s: granted at %v", name, at)
+			}
+			if len(w.clock.raised) != 0 {
+				t.Fatalf("%s: the floor was raised to %v", name, w.clock.raised)
+			}
+			look.ID, look.Counter = w.command().ID, w.counter
+		}
 	}
 }
