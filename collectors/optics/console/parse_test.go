@@ -492,11 +492,12 @@ func TestParseUnknownDriver(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
+	names := console.Drivers()
 	for _, s := range samples(f) {
-		f.Add(s.text)
+		f.Add(uint8(slices.Index(names, s.want.Driver)), s.text)
 	}
-	f.Fuzz(func(t *testing.T, text []byte) {
-		facts, err := console.Parse("rtl960x", text)
+	f.Fuzz(func(t *testing.T, driver uint8, text []byte) {
+		facts, err := console.Parse(names[int(driver)%len(names)], text)
 		if err != nil {
 			t.Fatal(err)
 		}

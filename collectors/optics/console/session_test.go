@@ -378,17 +378,26 @@ func FuzzSession(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add([]byte(""), b)
-		f.Add(b, []byte("\r\n# |\r\nRTK.0> "))
+		for i, d := range drivers() {
+			if d.name == filepath.Base(filepath.Dir(name)) {
+				f.Add(uint8(i), []byte(""), b)
+				f.Add(uint8(i), b, []byte("\r\n# |\r\nRTK.0> "))
+			}
+		}
 	}
-	f.Add([]byte("login: "), []byte("Password: |\r\n# |ps\r\n# |RTK.0> "))
-	f.Add([]byte(""), []byte("=> "))
-	f.Add([]byte("U-Boot\r\nHit any key to stop autoboot: 3"), []byte("\b\b2"))
-	f.Add([]byte(""), []byte("\r\nlogin: |Password: |Login incorrect\r\nlogin: "))
-	f.Fuzz(func(t *testing.T, screen, answers []byte) {
+	for i := range drivers() {
+		f.Add(uint8(i), []byte("Login: "), []byte("Password: |Login: |Password: |WAP>|Password: |WAP>|x\r\nWAP>"))
+		f.Add(uint8(i), []byte("ZYXEL#"), []byte("root@SFP:~#|errorcode=0\r\nroot@SFP:~# "))
+		f.Add(uint8(i), []byte("2000/> "), []byte("[[3,32]]\r\n2000/> "))
+	}
+	f.Add(uint8(0), []byte("login: "), []byte("Password: |\r\n# |ps\r\n# |RTK.0> "))
+	f.Add(uint8(0), []byte(""), []byte("=> "))
+	f.Add(uint8(0), []byte("U-Boot\r\nHit any key to stop autoboot: 3"), []byte("\b\b2"))
+	f.Add(uint8(0), []byte(""), []byte("\r\nlogin: |Password: |Login incorrect\r\nlogin: "))
+	f.Fuzz(func(t *testing.T, driver uint8, screen, answers []byte) {
 		parts := strings.Split(string(answers), "|")
-		d := rtl960x()
-		var shown cleaner
+		d := drivers()[int(driver)%len(drivers())]
+		shown := cleaner{keepKernel: d.keepKernel}
 		_, _ = shown.Write(screen)
 		i := 0
 		p := &scriptPort{pending: slices.Clone(screen)}
@@ -401,7 +410,7 @@ func FuzzSession(f *testing.F) {
 				t.Errorf("the password was sent to a %v", tail)
 			case line != "" && line != "admin" && line != "secret" && !d.allows(line):
 				t.Errorf("sent %q", line)
-			case tail == kindBoot, tail == kindOther && line != "":
+			case tail == kindBoot, tail == kindOther && line != "", tail == kindIdle:
 				t.Errorf("sent %q to a %v", line, tail)
 			}
 			out := parts[i%len(parts)]
@@ -410,7 +419,7 @@ func FuzzSession(f *testing.F) {
 			_, _ = shown.Write([]byte(out))
 			return out
 		}
-		_, _ = talk(t, p)
+		_, _ = talk(t, p, func(o *Options) { o.Driver = d.name })
 		if len(p.written) > 200 {
 			t.Errorf("%d lines sent", len(p.written))
 		}
