@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ontagent/agent/job"
 	"ontagent/agent/order"
 	"ontagent/cmd/ontlab/lab"
@@ -174,12 +176,14 @@ func ladders(all []job.Status) int {
 }
 
 func testKilled(t *testing.T, s *site) {
+	release := s.holdConsole(t)
 	o := s.newOrder(t, "WO-killed")
 	c := s.command(o, order.Accept)
 	from := s.ear.Heard()
 	s.submit(t, o, c, func(st job.Status) bool { return st.State == job.Running && st.Step != "" })
 	before := s.agentStatus(t)
 	must(t, s.KillGateway())
+	release()
 	s.state(t, from, "offline", false) // by the will: nobody else was there to say it
 
 	next := s.ear.Heard()
@@ -201,6 +205,22 @@ func testKilled(t *testing.T, s *site) {
 	}
 	if n := s.runs(t, o.Order); n != 1 {
 		t.Errorf("%d runs were counted", n)
+	}
+}
+
+// holdConsole keeps the console's device open beside the gateway. A real port
+// forgets the exclusive mode of a process that is killed. A pseudo-terminal
+// keeps it, and keeps out whoever is not root; release takes it off.
+func (s *site) holdConsole(t *testing.T) (release func()) {
+	t.Helper()
+	var f *os.File
+	eventually(t, "console is free", func() bool {
+		var err error
+		f, err = os.OpenFile(s.sim.Path(), os.O_RDWR|unix.O_NOCTTY, 0)
+		return err == nil
+	})
+	return func() {
+		must(t, errors.Join(unix.IoctlSetInt(int(f.Fd()), unix.TIOCNXCL, 0), f.Close()))
 	}
 }
 

@@ -1,8 +1,8 @@
-// Package ontsim plays the serial console of an ONT of the rtl960x family on
-// a pseudo-terminal: login, shell, the diag tool with its odd blanks and line
-// ends, and the awkward habits of real consoles. It is for the demo, for
-// scenarios and for tests of collectors/optics/console; nothing on a gateway
-// uses it.
+// Package ontsim plays the serial console of an ONT on a pseudo-terminal:
+// login, shell, the tools with their odd blanks and line ends, and the awkward
+// habits of real consoles, in the dialect of each family that
+// collectors/optics/console reads. It is for the demo, for scenarios and for
+// tests; nothing on a gateway uses it.
 //
 // What it says is taken from captures: two blanks before dBm, a blank and LF
 // CR after the ONU state, "-inf" without light, a temperature below zero
@@ -71,6 +71,11 @@ const (
 // Options configure a Sim. The zero value is a healthy ONT that wants no
 // login: -19.2 dBm, O5, provisioned.
 type Options struct {
+	// Driver is the dialect, one of Dialects; "" means rtl960x.
+	Driver string
+	// StepPassword is asked for by the way from the outer tier to the inner
+	// one; "" means that it is not. rtl960x has none.
+	StepPassword string
 	// RxPowerDBm is the received power; 0 means -19.2, for 0 dBm use
 	// SetRxPower.
 	RxPowerDBm float64
@@ -97,7 +102,10 @@ type Sim struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 
+	dialect  *dialect // nil for rtl960x
+
 	mu       sync.Mutex
+	tier     int       // logins passed; guarded by mu
 	opts     Options   // guarded by mu
 	received []string  // guarded by mu
 	out      []byte    // guarded by mu; text waiting for the line
@@ -125,11 +133,16 @@ const (
 	atDiag
 	atBoot
 	atUnknown
+	atStepPassword
 )
 
 // Start opens a pseudo-terminal and plays an ONT on it until ctx ends or
 // Close is called.
 func Start(ctx context.Context, opts Options) (*Sim, error) {
+	dialect := dialects()[opts.Driver]
+	if dialect == nil && opts.Driver != "" && opts.Driver != "rtl960x" {
+		return nil, fmt.Errorf("cannot start ONT simulator: no dialect %q", opts.Driver)
+	}
 	master, path, err := openPTY()
 	if err != nil {
 		return nil, fmt.Errorf("cannot start ONT simulator: %w", err)
@@ -146,7 +159,7 @@ func Start(ctx context.Context, opts Options) (*Sim, error) {
 	if opts.TemperatureCelsius == 0 {
 		opts.TemperatureCelsius = 42.359375
 	}
-	s := &Sim{path: path, master: master, opts: opts, done: make(chan struct{}), counters: counters{good: 999}}
+	s := &Sim{path: path, master: master, dialect: dialect, opts: opts, done: make(chan struct{}), counters: counters{good: 999}}
 	s.restart()
 	ctx, s.cancel = context.WithCancel(ctx)
 	go s.serve(ctx)
@@ -253,7 +266,7 @@ func (s *Sim) has(m Mode) bool { return s.opts.Modes&m != 0 }
 
 // restart begins anew; s.mu is held or not yet shared.
 func (s *Sim) restart() {
-	s.typed, s.user, s.out, s.buried, s.booted = nil, "", nil, false, 0
+	s.typed, s.user, s.out, s.buried, s.booted, s.tier = nil, "", nil, false, 0, 0
 	s.began = time.Now()
 	switch {
 	case s.has(BootLoader), s.has(Booting):
@@ -262,6 +275,8 @@ func (s *Sim) restart() {
 		s.where = atUnknown
 	case s.opts.Username != "":
 		s.where = atLogin
+	case s.dialect != nil:
+		s.where = s.dialect.home()
 	default:
 		s.where = atShell
 	}
@@ -371,6 +386,10 @@ func (s *Sim) boot(now time.Time) {
 
 // greet prints the prompt of where the console is.
 func (s *Sim) greet() {
+	if s.dialect != nil {
+		s.greetDialect()
+		return
+	}
 	switch s.where {
 	case atLogin:
 		s.print("login: ")
@@ -392,6 +411,7 @@ func (s *Sim) greet() {
 		s.print("=> ")
 	case atUnknown:
 		s.print("ZXHN> ")
+	case atStepPassword:
 	}
 }
 
@@ -422,7 +442,7 @@ func (s *Sim) take(b byte) {
 			s.typed = append(s.typed, b)
 		}
 		if !s.has(NoEcho) && !s.has(Hang) {
-			if s.where == atPassword {
+			if s.where == atPassword || s.where == atStepPassword {
 				b = '*'
 			}
 			s.out = append(s.out, b)
@@ -446,6 +466,10 @@ func (s *Sim) take(b byte) {
 
 // obey executes one line.
 func (s *Sim) obey(line string) {
+	if s.dialect != nil && (s.where == atShell || s.where == atDiag || s.where == atStepPassword) {
+		s.obeyDialect(line)
+		return
+	}
 	switch s.where {
 	case atLogin:
 		if line != "" {
@@ -455,6 +479,15 @@ func (s *Sim) obey(line string) {
 		if s.user != s.opts.Username || line != s.opts.Password {
 			s.print("Login incorrect\n")
 			s.where = atLogin
+			return
+		}
+		if s.dialect != nil {
+			s.tier++
+			s.where = s.dialect.home()
+			if s.tier < s.dialect.logins {
+				s.where = atLogin
+			}
+			s.print("\n")
 			return
 		}
 		s.where = atShell
@@ -471,6 +504,7 @@ func (s *Sim) obey(line string) {
 		if line != "" {
 			s.print("%Error 20201: Unknown command\n")
 		}
+	case atStepPassword:
 	}
 }
 
