@@ -80,6 +80,9 @@ type opticsView struct {
 	TemperatureC  any     `json:"temperature_celsius,omitempty"`
 	VoltageV      any     `json:"voltage_v,omitempty"`
 	Alarms        *string `json:"alarms,omitempty"` // absent: not known
+	// Of modules with several lanes; LanesStatus is absent where some are lit.
+	LanesStatus string           `json:"lanes_status,omitempty"`
+	Lanes       []map[string]any `json:"lanes,omitempty"`
 }
 
 type opticsAnswer struct {
@@ -116,6 +119,9 @@ func viewOf(r optics.Reading, best bool) opticsView {
 		alarms := strings.Join(r.Alarms, ",")
 		v.Alarms = &alarms
 	}
+	if v.Lanes = lanesOf(r); v.Lanes != nil {
+		v.LanesStatus = string(r.LanesStatus())
+	}
 	return v
 }
 
@@ -149,6 +155,9 @@ func (a *app) optics(ctx context.Context, args []string) error {
 		printOptics(a, answer)
 	}
 	for _, s := range answer.Sources {
+		if len(s.Lanes) > 0 && s.RxPowerStatus == string(collectors.StatusUnsupported) {
+			return nil
+		}
 		if s.RxPowerStatus == string(collectors.StatusOK) || s.RxPowerStatus == string(collectors.StatusNoLight) {
 			return nil
 		}
@@ -176,6 +185,13 @@ func printOptics(a *app, answer opticsAnswer) {
 			show(s.TxPowerDBm, "dBm"), show(s.BiasMA, "mA"), show(s.TemperatureC, "°C"), show(s.VoltageV, "V"))
 		if s.RxPowerRaw != "" {
 			fmt.Fprintf(a.out, "    raw %q\n", s.RxPowerRaw)
+		}
+		for i, lane := range s.Lanes {
+			rx := fmt.Sprint(lane["rx_power_status"])
+			if lane["rx_power_dbm"] != nil {
+				rx = show(lane["rx_power_dbm"], "dBm")
+			}
+			fmt.Fprintf(a.out, "    lane %-2d rx %-12s tx %-10s bias %s\n", i+1, rx, show(lane["tx_power_dbm"], "dBm"), show(lane["bias_ma"], "mA"))
 		}
 		if s.Alarms != nil && *s.Alarms != "" {
 			fmt.Fprintf(a.out, "    alarms %s\n", *s.Alarms)
@@ -346,10 +362,17 @@ func (f *facts) optics(r optics.Reading) {
 	quantity("bias_ma", r.Bias)
 	quantity("temperature_c", r.Temperature)
 	quantity("voltage_v", r.Voltage)
-	if len(r.Lanes) == 0 {
-		return
+	if lanes := lanesOf(r); lanes != nil {
+		f.add("lanes", lanes)
+		for _, l := range r.Lanes {
+			f.usable = f.usable || l.RxPower.OK() || l.RxPower.Status == collectors.StatusNoLight
+		}
 	}
-	lanes := make([]map[string]any, 0, len(r.Lanes))
+}
+
+// lanesOf are the lanes of a module that has several, else nil.
+func lanesOf(r optics.Reading) []map[string]any {
+	var lanes []map[string]any
 	for _, l := range r.Lanes {
 		lane := map[string]any{"rx_power_status": l.RxPower.Status}
 		for key, q := range map[string]collectors.Reading{"rx_power_dbm": l.RxPower, "tx_power_dbm": l.TxPower, "bias_ma": l.Bias} {
@@ -359,7 +382,7 @@ func (f *facts) optics(r optics.Reading) {
 		}
 		lanes = append(lanes, lane)
 	}
-	f.add("lanes", lanes)
+	return lanes
 }
 
 func (f *facts) flags(key string, active []string, known bool) {

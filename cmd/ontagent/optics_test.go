@@ -15,6 +15,7 @@ import (
 
 	"ontagent/collectors/optics"
 	"ontagent/collectors/optics/console"
+	"ontagent/collectors/optics/module"
 	"ontagent/transport/durable"
 )
 
@@ -288,5 +289,29 @@ func TestBaselineFile(t *testing.T) {
 	}
 	if _, err := f.Load(); err == nil {
 		t.Error("too much was read")
+	}
+}
+
+func TestPrintOpticsLanes(t *testing.T) {
+	image, err := os.ReadFile("../../collectors/optics/module/testdata/cmis-synthetic-lower-p00-p11.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, r, err := module.DecodeImage(image, "module:eth1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := json.Marshal(opticsAnswer{Sources: []opticsView{viewOf(r, true)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var answer opticsAnswer // as it comes from the daemon
+	if err := json.Unmarshal(data, &answer); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	printOptics(&app{out: &out}, answer)
+	if text := out.String(); !strings.Contains(text, "lane 1  rx -0.97 dBm") || !strings.Contains(text, "lane 8  rx no_light") || strings.Contains(text, "rx 0.00") {
+		t.Errorf("printed %s", text)
 	}
 }

@@ -391,6 +391,9 @@ func fields(r Reading, check crossCheck) []collectors.Field {
 	if r.ResolutionMicrowatts > 0 {
 		f = append(f, collectors.F("rx_power_resolution_uw", r.ResolutionMicrowatts))
 	}
+	if r.RxLOSKnown {
+		f = append(f, collectors.F("rx_los", r.RxLOS))
+	}
 	power("tx_power", r.TxPower)
 	quantity("bias", "_ma", r.Bias)
 	quantity("temperature", "_celsius", r.Temperature)

@@ -64,6 +64,11 @@ type Reading struct {
 	Warnings      []string
 	WarningsKnown bool
 
+	// RxLOS is the receiver's own loss-of-signal output, where RxLOSKnown. It is
+	// carried beside the power and never replaces it: there are sticks whose
+	// output is stuck, or wired to something else.
+	RxLOS, RxLOSKnown bool
+
 	// Thresholds are the transceiver's own limits; nil if unknown.
 	Thresholds *Thresholds
 
@@ -164,4 +169,5 @@ func (r *Reading) Distrust() {
 	}
 	r.Alarms, r.AlarmsKnown = nil, false
 	r.Warnings, r.WarningsKnown = nil, false
+	r.RxLOS, r.RxLOSKnown = false, false
 }

@@ -348,7 +348,10 @@ func (m *static) reading(parts [][]byte, source string) optics.Reading {
 		out.Alarms, out.AlarmsKnown = flags(u16(112)), true
 		out.Warnings, out.WarningsKnown = flags(u16(116)), true
 	}
-	notReady := live[110-liveOffset]&0x01 != 0
+	status := live[110-liveOffset]
+	out.RxLOS, out.RxLOSKnown = status&0x02 != 0, m.info.LOSUsable
+	out.RxLOS = out.RxLOS && out.RxLOSKnown
+	notReady := status&0x01 != 0
 	if vcc == 0 || notReady || !m.diagOK {
 		out.Distrust()
 	}

@@ -356,3 +356,27 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// The loss-of-signal output is carried beside the power, and only where the
+// options say that there is one.
+func TestDecodeLossOfSignal(t *testing.T) {
+	im := images(t, "gpon-ma5671a-normal")[0]
+	for _, tt := range []struct {
+		options, status byte
+		known, los      bool
+	}{
+		{0x02, 0x02, true, true},
+		{0x02, 0x00, true, false},
+		{0x04, 0x02, true, true},
+		{0x06, 0x02, false, false}, // both senses
+		{0x00, 0x02, false, false},
+	} {
+		a0, a2 := bytes.Clone(im.a0), bytes.Clone(im.a2)
+		a0[65], a2[110] = a0[65]&^0x06|tt.options, tt.status
+		fix(a0, a2)
+		_, r, err := module.Decode(a0, a2, "m")
+		if err != nil || r.RxLOSKnown != tt.known || r.RxLOS != tt.los || !r.RxPower.OK() {
+			t.Errorf("%+v: %+v, %v", tt, r, err)
+		}
+	}
+}
