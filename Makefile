@@ -8,7 +8,9 @@ FUZZTIME  ?= 20s
 GOLANGCI_VERSION    := v2.15.0
 GOVULNCHECK_VERSION := v1.8.0
 
-LDFLAGS   := -s -w -buildid= -X main.version=$(VERSION)
+# When the source was committed: a time that has certainly passed.
+BUILT     ?= $(shell git log -1 --format=%ct 2>/dev/null)
+LDFLAGS   := -s -w -buildid= -X main.version=$(VERSION) -X main.built=$(BUILT)
 BUILD     := CGO_ENABLED=0 $(GO) build -trimpath -mod=readonly -ldflags "$(LDFLAGS)"
 PLATFORMS := linux-amd64 linux-386 linux-arm64 linux-arm7 linux-arm5 linux-mipsle linux-mips
 

@@ -37,6 +37,10 @@ type Socket interface {
 
 var _ Socket = (*nl.NetlinkSocket)(nil)
 
+// The library finds out the byte order at its first use, without a lock; here
+// that is before anyone can race for it.
+var _ = nl.NativeEndian()
+
 // Dial opens a socket that gets what is sent to groups.
 func Dial(groups ...uint) (Socket, error) {
 	s, err := nl.Subscribe(unix.NETLINK_ROUTE, groups...)
