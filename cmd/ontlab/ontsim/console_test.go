@@ -38,7 +38,7 @@ var allowed = []string{
 	"pon get transceiver rx-power", "pon get transceiver tx-power", "pon get transceiver bias-current",
 	"pon get transceiver temperature", "pon get transceiver voltage", "pon get transceiver alarm-status",
 	"gpon get onu-state", "gpon get alarm-status", "gpon get rogue-sd-cnt",
-	"gpon show counter global ds-phy", "gpon show us-flow",
+	"gpon show counter global ds-phy", "gpon show us-flow", "epon get llid-table",
 }
 
 // noTerminal skips a test where there are no pseudo-terminals; where the tests

@@ -102,23 +102,24 @@ type Sim struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 
-	dialect  *dialect // nil for rtl960x
+	dialect *dialect // nil for rtl960x
 
-	mu       sync.Mutex
-	tier     int       // logins passed; guarded by mu
-	opts     Options   // guarded by mu
-	received []string  // guarded by mu
-	out      []byte    // guarded by mu; text waiting for the line
-	where    place     // guarded by mu
-	typed    []byte    // guarded by mu
-	user     string    // guarded by mu
-	began    time.Time // of the boot; guarded by mu
-	booted   int       // steps of the boot that were printed; guarded by mu
-	kernel   int       // kernel messages so far; guarded by mu
-	counters counters  // guarded by mu
-	vanished bool      // guarded by mu
-	alarms   []string  // guarded by mu
-	buried   bool      // the login prompt was, once; guarded by mu
+	mu               sync.Mutex
+	typedN, printedN int64     // bytes typed and printed; guarded by mu
+	tier             int       // logins passed; guarded by mu
+	opts             Options   // guarded by mu
+	received         []string  // guarded by mu
+	out              []byte    // guarded by mu; text waiting for the line
+	where            place     // guarded by mu
+	typed            []byte    // guarded by mu
+	user             string    // guarded by mu
+	began            time.Time // of the boot; guarded by mu
+	booted           int       // steps of the boot that were printed; guarded by mu
+	kernel           int       // kernel messages so far; guarded by mu
+	counters         counters  // guarded by mu
+	vanished         bool      // guarded by mu
+	alarms           []string  // guarded by mu
+	buried           bool      // the login prompt was, once; guarded by mu
 }
 
 type counters struct{ bip, bipBlocks, fecBits, fecBytes, fecCorrected, fecUncorrected, good uint64 }
@@ -255,6 +256,13 @@ func (s *Sim) Received() []string {
 	return append([]string(nil), s.received...)
 }
 
+// Traffic returns how many bytes were typed and how many were printed so far.
+func (s *Sim) Traffic() (typed, printed int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.typedN, s.printedN
+}
+
 // Say prints text, as a daemon would, whatever is going on.
 func (s *Sim) Say(text string) {
 	s.mu.Lock()
@@ -318,6 +326,8 @@ func (s *Sim) serve(ctx context.Context) {
 			lastTick = now
 			s.tick(now)
 		}
+		s.typedN += int64(max(n, 0))
+		s.printedN += int64(len(s.out))
 		out, delay, vanish := s.out, s.opts.Delay, s.vanished
 		s.out = nil
 		s.mu.Unlock()

@@ -374,7 +374,8 @@ func (p prompt) suffix(line string) (before string, ok bool) {
 // promptAt returns the longest prompt that the line ends in, nil if none, and
 // what stands before it.
 func (d *driver) promptAt(line string) (best *prompt, before string) {
-	line = strings.TrimRight(line, " \t")
+	// What was lost before the digits of a prompt does not matter.
+	line = strings.TrimLeft(strings.TrimRight(line, " \t"), string(rune(sub)))
 	for i := range d.prompts {
 		if b, ok := d.prompts[i].suffix(line); ok && (best == nil || len(b) < len(before)) {
 			best, before = &d.prompts[i], b
