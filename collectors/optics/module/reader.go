@@ -24,7 +24,7 @@ const (
 // recheckAfter is how long the static pages are believed without another look
 // at the serial number: a module can be changed between two polls, and the
 // calibration of one is wrong for another.
-const recheckAfter = time.Minute
+const recheckAfter = 5 * time.Minute
 
 // Options configure a Reader.
 type Options struct {
@@ -52,6 +52,7 @@ type Reader struct {
 	known   bool      // guarded by mu: device and what follows hold
 	device  device    // guarded by mu
 	pageErr error     // guarded by mu: why a page was promised and not read
+	partial bool      // guarded by mu: a page that may exist was not read
 	serial  []byte    // guarded by mu: what is at device.serialAt
 	checked time.Time // guarded by mu: when serial was last compared
 }
@@ -145,7 +146,7 @@ func (r *Reader) identify(t transport, fresh bool) error {
 	if r.known && !fresh && now.Sub(r.checked) < recheckAfter {
 		return nil
 	}
-	if r.known && !fresh {
+	if r.known && !fresh && !r.partial {
 		b, err := t.read(r.device.serialAt())
 		if err != nil {
 			return err
@@ -160,7 +161,7 @@ func (r *Reader) identify(t transport, fresh bool) error {
 	if err != nil {
 		return err
 	}
-	r.pageErr = nil
+	r.pageErr, r.partial = nil, false
 	switch kindOf(lower[0]) {
 	case kindSFP:
 		err = r.identifySFP(t, lower)
@@ -206,13 +207,20 @@ func upper(t transport, page byte) ([]byte, error) {
 	return t.read(place{address: addressA0, page: page, offset: halfPage, length: halfPage})
 }
 
-// optional is upper for a page that a module or a driver may not have.
-func optional(t transport, page byte) []byte {
+// optional is upper for a page that a module or a driver may not have. One
+// that could not be read for another reason is tried again some time.
+func (r *Reader) optional(t transport, page byte) []byte {
 	b, err := upper(t, page)
-	if err != nil {
-		return nil
+	if err == nil {
+		return b
 	}
-	return b
+	for _, absent := range []error{unix.EOPNOTSUPP, unix.EINVAL, unix.ENXIO} {
+		if errors.Is(err, absent) {
+			return nil
+		}
+	}
+	r.partial = true
+	return nil
 }
 
 func (r *Reader) identifyQSFP(t transport, lower []byte) error {
@@ -222,7 +230,7 @@ func (r *Reader) identifyQSFP(t transport, lower []byte) error {
 	}
 	var page03 []byte
 	if lower[2]&qsfpFlatMemory == 0 {
-		page03 = optional(t, 3)
+		page03 = r.optional(t, 3)
 	}
 	m := decodeQSFP(lower, page00, page03)
 	r.device, r.serial = m, page00[qsfpSerial-halfPage:][:serialLength]
@@ -236,7 +244,7 @@ func (r *Reader) identifyCMIS(t transport, lower []byte) error {
 	}
 	var page01, page02 []byte
 	if lower[2]&cmisFlatMemory == 0 {
-		page01, page02 = optional(t, 1), optional(t, 2)
+		page01, page02 = r.optional(t, 1), r.optional(t, 2)
 	}
 	m := decodeCMIS(lower, page00, page01, page02)
 	r.device, r.serial = m, page00[cmisSerial-halfPage:][:serialLength]

@@ -31,6 +31,7 @@ type fakeConn struct {
 	err    error            // of every request
 	a2     error            // of requests to A2h
 	pages  map[uint8][]byte // upper halves of pages; others do not exist
+	page   error            // of requests to pages that do not exist; nil means EREMOTEIO
 	short  int              // bytes at most in one answer; 0 means all
 	empty  bool             // answer without data
 
@@ -121,6 +122,9 @@ func (c *fakeConn) Execute(m genetlink.Message, family uint16, flags netlink.Hea
 		}
 		half = c.image.a2
 	}
+	if half == nil && page > 0 && c.page != nil {
+		return nil, &netlink.OpError{Op: "receive", Err: c.page}
+	}
 	if half == nil {
 		return nil, &netlink.OpError{Op: "receive", Err: unix.EREMOTEIO}
 	}
@@ -176,7 +180,7 @@ func TestReaderReadsLiveBytesOnly(t *testing.T) {
 	}
 	want("first", "0x50:0+128", "0x51:0+128", "0x51:96+24")
 	want("second", "0x51:96+24")
-	now = now.Add(61 * time.Second)
+	now = now.Add(6 * time.Minute)
 	want("after a while", "0x50:68+28", "0x51:96+24")
 	if info, ok := r.Info(); !ok || info.Vendor != "HUAWEI" {
 		t.Errorf("info %+v, %v", info, ok)
@@ -487,7 +491,7 @@ func TestReaderPolls(t *testing.T) {
 			if tt.err {
 				return
 			}
-			now = now.Add(2 * time.Minute)
+			now = now.Add(6 * time.Minute)
 			tt.conn.asked = nil
 			if _, err := r.ReadOptics(t.Context()); err != nil {
 				t.Error(err)
@@ -516,5 +520,21 @@ func TestReaderQSFPByIoctl(t *testing.T) {
 	}
 	if d := cmp.Diff([]string{"0+128", "128+128", "512+128", "2+56", "2+56"}, f.asked); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+// A page of thresholds that could not be read for once is read later.
+func TestReaderReadsLostPageLater(t *testing.T) {
+	im := images(t, "sff8636-*")[0]
+	c := &fakeConn{t: t, image: &im}
+	now := time.Unix(0, 0)
+	r := reader(c, &now)
+	if got, err := r.ReadOptics(t.Context()); err != nil || got.Thresholds != nil {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	c.pages = map[uint8][]byte{3: page03()}
+	now = now.Add(6 * time.Minute)
+	if got, err := r.ReadOptics(t.Context()); err != nil || got.Thresholds == nil {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
