@@ -434,7 +434,7 @@ func TestReaderPolls(t *testing.T) {
 	}{
 		{
 			"QSFP without page 03h",
-			fakeConn{image: &qsfp},
+			fakeConn{image: &qsfp, page: unix.EOPNOTSUPP},
 			[]string{"0x50:0+128", "0x50:128+128", "0x50:03h:128+128", "0x50:2+56"},
 			[]string{"0x50:2+56"},
 			-0.886818, false, false,
