@@ -83,7 +83,7 @@ func mpcpState(list string) (state string, ok bool) {
 	if !ok {
 		return "", false
 	}
-	for _, pair := range strings.Split(list, "],[") {
+	for pair := range strings.SplitSeq(list, "],[") {
 		n, slots, both := strings.Cut(pair, ",")
 		if !both || len(n) != 1 || !isNumber(n) || !isNumber(strings.TrimSpace(slots)) {
 			return "", false

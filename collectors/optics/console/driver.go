@@ -267,17 +267,36 @@ func (k kind) String() string {
 	return "unknown text"
 }
 
-// drivers returns every driver there is. To add one, write it beside
+// families are the drivers there are, by name. To add one, write it beside
 // rtl960x.go and list it here.
+var families = [...]struct {
+	name string
+	make func() *driver
+}{
+	{"rtl960x", rtl960x},
+	{"falcon", falcon},
+	{"prx126", prx126},
+	{"cig", cig},
+	{"huawei", huawei},
+	{"zte", zte},
+	{"broadcom", broadcom},
+	{"econet", econet},
+}
+
+// drivers returns every driver there is.
 func drivers() []*driver {
-	return []*driver{rtl960x(), falcon(), prx126(), cig(), huawei(), zte(), broadcom(), econet()}
+	var all []*driver
+	for _, f := range families {
+		all = append(all, f.make())
+	}
+	return all
 }
 
 // lookup finds a driver by name.
 func lookup(name string) (*driver, bool) {
-	for _, d := range drivers() {
-		if d.name == name {
-			return d, true
+	for _, f := range families {
+		if f.name == name {
+			return f.make(), true
 		}
 	}
 	return nil, false
@@ -286,8 +305,8 @@ func lookup(name string) (*driver, bool) {
 // Drivers returns the names of the drivers there are.
 func Drivers() []string {
 	var names []string
-	for _, d := range drivers() {
-		names = append(names, d.name)
+	for _, f := range families {
+		names = append(names, f.name)
 	}
 	return names
 }
@@ -469,9 +488,10 @@ func matchLabel(label, s string) (n int, ok bool) {
 				if n == len(s) {
 					return 0, false
 				}
-				if s[n] == '(' {
+				switch s[n] {
+				case '(':
 					depth++
-				} else if s[n] == ')' {
+				case ')':
 					depth--
 				}
 				if depth == 0 {
@@ -565,4 +585,14 @@ func (b *bootText) line(text string) {
 			*b = false
 		}
 	}
+}
+
+// boot reports whether the text so far ends in a boot loader.
+func (c *cleaner) boot() bool {
+	var boot bootText
+	for _, line := range c.lines {
+		boot.line(line)
+	}
+	boot.line(c.tail())
+	return bool(boot)
 }

@@ -30,7 +30,7 @@ func TestParseFamilies(t *testing.T) {
 		session      console.Session
 	}{
 		// falcon: old otop with colons and uW only.
-		{"falcon", otop(row("Signal detect, Lock on Signal:", "true   true "), row("RSSI 1490 power:", "3.16uW   ")), ok, -25.003, "", "-", ""},
+		{"falcon", otop(row("Signal detect, Lock on Signal:", "true   false"), row("RSSI 1490 power:", "3.16uW   ")), ok, -25.003, "", "-", ""},
 		{"falcon", otop(row("RSSI 1490 power:", "0.00uW   "), row("RSSI 1550 power:", "9.99uW   ")), dark, 0, "", "-", ""},
 		{"falcon", otop(row("RF 1550 power:", "9.99uW   "), row("RSSI 1550 power:", "9.99uW   ")), "", 0, "", "-", ""},
 		{"falcon", otop(row("Signal detect", "false"), row("RSSI 1490 power", "not valid")), dark, 0, "", "-", ""},

@@ -81,29 +81,24 @@ func Parse(driverName string, text []byte) (Facts, error) {
 	c := cleaner{keepKernel: d.keepKernel}
 	_, _ = c.Write(text)
 	s := newScan(d)
-	var (
-		boot bootText
-		last string
-	)
+	last := ""
 	for _, line := range c.lines {
 		s.line(line, true)
-		boot.line(line)
 		if strings.TrimSpace(line) != "" {
 			last = line
 		}
 	}
 	if tail := c.tail(); strings.TrimSpace(tail) != "" {
 		s.line(tail, false)
-		boot.line(tail)
 		last = tail
 	}
 	facts := s.facts()
-	facts.Session = d.session(last, bool(boot), s)
+	facts.Session = d.session(last, c.boot, s)
 	return facts, nil
 }
 
 // session says where the text ends, by its last line that is not blank.
-func (d *driver) session(last string, boot bool, s *scan) Session {
+func (d *driver) session(last string, boot func() bool, s *scan) Session {
 	switch d.classify(last) {
 	case kindLogin, kindPassword:
 		return SessionLogin
@@ -117,7 +112,7 @@ func (d *driver) session(last string, boot bool, s *scan) Session {
 		return SessionPrompt // a prompt with a command behind it
 	}
 	switch {
-	case boot:
+	case boot():
 		return SessionBootLoader
 	case s.errors > 0 && s.understood == 0:
 		return SessionError
