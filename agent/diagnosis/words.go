@@ -122,6 +122,7 @@ var words = [...]struct {
 	{"reject.unknown_key", Words{"签名人不在工单或信任列表里", "the signer is neither in the order nor on the trust list"}},
 	{"reject.revoked", Words{"签名密钥已吊销", "the signing key has been revoked"}},
 	{"reject.untrusted_root", Words{"信任列表不是本运营商签发的", "the trust list is not signed by this operator"}},
+	{"reject.not_enrolled", Words{"网关还没有配置运营商根密钥", "the gateway has no operator's root key yet"}},
 	{"reject.trust_outdated", Words{"信任列表版本过旧", "the trust list is older than the one in use"}},
 	{"reject.malformed", Words{"格式错误", "it is malformed"}},
 	{"reject.too_large", Words{"内容过大", "it is too large"}},

@@ -16,6 +16,7 @@ const (
 	ReasonUnknownKey       Reason = "unknown_key"
 	ReasonRevoked          Reason = "revoked"
 	ReasonUntrustedRoot    Reason = "untrusted_root"
+	ReasonNotEnrolled      Reason = "not_enrolled" // the gateway knows no operator yet
 	ReasonTrustOutdated    Reason = "trust_outdated"
 	ReasonMalformed        Reason = "malformed"
 	ReasonTooLarge         Reason = "too_large"

@@ -159,7 +159,7 @@ func newDaemon(c config.Config, log *slog.Logger) (*daemon, error) {
 	case err != nil:
 		return nil, err
 	case root == nil:
-		d.refuse(order.ReasonUntrustedRoot, errors.New("no root key is configured on this gateway"))
+		d.refuse(order.ReasonNotEnrolled, errors.New("no root key is configured on this gateway"))
 	case d.refusing == nil:
 		if err := d.openAuthority(ed25519.PublicKey(root)); err != nil {
 			d.authority, d.records, d.jobs = nil, nil, nil
@@ -220,7 +220,7 @@ func (d *daemon) openAuthority(root ed25519.PublicKey) error {
 		return err
 	}
 	d.jobs, err = job.New(job.Options{
-		Authority: d.authority, Store: store, Publish: d.reporter.Status, Answer: d.reporter.Answer,
+		Authority: d.authority, Store: store, Publish: d.jobChanged, Answer: d.jobAnswered,
 		Timeout: jobTimeout, Now: time.Now, Log: d.log,
 		Handlers: map[order.CommandType]job.Handler{
 			order.Accept:   d.visits.Accept,
@@ -228,6 +228,28 @@ func (d *daemon) openAuthority(root ed25519.PublicKey) error {
 		},
 	})
 	return err
+}
+
+// jobChanged tells the NOC of every change of a job, and the log of those that
+// whoever reads it asks for.
+func (d *daemon) jobChanged(st job.Status) {
+	if st.State == job.Accepted || st.State.Terminal() {
+		d.log.Info("job", "id", st.ID, "order", st.Order, "command", st.CommandType, "state", st.State,
+			"verdict", st.Verdict, "first_cause", st.FirstCause)
+	}
+	d.reporter.Status(st)
+}
+
+// jobAnswered passes on an answer that changes nothing. Only refusals of what
+// was signed for this gateway are worth a line: anyone can cause the others.
+func (d *daemon) jobAnswered(st job.Status) {
+	level := slog.LevelDebug
+	if st.State == job.Rejected && st.CommandType != "" {
+		level = slog.LevelInfo
+	}
+	d.log.Log(context.Background(), level, "command answered", "id", st.ID, "order", st.Order, "command", st.CommandType,
+		"state", st.State, "reason", st.Reason, "detail", st.Detail)
+	d.reporter.Answer(st)
 }
 
 // statement returns the operator's word on this gateway's keys. One that would
