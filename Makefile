@@ -69,6 +69,10 @@ demo: build ## play a whole visit: line, broker, gateway, orders, verdicts, reco
 bench: build build-all ## measure size, memory, CPU and event latency for docs/benchmarks.md (11 min)
 	bin/ontlab bench
 
+.PHONY: bench-optics
+bench-optics: need-go ## measure polls and parsers of every console driver for docs/optics-measured.md
+	$(GO) test ./collectors/optics/console ./cmd/ontlab/ontsim -run '^$$' -bench . -benchtime 500ms
+
 ## Checking, while you work
 
 .PHONY: check

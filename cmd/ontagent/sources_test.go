@@ -1,18 +1,38 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"log/slog"
+	"path/filepath"
 	"runtime"
 	"testing"
 	"time"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"ontagent/cmd/ontlab/ontsim"
 	"ontagent/collectors"
 	"ontagent/config"
 	"ontagent/transport"
 )
+
+// conforms holds a payload to the schema that the NOC reads.
+func conforms(t *testing.T, name string, payload []byte) {
+	t.Helper()
+	schema, err := jsonschema.NewCompiler().Compile(filepath.Join("../../docs/mqtt-api/schema", name+".json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(payload))
+	if err == nil {
+		err = schema.Validate(v)
+	}
+	if err != nil {
+		t.Errorf("%s: %v\n%s", name, err, payload)
+	}
+}
 
 func parseConfig(t *testing.T, text string) config.Config {
 	t.Helper()
@@ -57,9 +77,12 @@ func TestEveryCollectorsSamplesCanBeSent(t *testing.T) {
 		}
 		for _, body := range r.Samples {
 			h := transport.Header{V: 1, Device: "HWTC12345678", Epoch: 1, Class: transport.ClassTelemetry, Seq: 1, Clock: "none"}
-			if _, err := transport.Encode(h, body); err != nil {
+			payload, err := transport.Encode(h, body)
+			if err != nil {
 				t.Errorf("%s: %v", r.Collector, err)
+				continue
 			}
+			conforms(t, "telemetry-"+r.Collector, payload)
 		}
 	}
 	var optics map[string]any
