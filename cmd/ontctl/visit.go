@@ -31,6 +31,7 @@ type visitFlags struct {
 	record    string
 	lang      string
 	json      bool
+	request   string
 	wait      time.Duration
 	target    string
 	nocDevice string
@@ -46,6 +47,7 @@ func (v *visitFlags) register(f *flag.FlagSet) {
 	f.StringVar(&v.timeKey, "time-key", "", "time key `FILE`, to answer a gateway that does not trust its clock")
 	f.StringVar(&v.root, "root", "", "operator's root key (.pub `FILE`): needed with --gateway; the record is checked against it")
 	f.StringVar(&v.lang, "lang", defaultLang(), "zh-CN or en")
+	f.StringVar(&v.request, "request", "", "send nothing: write the signed request to `FILE`, for `ontagent accept` on the gateway itself")
 	f.BoolVar(&v.json, "json", false, "print every status as one JSON line")
 	f.DurationVar(&v.wait, "wait", time.Minute, "how long to wait for the gateway's first answer")
 }
@@ -87,8 +89,8 @@ func (a *app) visit(ctx context.Context, f *flag.FlagSet, v *visitFlags, args []
 	if err := a.parse(f, args, 0, 0); err != nil {
 		return err
 	}
-	if (v.broker.url == "") == (v.gateway == "") {
-		return exitWith(exitUsage, "%s: give either --broker or --gateway", f.Name())
+	if ways := oneIf(v.broker.url != "") + oneIf(v.gateway != "") + oneIf(v.request != ""); ways != 1 {
+		return exitWith(exitUsage, "%s: give one of --broker, --gateway and --request", f.Name())
 	}
 	if err := checkLang(f, v.lang); err != nil {
 		return err
@@ -99,6 +101,13 @@ func (a *app) visit(ctx context.Context, f *flag.FlagSet, v *visitFlags, args []
 	c, err := a.newConversation(v, cmd)
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	if v.request != "" {
+		req, err := c.request(nil)
+		if err != nil {
+			return err
+		}
+		return a.writeJSON(v.request, req)
 	}
 	if v.record != "" {
 		// Before anything runs: a visit whose record has no place is wasted.
@@ -121,6 +130,13 @@ func (a *app) visit(ctx context.Context, f *flag.FlagSet, v *visitFlags, args []
 	}
 	defer c.link.close()
 	return c.follow(ctx)
+}
+
+func oneIf(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // conversation is one command and what comes of it.
