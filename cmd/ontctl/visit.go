@@ -149,7 +149,7 @@ type conversation struct {
 	envs    order.Request      // order and trust list
 	cmd     order.Command
 	link    link
-	print   printer
+	screen  printer
 	// recordFile is where the record goes; nil: nowhere, or it is there already.
 	recordFile *os.File
 	root       order.PublicKey // nil: nothing can be checked
@@ -228,9 +228,9 @@ func (a *app) newConversation(v *visitFlags, cmd order.Command) (*conversation, 
 	cmd.Order, cmd.Rev, cmd.Device, cmd.Args.Target = c.order.Order, c.order.Rev, c.order.Device, v.target
 	c.cmd = cmd
 	if v.json {
-		c.print = &jsonPrinter{out: a.out}
+		c.screen = &jsonPrinter{out: a.out}
 	} else {
-		c.print = &textPrinter{out: a.out, lang: v.lang}
+		c.screen = &textPrinter{out: a.out, lang: v.lang}
 	}
 	return c, nil
 }
@@ -257,7 +257,7 @@ func (c *conversation) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.print.sent(c.cmd)
+	c.screen.sent(c.cmd)
 	if err := c.link.send(ctx, c.cmd.ID, req); err != nil {
 		return err
 	}
@@ -294,7 +294,7 @@ func (c *conversation) follow(ctx context.Context) error {
 				}
 			case r.status != nil:
 				answered = true
-				c.print.status(*r.status)
+				c.screen.status(*r.status)
 				if r.status.State == job.Challenge {
 					if req, err = c.answer(*r.status); err != nil {
 						return err
@@ -376,7 +376,7 @@ func (c *conversation) file(data []byte) error {
 // finish prints the result and chooses the exit code.
 func (c *conversation) finish(end job.Status) error {
 	if c.checked != nil {
-		c.print.filed(c.flags.record, c.checked.Status)
+		c.screen.filed(c.flags.record, c.checked.Status)
 		if c.root != nil && (c.checked.Digest != end.RecordSHA || c.checked.Record.Verdict != end.Verdict) {
 			return exitWith(exitFail, "the record says %s, what the broker delivered as the job's end says %q: trust the record",
 				c.checked.Record.Verdict, end.Verdict)

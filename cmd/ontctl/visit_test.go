@@ -74,8 +74,8 @@ func TestVerdictComesFromTheRecord(t *testing.T) {
 			}
 			c := &conversation{
 				app: &app{}, flags: &visitFlags{wait: time.Minute}, key: d.key("technician.key"), root: tc.root, link: link,
-				cmd:   order.Command{V: 1, ID: tc.id, Order: "WO-7", Rev: 1, Device: device, Type: order.Accept, Counter: 1},
-				print: &textPrinter{out: io.Discard, lang: "en"},
+				cmd:    order.Command{V: 1, ID: tc.id, Order: "WO-7", Rev: 1, Device: device, Type: order.Accept, Counter: 1},
+				screen: &textPrinter{out: io.Discard, lang: "en"},
 			}
 			err := c.follow(t.Context())
 			code := exitOK
