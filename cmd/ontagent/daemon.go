@@ -26,6 +26,7 @@ import (
 	"ontagent/agent/order"
 	"ontagent/agent/platform/linux"
 	"ontagent/agent/record"
+	"ontagent/cmd/cli"
 	"ontagent/collectors"
 	"ontagent/collectors/wan"
 	"ontagent/config"
@@ -61,17 +62,17 @@ func (a *app) daemon(ctx context.Context, args []string) error {
 	// First of all: a second daemon must not touch the state of the first.
 	local, err := control.ListenUnix(ctx, c.Control.Socket)
 	if err != nil {
-		return exitWith(exitFail, "cannot start: %w", err)
+		return cli.Exit(cli.Fail, "cannot start: %w", err)
 	}
 	d, err := newDaemon(c, log)
 	if err != nil {
-		return exitWith(exitFail, "cannot start: %w", errors.Join(err, local.Close()))
+		return cli.Exit(cli.Fail, "cannot start: %w", errors.Join(err, local.Close()))
 	}
 	log.Info("started", "version", version, "device", c.Main.Device, "epoch", d.epoch)
 	err = d.serve(ctx, local)
 	log.Info("stopped")
 	if err != nil {
-		return exitWith(exitFail, "%w", err)
+		return cli.Exit(cli.Fail, "%w", err)
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"ontagent/agent/diagnosis"
 	"ontagent/agent/job"
 	"ontagent/agent/order"
+	"ontagent/cmd/cli"
 	"ontagent/config"
 )
 
@@ -26,7 +27,7 @@ func ask(ctx context.Context, c config.Config, op string, args any, on func(kind
 	defer client.Close() //nolint:errcheck // the answer is complete
 	err = client.Call(ctx, op, args, on)
 	if _, ok := errors.AsType[*control.RemoteError](err); ok {
-		return exitWith(exitInconclusive, "%w", err)
+		return cli.Exit(cli.Inconclusive, "%w", err)
 	}
 	return err
 }
@@ -118,7 +119,7 @@ func (a *app) withSources(ctx context.Context, c config.Config, op string, alone
 	}
 	s, err := openSources(c, newLogger(a.err, "warn"))
 	if err != nil {
-		return nil, &exitError{exitUsage, err}
+		return nil, cli.Because(cli.Usage, err)
 	}
 	data, err := json.Marshal(alone(s))
 	return data, errors.Join(err, s.close())
@@ -170,7 +171,7 @@ func (a *app) identity(_ context.Context, args []string) error {
 	}
 	keys, err := openKeys(c)
 	if err != nil {
-		return exitWith(exitFail, "%w", err)
+		return cli.Exit(cli.Fail, "%w", err)
 	}
 	data, err := json.Marshal(keys.Bundle())
 	if err != nil {
@@ -195,7 +196,7 @@ func (a *app) accept(ctx context.Context, args []string) error {
 		return fmt.Errorf("cannot read request: %w", err)
 	}
 	if !json.Valid(request) || len(request) > order.MaxRequest {
-		return exitWith(exitUsage, "%s is not a request", files[0])
+		return cli.Exit(cli.Usage, "%s is not a request", files[0])
 	}
 	lang, _ := diagnosis.ParseLang(a.lang)
 	var last job.Status
@@ -238,12 +239,12 @@ func statusLine(st job.Status, lang diagnosis.Lang) string {
 func jobExit(st job.Status) error {
 	switch st.State {
 	case job.Rejected, job.Challenge:
-		return &exitError{exitRefused, nil}
+		return cli.Silent(cli.Refused)
 	case job.Succeeded:
 		return verdictExit(acceptance.Verdict(st.Verdict))
 	case job.Received, job.Accepted, job.Running, job.Failed, job.TimedOut, job.Cancelled, job.Interrupted:
 	}
-	return exitWith(exitInconclusive, "the job did not run to its end: %s %s", st.State, st.Detail)
+	return cli.Exit(cli.Inconclusive, "the job did not run to its end: %s %s", st.State, st.Detail)
 }
 
 func verdictExit(v acceptance.Verdict) error {
@@ -251,8 +252,8 @@ func verdictExit(v acceptance.Verdict) error {
 	case acceptance.Pass, "":
 		return nil
 	case acceptance.Fail:
-		return &exitError{exitFail, nil}
+		return cli.Silent(cli.Fail)
 	case acceptance.Inconclusive, acceptance.Skipped:
 	}
-	return &exitError{exitInconclusive, nil}
+	return cli.Silent(cli.Inconclusive)
 }

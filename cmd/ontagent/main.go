@@ -15,25 +15,14 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"ontagent/agent/control"
 	"ontagent/agent/diagnosis"
+	"ontagent/cmd/cli"
 	"ontagent/config"
-)
-
-// Exit codes, for scripts.
-const (
-	exitOK           = 0
-	exitFail         = 1
-	exitUsage        = 2
-	exitInconclusive = 3
-	exitRefused      = 4
-	exitUnreachable  = 5
 )
 
 // version is set by the build.
@@ -54,11 +43,8 @@ func buildTime() time.Time {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr}
-	code := a.run(ctx, os.Args[1:])
-	stop()
-	os.Exit(code)
+	os.Exit(cli.Main(a.run))
 }
 
 // app is one invocation.
@@ -69,19 +55,6 @@ type app struct {
 	config   string
 	json     bool
 	lang     string
-}
-
-// exitError ends the program with a code of its own.
-type exitError struct {
-	code int
-	err  error
-}
-
-func (e *exitError) Error() string { return e.err.Error() }
-func (e *exitError) Unwrap() error { return e.err }
-
-func exitWith(code int, format string, args ...any) error {
-	return &exitError{code, fmt.Errorf(format, args...)}
 }
 
 type verb struct {
@@ -105,27 +78,27 @@ func verbs() []verb {
 
 func (a *app) run(ctx context.Context, args []string) int {
 	err := a.dispatch(ctx, args)
-	var exit *exitError
+	var exit *cli.Error
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
-		return exitOK
+		return cli.OK
 	case errors.As(err, &exit):
-		if exit.err != nil {
-			fmt.Fprintln(a.err, "ontagent:", exit.err)
+		if exit.Err != nil {
+			fmt.Fprintln(a.err, "ontagent:", exit.Err)
 		}
-		return exit.code
+		return exit.Code
 	case errors.Is(err, control.ErrUnreachable):
 		fmt.Fprintln(a.err, "ontagent:", err)
-		return exitUnreachable
+		return cli.Unreachable
 	}
 	fmt.Fprintln(a.err, "ontagent:", err)
-	return exitUsage
+	return cli.Usage
 }
 
 func (a *app) dispatch(ctx context.Context, args []string) error {
 	if len(args) == 0 {
 		a.usage()
-		return exitWith(exitUsage, "no verb given")
+		return cli.Exit(cli.Usage, "no verb given")
 	}
 	if args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
 		a.usage()
@@ -137,7 +110,7 @@ func (a *app) dispatch(ctx context.Context, args []string) error {
 			return v.run(a, ctx, args[1:])
 		}
 	}
-	return exitWith(exitUsage, "unknown verb %q; `ontagent help` lists them", args[0])
+	return cli.Exit(cli.Usage, "unknown verb %q; `ontagent help` lists them", args[0])
 }
 
 func (a *app) usage() {
@@ -145,7 +118,7 @@ func (a *app) usage() {
 	for _, v := range verbs() {
 		fmt.Fprintf(a.out, "  %-9s %-13s %s\n", v.name, v.args, v.help)
 	}
-	fmt.Fprintln(a.out, "\nExit codes: 0 pass or done, 1 fail, 2 bad input or usage, 3 inconclusive, 4 refused, 5 unreachable")
+	fmt.Fprintln(a.out, "\n"+cli.Codes)
 }
 
 // parse reads the flags every verb has and checks the number of arguments.
@@ -160,18 +133,18 @@ func (a *app) parse(name string, args []string, want int) ([]string, error) {
 			a.help(f)
 			return nil, err
 		}
-		return nil, exitWith(exitUsage, "%s: %w; `%s --help` lists the flags", name, err, f.Name())
+		return nil, cli.Exit(cli.Usage, "%s: %w; `%s --help` lists the flags", name, err, f.Name())
 	}
 	if f.NArg() != want {
 		takes := "nothing beside its flags"
 		if want > 0 {
 			takes = "one file, after its flags"
 		}
-		return nil, exitWith(exitUsage, "%s takes %s, got %d", name, takes, f.NArg())
+		return nil, cli.Exit(cli.Usage, "%s takes %s, got %d", name, takes, f.NArg())
 	}
 	if a.lang != "" {
 		if _, known := diagnosis.ParseLang(a.lang); !known {
-			return nil, exitWith(exitUsage, "--lang %q is neither zh-CN nor en", a.lang)
+			return nil, cli.Exit(cli.Usage, "--lang %q is neither zh-CN nor en", a.lang)
 		}
 	}
 	return f.Args(), nil
@@ -195,7 +168,7 @@ func (a *app) help(f *flag.FlagSet) {
 func (a *app) load() (config.Config, error) {
 	c, warnings, err := config.Load(a.config)
 	if err != nil {
-		return config.Config{}, &exitError{exitUsage, err}
+		return config.Config{}, cli.Because(cli.Usage, err)
 	}
 	if a.verb == "run" || a.verb == "config" {
 		for _, w := range warnings {
@@ -203,7 +176,7 @@ func (a *app) load() (config.Config, error) {
 		}
 	}
 	if err := c.Check(); err != nil {
-		return config.Config{}, &exitError{exitUsage, err}
+		return config.Config{}, cli.Because(cli.Usage, err)
 	}
 	if a.lang == "" {
 		a.lang = c.Main.Language
@@ -222,7 +195,7 @@ func (a *app) configure(_ context.Context, args []string) error {
 		what, args = args[0], args[1:]
 	}
 	if what != "show" && what != "check" {
-		return exitWith(exitUsage, "config %s: neither check nor show", what)
+		return cli.Exit(cli.Usage, "config %s: neither check nor show", what)
 	}
 	if _, err := a.parse("config "+what, args, 0); err != nil {
 		return err

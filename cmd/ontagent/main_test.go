@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"ontagent/agent/control"
+	"ontagent/cmd/cli"
 )
 
 // home writes a configuration into a directory of its own. The directory's
@@ -43,7 +44,7 @@ func TestSecondDaemonLeavesStateAlone(t *testing.T) {
 	}
 	defer first.Close()
 	code, _, errs := ontagent(t, "run", "--config", config)
-	if code != exitFail || !strings.Contains(errs, "running already") {
+	if code != cli.Fail || !strings.Contains(errs, "running already") {
 		t.Errorf("exit code %d: %s", code, errs)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "state")); !os.IsNotExist(err) {
@@ -62,22 +63,22 @@ func TestExitCodesAndMessages(t *testing.T) {
 		code int
 		says string // on standard error; "" for silence
 	}{
-		"nothing":              {"", exitUsage, "no verb given"},
-		"unknown verb":         {"bogus", exitUsage, `unknown verb "bogus"`},
-		"help":                 {"help", exitOK, ""},
-		"help of a verb":       {"accept --help", exitOK, ""},
-		"unknown flag":         {"status --bogus", exitUsage, "status: flag provided but not defined"},
-		"stray argument":       {"status stray", exitUsage, "takes nothing beside its flags"},
-		"accept, no request":   {"accept --config @", exitUsage, "takes one file"},
-		"language":             {"identity --config @ --lang de", exitUsage, `--lang "de"`},
-		"no configuration":     {"status --config /nope", exitUsage, "cannot read configuration"},
-		"bad configuration":    {"config check --config " + bad, exitUsage, "bad:2:"},
-		"status, no daemon":    {"status --config @", exitUnreachable, "does not answer"},
-		"diagnose, no daemon":  {"diagnose --config @", exitUnreachable, "does not answer"},
-		"optics, none":         {"optics --config @", exitInconclusive, "no source gave a reading"},
-		"warned of":            {"config check --config @", exitOK, "warning:"},
-		"not warned of":        {"identity --config @", exitOK, ""},
-		"keys that are broken": {"identity --config @broken", exitFail, "cannot read device keys"},
+		"nothing":              {"", cli.Usage, "no verb given"},
+		"unknown verb":         {"bogus", cli.Usage, `unknown verb "bogus"`},
+		"help":                 {"help", cli.OK, ""},
+		"help of a verb":       {"accept --help", cli.OK, ""},
+		"unknown flag":         {"status --bogus", cli.Usage, "status: flag provided but not defined"},
+		"stray argument":       {"status stray", cli.Usage, "takes nothing beside its flags"},
+		"accept, no request":   {"accept --config @", cli.Usage, "takes one file"},
+		"language":             {"identity --config @ --lang de", cli.Usage, `--lang "de"`},
+		"no configuration":     {"status --config /nope", cli.Usage, "cannot read configuration"},
+		"bad configuration":    {"config check --config " + bad, cli.Usage, "bad:2:"},
+		"status, no daemon":    {"status --config @", cli.Unreachable, "does not answer"},
+		"diagnose, no daemon":  {"diagnose --config @", cli.Unreachable, "does not answer"},
+		"optics, none":         {"optics --config @", cli.Inconclusive, "no source gave a reading"},
+		"warned of":            {"config check --config @", cli.OK, "warning:"},
+		"not warned of":        {"identity --config @", cli.OK, ""},
+		"keys that are broken": {"identity --config @broken", cli.Fail, "cannot read device keys"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			args := tc.args

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"ontagent/agent/control"
+	"ontagent/cmd/cli"
 	"ontagent/collectors"
 	"ontagent/collectors/optics"
 	"ontagent/collectors/optics/console"
@@ -162,7 +163,7 @@ func (a *app) optics(ctx context.Context, args []string) error {
 			return nil
 		}
 	}
-	return exitWith(exitInconclusive, "no source gave a reading")
+	return cli.Exit(cli.Inconclusive, "no source gave a reading")
 }
 
 func printOptics(a *app, answer opticsAnswer) {
@@ -217,7 +218,7 @@ func (a *app) opticsDecode(args []string) error {
 	}
 	info, r, err := module.DecodeImage(image, "file")
 	if err != nil {
-		return exitWith(exitUsage, "%w", err)
+		return cli.Exit(cli.Usage, "%w", err)
 	}
 	var f facts
 	f.text("vendor", info.Vendor)
@@ -247,11 +248,11 @@ func (a *app) opticsParse(args []string) error {
 		return err
 	}
 	if driver == "" {
-		return exitWith(exitUsage, "optics parse: --driver is missing; one of %s", strings.Join(console.Drivers(), ", "))
+		return cli.Exit(cli.Usage, "optics parse: --driver is missing; one of %s", strings.Join(console.Drivers(), ", "))
 	}
 	c, err := console.Parse(driver, text)
 	if err != nil {
-		return exitWith(exitUsage, "%w", err)
+		return cli.Exit(cli.Usage, "%w", err)
 	}
 	f := facts{list: []fact{{"driver", c.Driver}}}
 	f.optics(c.Optics)
@@ -297,7 +298,7 @@ func (a *app) offline(name string, args []string, more func(*flag.FlagSet), limi
 				a.help(set)
 				return nil, err
 			}
-			return nil, exitWith(exitUsage, "%s: %w; `%s --help` lists the flags", name, err, set.Name())
+			return nil, cli.Exit(cli.Usage, "%s: %w; `%s --help` lists the flags", name, err, set.Name())
 		}
 		if set.NArg() == 0 {
 			break
@@ -305,23 +306,23 @@ func (a *app) offline(name string, args []string, more func(*flag.FlagSet), limi
 		files, args = append(files, set.Arg(0)), set.Args()[1:]
 	}
 	if len(files) != 1 {
-		return nil, exitWith(exitUsage, "%s takes one file, or - for standard input; got %d", name, len(files))
+		return nil, cli.Exit(cli.Usage, "%s takes one file, or - for standard input; got %d", name, len(files))
 	}
 	in := a.in
 	if files[0] != "-" {
 		file, err := os.Open(files[0])
 		if err != nil {
-			return nil, exitWith(exitUsage, "cannot read input: %w", err)
+			return nil, cli.Exit(cli.Usage, "cannot read input: %w", err)
 		}
 		defer file.Close() //nolint:errcheck // it was only read
 		in = file
 	}
 	data, err := io.ReadAll(io.LimitReader(in, limit+1))
 	if err != nil {
-		return nil, exitWith(exitUsage, "cannot read %s: %w", files[0], err)
+		return nil, cli.Exit(cli.Usage, "cannot read %s: %w", files[0], err)
 	}
 	if int64(len(data)) > limit {
-		return nil, exitWith(exitUsage, "%s is longer than %d bytes", files[0], limit)
+		return nil, cli.Exit(cli.Usage, "%s is longer than %d bytes", files[0], limit)
 	}
 	return data, nil
 }
@@ -436,7 +437,7 @@ func (a *app) printFacts(f facts, usable bool) error {
 		}
 	}
 	if !usable {
-		return exitWith(exitUsage, "neither a reading nor a state in it that could be used")
+		return cli.Exit(cli.Usage, "neither a reading nor a state in it that could be used")
 	}
 	return nil
 }

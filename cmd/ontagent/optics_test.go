@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"ontagent/cmd/cli"
 	"ontagent/collectors/optics"
 	"ontagent/collectors/optics/console"
 	"ontagent/collectors/optics/module"
@@ -103,7 +104,7 @@ func TestOpticsDecodePrintsEverySample(t *testing.T) {
 			"stdin": func() (int, string, string) { return offline(t, image, "optics", "decode", "--json", "-") },
 		} {
 			code, out, errs := run()
-			if code != exitOK || errs != "" {
+			if code != cli.OK || errs != "" {
 				t.Errorf("%s, %s: exit code %d: %s", file, name, code, errs)
 			}
 			got := object(t, []byte(out))
@@ -119,7 +120,7 @@ func TestOpticsDecodePrintsEverySample(t *testing.T) {
 				}
 			}
 		}
-		if code, out, _ := offline(t, nil, "optics", "decode", file); code != exitOK || !strings.Contains(out, "vendor ") {
+		if code, out, _ := offline(t, nil, "optics", "decode", file); code != cli.OK || !strings.Contains(out, "vendor ") {
 			t.Errorf("%s as text: exit code %d: %s", file, code, out)
 		}
 	}
@@ -161,7 +162,7 @@ func TestOpticsParsePrintsEverySample(t *testing.T) {
 			},
 		} {
 			code, out, errs := run()
-			if understood(want) != (code == exitOK) || code != exitOK && code != exitUsage || (errs == "") != (code == exitOK) {
+			if understood(want) != (code == cli.OK) || code != cli.OK && code != cli.Usage || (errs == "") != (code == cli.OK) {
 				t.Errorf("%s, %s: exit code %d: %s", file, name, code, errs)
 			}
 			got := object(t, []byte(out))
@@ -194,17 +195,17 @@ func TestOpticsOfflineUsage(t *testing.T) {
 		"optics parse --driver rtl960x -":     "neither a reading nor a state",
 	} {
 		code, _, errs := offline(t, huge, strings.Fields(args)...)
-		if code != exitUsage || !strings.Contains(errs, says) {
+		if code != cli.Usage || !strings.Contains(errs, says) {
 			t.Errorf("%s: exit code %d: %s", args, code, errs)
 		}
 	}
 	for _, empty := range []string{"optics decode -", "optics parse --driver rtl960x -"} {
-		if code, _, errs := offline(t, nil, strings.Fields(empty)...); code != exitUsage || errs == "" {
+		if code, _, errs := offline(t, nil, strings.Fields(empty)...); code != cli.Usage || errs == "" {
 			t.Errorf("nothing for %s: exit code %d: %s", empty, code, errs)
 		}
 	}
 	for _, help := range []string{"optics decode --help", "optics parse -h"} {
-		if code, out, _ := offline(t, nil, strings.Fields(help)...); code != exitOK || !strings.Contains(out, "--json") {
+		if code, out, _ := offline(t, nil, strings.Fields(help)...); code != cli.OK || !strings.Contains(out, "--json") {
 			t.Errorf("%s: exit code %d: %s", help, code, out)
 		}
 	}
@@ -220,7 +221,7 @@ func TestOpticsDecodeBroken(t *testing.T) {
 		t.Helper()
 		code, out, errs := offline(t, b, "optics", "decode", "--json", "-")
 		got := object(t, []byte(out))
-		if code != exitUsage || errs == "" || got["rx_power_status"] != status || got["rx_power_dbm"] != nil || got["vendor"] != "HUAWEI" {
+		if code != cli.Usage || errs == "" || got["rx_power_status"] != status || got["rx_power_dbm"] != nil || got["vendor"] != "HUAWEI" {
 			t.Errorf("%s: exit code %d: %s %s", name, code, out, errs)
 		}
 	}
@@ -247,7 +248,7 @@ func TestOpticsOfflineGarbage(t *testing.T) {
 		}
 		for _, args := range [][]string{{"optics", "decode", "-", "--json"}, {"optics", "parse", "--driver", "rtl960x", "--json", "-"}} {
 			code, out, _ := offline(t, b, args...)
-			if code != exitOK && code != exitUsage {
+			if code != cli.OK && code != cli.Usage {
 				t.Errorf("%v: exit code %d", args, code)
 			}
 			if out != "" {

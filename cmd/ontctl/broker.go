@@ -15,6 +15,7 @@ import (
 	"ontagent/agent/job"
 	"ontagent/agent/order"
 	"ontagent/agent/record"
+	"ontagent/cmd/cli"
 	"ontagent/transport"
 	"ontagent/transport/mqtt"
 )
@@ -52,16 +53,16 @@ func (b *brokerFlags) dial(ctx context.Context) (*mqtt.Conn, error) {
 		o.Password = strings.TrimRight(string(data), "\r\n")
 	}
 	if err := o.Check(); err != nil {
-		return nil, exitWith(exitUsage, "%w", err)
+		return nil, cli.Exit(cli.Usage, "%w", err)
 	}
 	conn, err := mqtt.Dial(ctx, o)
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case errors.Is(err, mqtt.ErrRefusedCredentials), errors.Is(err, mqtt.ErrNotAuthorized):
-		return nil, exitWith(exitRefused, "cannot use broker %s: %w", b.url, err)
+		return nil, cli.Exit(cli.Refused, "cannot use broker %s: %w", b.url, err)
 	case err != nil:
-		return nil, exitWith(exitUnreachable, "cannot reach broker %s: %w", b.url, err)
+		return nil, cli.Exit(cli.Unreachable, "cannot reach broker %s: %w", b.url, err)
 	}
 	return conn, nil
 }
@@ -112,12 +113,12 @@ func dialBroker(ctx context.Context, b *brokerFlags, o order.Order, id string) (
 			filters = append(filters, filter)
 		} else {
 			_ = conn.Close(ctx)
-			return nil, exitWith(exitUsage, "%w", err)
+			return nil, cli.Exit(cli.Usage, "%w", err)
 		}
 	}
 	if err := conn.Subscribe(ctx, filters...); err != nil {
 		_ = conn.Close(ctx)
-		return nil, exitWith(exitRefused, "cannot follow the job at the broker: %w", err)
+		return nil, cli.Exit(cli.Refused, "cannot follow the job at the broker: %w", err)
 	}
 	runCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	l := &brokerLink{
@@ -141,7 +142,7 @@ func (l *brokerLink) send(ctx context.Context, id string, req order.Request) err
 		return fmt.Errorf("cannot encode request: %w", err)
 	}
 	if err := l.conn.Publish(ctx, topic, 1, false, payload); err != nil {
-		return exitWith(exitUnreachable, "cannot deliver the command to the broker: %w", err)
+		return cli.Exit(cli.Unreachable, "cannot deliver the command to the broker: %w", err)
 	}
 	return nil
 }
@@ -161,7 +162,7 @@ func (l *brokerLink) receive(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-l.conn.Lost():
-			emit(reply{err: exitWith(exitUnreachable, "lost the broker: %w", l.conn.Err())})
+			emit(reply{err: cli.Exit(cli.Unreachable, "lost the broker: %w", l.conn.Err())})
 			return
 		case p := <-l.conn.Inbound():
 			r, header, ok := l.decode(p)

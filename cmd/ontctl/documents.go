@@ -17,6 +17,7 @@ import (
 
 	"ontagent/agent/acceptance"
 	"ontagent/agent/order"
+	"ontagent/cmd/cli"
 )
 
 // list is a flag that may be given several times, or once with commas.
@@ -56,7 +57,7 @@ func (a *app) trust(_ context.Context, args []string) error {
 		role, rest, _ := strings.Cut(s, ":")
 		id, pub, ok := strings.Cut(rest, ":")
 		if !ok {
-			return exitWith(exitUsage, "trust: --add %q is not ROLE:ID:PUB", s)
+			return cli.Exit(cli.Usage, "trust: --add %q is not ROLE:ID:PUB", s)
 		}
 		k, err := readPublic(pub)
 		if err != nil {
@@ -145,7 +146,7 @@ func (a *app) orderNew(_ context.Context, args []string) error {
 	for _, s := range technicians {
 		id, pub, ok := strings.Cut(s, ":")
 		if !ok {
-			return exitWith(exitUsage, "order new: --technician %q is not ID:PUB", s)
+			return cli.Exit(cli.Usage, "order new: --technician %q is not ID:PUB", s)
 		}
 		key, err := readPublic(pub)
 		if err != nil {
@@ -156,7 +157,7 @@ func (a *app) orderNew(_ context.Context, args []string) error {
 	for _, s := range services {
 		svc, err := parseService(s)
 		if err != nil {
-			return exitWith(exitUsage, "order new: --service %q: %w", s, err)
+			return cli.Exit(cli.Usage, "order new: --service %q: %w", s, err)
 		}
 		o.Services = append(o.Services, svc)
 	}
@@ -164,7 +165,7 @@ func (a *app) orderNew(_ context.Context, args []string) error {
 		name, value, ok := strings.Cut(s, "=")
 		v, err := strconv.ParseFloat(value, 64)
 		if !ok || err != nil {
-			return exitWith(exitUsage, "order new: --threshold %q is not NAME=VALUE", s)
+			return cli.Exit(cli.Usage, "order new: --threshold %q is not NAME=VALUE", s)
 		}
 		if o.Thresholds == nil {
 			o.Thresholds = map[string]float64{}
@@ -172,7 +173,7 @@ func (a *app) orderNew(_ context.Context, args []string) error {
 		o.Thresholds[name] = v
 	}
 	if err := checkOrder(o); err != nil {
-		return exitWith(exitUsage, "order new: %w", err)
+		return cli.Exit(cli.Usage, "order new: %w", err)
 	}
 	if o.Resources == (order.Resources{}) && slices.Contains(required(o), acceptance.Identity) {
 		fmt.Fprintln(a.err, "ontctl: warning: the order names no SN, MAC or LAN port: identity (资源准确) will be inconclusive, and so will the visit")
@@ -291,7 +292,7 @@ func (a *app) orderSign(_ context.Context, args []string) error {
 		}
 	}
 	if err := checkOrder(o); err != nil {
-		return exitWith(exitUsage, "order sign: %s: %w", f.Arg(0), err)
+		return cli.Exit(cli.Usage, "order sign: %s: %w", f.Arg(0), err)
 	}
 	env, err := o.Sign(key)
 	if err != nil {
@@ -322,7 +323,7 @@ func (a *app) readTrust(path, root string) (order.TrustList, error) {
 	}
 	list, err := order.OpenTrustList(env, ed25519.PublicKey(key))
 	if err != nil {
-		return order.TrustList{}, exitWith(exitRefused, "--trust: %s: %w", path, err)
+		return order.TrustList{}, cli.Exit(cli.Refused, "--trust: %s: %w", path, err)
 	}
 	return list, nil
 }
@@ -355,11 +356,11 @@ func sealSecrets(o *order.Order, secretsFile, statementFile string, vouching ord
 	st, err := order.OpenStatement(env, vouching)
 	switch {
 	case errors.Is(err, order.ErrUnknownKey):
-		return exitWith(exitRefused, "--statement: %s is not signed by an operator key known here (give --trust and --root for others): %w", statementFile, err)
+		return cli.Exit(cli.Refused, "--statement: %s is not signed by an operator key known here (give --trust and --root for others): %w", statementFile, err)
 	case errors.Is(err, order.ErrMalformed):
 		return fmt.Errorf("--statement: %s: %w", statementFile, err)
 	case err != nil:
-		return exitWith(exitRefused, "--statement: %s: %w", statementFile, err)
+		return cli.Exit(cli.Refused, "--statement: %s: %w", statementFile, err)
 	}
 	if st.Device != o.Device {
 		return fmt.Errorf("--statement is of device %s, the order for %s", st.Device, o.Device)

@@ -11,6 +11,7 @@ import (
 	"ontagent/agent/job"
 	"ontagent/agent/order"
 	"ontagent/agent/record"
+	"ontagent/cmd/cli"
 )
 
 const closeTimeout = 3 * time.Second
@@ -30,14 +31,14 @@ type gatewayLink struct {
 // the other end before anything is said.
 func dialGateway(ctx context.Context, address string, root order.PublicKey, o order.Order) (*gatewayLink, error) {
 	if host, port, err := net.SplitHostPort(address); err != nil || host == "" || port == "" {
-		return nil, exitWith(exitUsage, "--gateway %q is not HOST:PORT", address)
+		return nil, cli.Exit(cli.Usage, "--gateway %q is not HOST:PORT", address)
 	}
 	client, err := control.DialTLS(ctx, address)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, exitWith(exitUnreachable, "%w", err)
+		return nil, cli.Exit(cli.Unreachable, "%w", err)
 	}
 	l := &gatewayLink{address: address, root: root, order: o, out: make(chan reply, 64), client: client}
 	if err := l.recognise(ctx); err != nil {
@@ -56,23 +57,23 @@ func (l *gatewayLink) recognise(ctx context.Context) error {
 		return json.Unmarshal(data, &hello)
 	})
 	if err != nil {
-		return exitWith(exitUnreachable, "cannot talk to the gateway at %s: %w", l.address, err)
+		return cli.Exit(cli.Unreachable, "cannot talk to the gateway at %s: %w", l.address, err)
 	}
 	if hello.Trust == nil || hello.Statement == nil {
-		return exitWith(exitRefused, "the gateway at %s has no trust list or device statement: it cannot be told from another", l.address)
+		return cli.Exit(cli.Refused, "the gateway at %s has no trust list or device statement: it cannot be told from another", l.address)
 	}
 	trust, err := order.OpenTrustList(*hello.Trust, []byte(l.root))
 	if err != nil {
-		return exitWith(exitRefused, "the gateway at %s: %w", l.address, err)
+		return cli.Exit(cli.Refused, "the gateway at %s: %w", l.address, err)
 	}
 	st, err := order.OpenStatement(*hello.Statement, trust)
 	switch {
 	case err != nil:
-		return exitWith(exitRefused, "the gateway at %s: %w", l.address, err)
+		return cli.Exit(cli.Refused, "the gateway at %s: %w", l.address, err)
 	case st.Device != l.order.Device:
-		return exitWith(exitRefused, "the gateway at %s is %s, the order is for %s", l.address, st.Device, l.order.Device)
+		return cli.Exit(cli.Refused, "the gateway at %s is %s, the order is for %s", l.address, st.Device, l.order.Device)
 	case st.TLSSPKI != l.client.SPKI():
-		return exitWith(exitRefused, "what answers at %s does not hold the key of %s", l.address, st.Device)
+		return cli.Exit(cli.Refused, "what answers at %s does not hold the key of %s", l.address, st.Device)
 	}
 	return nil
 }
@@ -89,7 +90,7 @@ func (l *gatewayLink) send(ctx context.Context, _ string, req order.Request) err
 			return l.receive(callCtx, kind, data)
 		})
 		if err != nil && callCtx.Err() == nil {
-			l.emit(callCtx, reply{err: exitWith(exitUnreachable, "lost the gateway at %s: %w", l.address, err)})
+			l.emit(callCtx, reply{err: cli.Exit(cli.Unreachable, "lost the gateway at %s: %w", l.address, err)})
 		}
 	}()
 	return nil

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"ontagent/agent/order"
+	"ontagent/cmd/cli"
 	"ontagent/transport/durable"
 )
 
@@ -29,7 +30,7 @@ func (a *app) keygen(_ context.Context, args []string) error {
 		return err
 	}
 	if *out == "" {
-		return exitWith(exitUsage, "keygen: --out is missing")
+		return cli.Exit(cli.Usage, "keygen: --out is missing")
 	}
 	pub, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

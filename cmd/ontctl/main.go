@@ -13,48 +13,22 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
-)
 
-// Exit codes, for scripts.
-const (
-	exitOK           = 0
-	exitFail         = 1
-	exitUsage        = 2
-	exitInconclusive = 3
-	exitRefused      = 4
-	exitUnreachable  = 5
+	"ontagent/cmd/cli"
 )
 
 // version is set by the build.
 var version = "dev" //nolint:gochecknoglobals // the linker writes it
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	a := &app{out: os.Stdout, err: os.Stderr}
-	code := a.run(ctx, os.Args[1:])
-	stop()
-	os.Exit(code)
+	os.Exit(cli.Main(a.run))
 }
 
 // app is one invocation.
 type app struct {
 	out, err io.Writer
-}
-
-// exitError ends the program with a code of its own.
-type exitError struct {
-	code int
-	err  error
-}
-
-func (e *exitError) Error() string { return e.err.Error() }
-func (e *exitError) Unwrap() error { return e.err }
-
-func exitWith(code int, format string, args ...any) error {
-	return &exitError{code, fmt.Errorf(format, args...)}
 }
 
 type command struct {
@@ -83,28 +57,28 @@ func commands() []command {
 
 func (a *app) run(ctx context.Context, args []string) int {
 	err := a.dispatch(ctx, args)
-	var exit *exitError
+	var exit *cli.Error
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
-		return exitOK
+		return cli.OK
 	case errors.As(err, &exit):
-		if exit.err != nil && exit.Error() != "" {
+		if exit.Err != nil {
 			fmt.Fprintln(a.err, "ontctl:", err) // with what was wrapped around it
 		}
-		return exit.code
+		return exit.Code
 	case ctx.Err() != nil:
 		fmt.Fprintln(a.err, "ontctl: interrupted")
-		return exitInconclusive
+		return cli.Inconclusive
 	}
 	fmt.Fprintln(a.err, "ontctl:", err)
-	return exitUsage
+	return cli.Usage
 }
 
 func (a *app) dispatch(ctx context.Context, args []string) error {
 	if len(args) == 0 || args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
 		a.usage()
 		if len(args) == 0 {
-			return exitWith(exitUsage, "no command given")
+			return cli.Exit(cli.Usage, "no command given")
 		}
 		return nil
 	}
@@ -121,9 +95,9 @@ func (a *app) dispatch(ctx context.Context, args []string) error {
 		}
 	}
 	if len(group) > 0 {
-		return exitWith(exitUsage, "%s is not complete: there is %s", args[0], strings.Join(group, ", "))
+		return cli.Exit(cli.Usage, "%s is not complete: there is %s", args[0], strings.Join(group, ", "))
 	}
-	return exitWith(exitUsage, "unknown command %q; `ontctl help` lists them", args[0])
+	return cli.Exit(cli.Usage, "unknown command %q; `ontctl help` lists them", args[0])
 }
 
 func (a *app) usage() {
@@ -135,7 +109,7 @@ func (a *app) usage() {
 			fmt.Fprintf(a.out, "  %-18s   %s\n", "", c.args)
 		}
 	}
-	fmt.Fprintln(a.out, "\nExit codes: 0 pass or done, 1 fail, 2 bad input or usage, 3 inconclusive, 4 refused, 5 unreachable")
+	fmt.Fprintln(a.out, "\n"+cli.Codes)
 }
 
 // flags makes the flag set of a command. What it would print by itself is left
@@ -157,7 +131,7 @@ func (a *app) parse(fs *flag.FlagSet, args []string, minArgs, maxArgs int) error
 			return err
 		}
 		if err != nil {
-			return exitWith(exitUsage, "%s: %w; `ontctl %s --help` lists the flags", fs.Name(), err, fs.Name())
+			return cli.Exit(cli.Usage, "%s: %w; `ontctl %s --help` lists the flags", fs.Name(), err, fs.Name())
 		}
 		rest := fs.Args()
 		if len(rest) == 0 {
@@ -170,10 +144,10 @@ func (a *app) parse(fs *flag.FlagSet, args []string, minArgs, maxArgs int) error
 		files, args = append(files, rest[0]), rest[1:]
 	}
 	if err := fs.Parse(append([]string{"--"}, files...)); err != nil {
-		return exitWith(exitUsage, "%s: %w", fs.Name(), err)
+		return cli.Exit(cli.Usage, "%s: %w", fs.Name(), err)
 	}
 	if n := len(files); n < minArgs || (maxArgs >= 0 && n > maxArgs) {
-		return exitWith(exitUsage, "%s takes %s, got %d", fs.Name(), argCount(maxArgs), n)
+		return cli.Exit(cli.Usage, "%s takes %s, got %d", fs.Name(), argCount(maxArgs), n)
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"ontagent/agent/diagnosis"
 	"ontagent/agent/order"
 	"ontagent/agent/record"
+	"ontagent/cmd/cli"
 	"ontagent/transport/durable"
 )
 
@@ -49,7 +50,7 @@ func (d *desk) ontctl(args ...string) (code int, stdout, stderr string) {
 func (d *desk) do(args ...string) string {
 	d.t.Helper()
 	code, out, errs := d.ontctl(args...)
-	if code != exitOK {
+	if code != cli.OK {
 		d.t.Fatalf("ontctl %s ended with %d: %s", strings.Join(args, " "), code, errs)
 	}
 	return out
@@ -129,65 +130,65 @@ func TestUsageErrors(t *testing.T) {
 		code int
 		says string
 	}{
-		"nothing":                 {"", exitUsage, "no command given"},
-		"unknown command":         {"bogus", exitUsage, `unknown command "bogus"`},
-		"half a command":          {"order", exitUsage, "ontctl order sign"},
-		"unknown flag":            {"trust --bogus", exitUsage, "trust: flag provided but not defined: -bogus"},
-		"bad number":              {"trust --version x", exitUsage, "trust: invalid value"},
-		"stray argument":          {"trust stray", exitUsage, "takes nothing beside its flags, got 1"},
-		"no file":                 {"order sign --operator @operator.key", exitUsage, "order sign takes one file, got 0"},
-		"no files":                {"record verify --lang en", exitUsage, "takes one file or more"},
-		"keygen without name":     {"keygen", exitUsage, "--out is missing"},
-		"keygen over a key":       {"keygen --out @root", exitUsage, "root.key: it exists already"},
-		"keygen, half there":      {"keygen --out @half", exitUsage, "half.pub: it exists already"},
-		"keygen nowhere":          {"keygen --out @no/where", exitUsage, "no such file"},
-		"trust without root":      {"trust --version 1", exitUsage, "--root: it is missing"},
-		"trust with public key":   {"trust --root @root.pub --version 1", exitUsage, "not a secret key"},
-		"trust without version":   {"trust --root @root.key", exitUsage, "no version"},
-		"trust, secret as public": {"trust --root @root.key --version 1 --add operator:o:@operator.key", exitUsage, "is a secret key: name its .pub file"},
-		"trust, unknown role":     {"trust --root @root.key --version 1 --add boss:o:@operator.pub", exitUsage, `role "boss" is not known`},
-		"trust, two parts":        {"trust --root @root.key --version 1 --add operator", exitUsage, "is not ROLE:ID:PUB"},
-		"statement, no bundle":    {"device statement --operator @operator.key", exitUsage, "--bundle: it is missing"},
-		"statement, not a bundle": {"device statement --operator @operator.key --bundle @trust", exitUsage, "not what `ontagent identity` prints"},
-		"order, no device":        {"order new", exitUsage, `device ""`},
-		"order, no technician":    {"order new --device " + device, exitUsage, "no technician"},
-		"order, unknown rung":     {"order new --device " + device + " --technician T:@technician.pub --require light", exitUsage, `rung "light" is not known`},
-		"order, bad threshold":    {"order new --device " + device + " --technician T:@technician.pub --threshold optical.rx_min_dbm=x", exitUsage, "is not NAME=VALUE"},
-		"order, no such limit":    {"order new --device " + device + " --technician T:@technician.pub --threshold optical.x=1", exitUsage, "no such threshold"},
-		"order, unknown type":     {"order new --device " + device + " --technician T:@technician.pub --type repairs", exitUsage, `type "repairs"`},
-		"order, unknown action":   {"order new --device " + device + " --technician T:@technician.pub --allow shell", exitUsage, `action "shell"`},
-		"order, VLAN":             {"order new --device " + device + " --technician T:@technician.pub --service internet:pppoe:70000", exitUsage, "VLAN"},
-		"order, rates":            {"order new --device " + device + " --technician T:@technician.pub --service internet:pppoe:41:500", exitUsage, "DOWN/UP"},
-		"sign, no key":            {"order sign @order", exitUsage, "--operator: it is missing"},
-		"sign, signed already":    {"order sign --operator @operator.key @signed", exitUsage, "cannot read order"},
-		"sign, not there":         {"order sign --operator @operator.key @nope", exitUsage, "no such file"},
-		"show, garbage":           {"order show @garbage", exitUsage, "neither an order"},
-		"show, a trust list":      {"order show @trust", exitUsage, "payload type"},
-		"show, trust, no root":    {"order show --trust @trust @signed", exitUsage, "--root: it is missing"},
-		"show, wrong root":        {"order show --trust @trust --root @operator.pub @signed", exitRefused, "unknown key"},
-		"show, unsigned, checked": {"order show --trust @trust --root @root.pub @order", exitRefused, "is not signed"},
-		"accept, no way":          {"accept", exitUsage, "accept: give one of --broker, --gateway and --request"},
-		"accept, two ways":        {"accept --broker tcp://h:1 --gateway h:1", exitUsage, "give one of"},
-		"accept, no order":        {"accept --broker tcp://h:1", exitUsage, "no work without a work order"},
-		"accept, unsigned order":  {"accept --broker tcp://h:1 --order @order", exitUsage, "malformed envelope"},
-		"accept, another paper":   {"accept --broker tcp://h:1 --order @statement", exitUsage, "payload type"},
-		"accept, no key":          {"accept --broker tcp://h:1 --order @signed", exitUsage, "--key: it is missing"},
-		"accept, public key":      {"accept --broker tcp://h:1 --order @signed --key @technician.pub", exitUsage, "not a secret key"},
-		"accept, language":        {"accept --broker tcp://h:1 --lang fr", exitUsage, `--lang "fr"`},
-		"accept, record there":    {"accept --broker tcp://h:1 --order @signed --key @technician.key --record @order", exitUsage, "exists already"},
-		"accept, record nowhere":  {"accept --broker tcp://h:1 --order @signed --key @technician.key --record @no/where", exitUsage, "no such file"},
-		"accept, http":            {"accept --broker http://h:1 --order @signed --key @technician.key", exitUsage, "scheme"},
-		"accept, no port":         {"accept --gateway h --root @root.pub --order @signed --key @technician.key", exitUsage, "is not HOST:PORT"},
-		"accept, no root":         {"accept --gateway h:1 --order @signed --key @technician.key", exitUsage, "--root: it is missing"},
-		"accept, nobody there":    {"accept --gateway 127.0.0.1:1 --root @root.pub --order @signed --key @technician.key --record @new", exitUnreachable, "connection refused"},
-		"accept, no broker":       {"accept --broker tcp://127.0.0.1:1 --order @signed --key @technician.key --record @new", exitUnreachable, "connection refused"},
-		"cancel, no job":          {"cancel --broker tcp://h:1 --order @signed --key @technician.key", exitUsage, "--job is missing"},
-		"watch, no broker":        {"watch", exitUsage, "--broker is missing"},
-		"watch, nobody there":     {"watch --broker tcp://127.0.0.1:1", exitUnreachable, "connection refused"},
-		"verify, language":        {"record verify --lang de @signed", exitUsage, `--lang "de"`},
-		"verify, trust, no root":  {"record verify --trust @trust @signed", exitUsage, "--trust needs --root"},
-		"verify, an order":        {"record verify --root @root.pub --lang en @signed", exitUsage, ""},
-		"show, an order":          {"record show --lang en @signed", exitUsage, "not a record's"},
+		"nothing":                 {"", cli.Usage, "no command given"},
+		"unknown command":         {"bogus", cli.Usage, `unknown command "bogus"`},
+		"half a command":          {"order", cli.Usage, "ontctl order sign"},
+		"unknown flag":            {"trust --bogus", cli.Usage, "trust: flag provided but not defined: -bogus"},
+		"bad number":              {"trust --version x", cli.Usage, "trust: invalid value"},
+		"stray argument":          {"trust stray", cli.Usage, "takes nothing beside its flags, got 1"},
+		"no file":                 {"order sign --operator @operator.key", cli.Usage, "order sign takes one file, got 0"},
+		"no files":                {"record verify --lang en", cli.Usage, "takes one file or more"},
+		"keygen without name":     {"keygen", cli.Usage, "--out is missing"},
+		"keygen over a key":       {"keygen --out @root", cli.Usage, "root.key: it exists already"},
+		"keygen, half there":      {"keygen --out @half", cli.Usage, "half.pub: it exists already"},
+		"keygen nowhere":          {"keygen --out @no/where", cli.Usage, "no such file"},
+		"trust without root":      {"trust --version 1", cli.Usage, "--root: it is missing"},
+		"trust with public key":   {"trust --root @root.pub --version 1", cli.Usage, "not a secret key"},
+		"trust without version":   {"trust --root @root.key", cli.Usage, "no version"},
+		"trust, secret as public": {"trust --root @root.key --version 1 --add operator:o:@operator.key", cli.Usage, "is a secret key: name its .pub file"},
+		"trust, unknown role":     {"trust --root @root.key --version 1 --add boss:o:@operator.pub", cli.Usage, `role "boss" is not known`},
+		"trust, two parts":        {"trust --root @root.key --version 1 --add operator", cli.Usage, "is not ROLE:ID:PUB"},
+		"statement, no bundle":    {"device statement --operator @operator.key", cli.Usage, "--bundle: it is missing"},
+		"statement, not a bundle": {"device statement --operator @operator.key --bundle @trust", cli.Usage, "not what `ontagent identity` prints"},
+		"order, no device":        {"order new", cli.Usage, `device ""`},
+		"order, no technician":    {"order new --device " + device, cli.Usage, "no technician"},
+		"order, unknown rung":     {"order new --device " + device + " --technician T:@technician.pub --require light", cli.Usage, `rung "light" is not known`},
+		"order, bad threshold":    {"order new --device " + device + " --technician T:@technician.pub --threshold optical.rx_min_dbm=x", cli.Usage, "is not NAME=VALUE"},
+		"order, no such limit":    {"order new --device " + device + " --technician T:@technician.pub --threshold optical.x=1", cli.Usage, "no such threshold"},
+		"order, unknown type":     {"order new --device " + device + " --technician T:@technician.pub --type repairs", cli.Usage, `type "repairs"`},
+		"order, unknown action":   {"order new --device " + device + " --technician T:@technician.pub --allow shell", cli.Usage, `action "shell"`},
+		"order, VLAN":             {"order new --device " + device + " --technician T:@technician.pub --service internet:pppoe:70000", cli.Usage, "VLAN"},
+		"order, rates":            {"order new --device " + device + " --technician T:@technician.pub --service internet:pppoe:41:500", cli.Usage, "DOWN/UP"},
+		"sign, no key":            {"order sign @order", cli.Usage, "--operator: it is missing"},
+		"sign, signed already":    {"order sign --operator @operator.key @signed", cli.Usage, "cannot read order"},
+		"sign, not there":         {"order sign --operator @operator.key @nope", cli.Usage, "no such file"},
+		"show, garbage":           {"order show @garbage", cli.Usage, "neither an order"},
+		"show, a trust list":      {"order show @trust", cli.Usage, "payload type"},
+		"show, trust, no root":    {"order show --trust @trust @signed", cli.Usage, "--root: it is missing"},
+		"show, wrong root":        {"order show --trust @trust --root @operator.pub @signed", cli.Refused, "unknown key"},
+		"show, unsigned, checked": {"order show --trust @trust --root @root.pub @order", cli.Refused, "is not signed"},
+		"accept, no way":          {"accept", cli.Usage, "accept: give one of --broker, --gateway and --request"},
+		"accept, two ways":        {"accept --broker tcp://h:1 --gateway h:1", cli.Usage, "give one of"},
+		"accept, no order":        {"accept --broker tcp://h:1", cli.Usage, "no work without a work order"},
+		"accept, unsigned order":  {"accept --broker tcp://h:1 --order @order", cli.Usage, "malformed envelope"},
+		"accept, another paper":   {"accept --broker tcp://h:1 --order @statement", cli.Usage, "payload type"},
+		"accept, no key":          {"accept --broker tcp://h:1 --order @signed", cli.Usage, "--key: it is missing"},
+		"accept, public key":      {"accept --broker tcp://h:1 --order @signed --key @technician.pub", cli.Usage, "not a secret key"},
+		"accept, language":        {"accept --broker tcp://h:1 --lang fr", cli.Usage, `--lang "fr"`},
+		"accept, record there":    {"accept --broker tcp://h:1 --order @signed --key @technician.key --record @order", cli.Usage, "exists already"},
+		"accept, record nowhere":  {"accept --broker tcp://h:1 --order @signed --key @technician.key --record @no/where", cli.Usage, "no such file"},
+		"accept, http":            {"accept --broker http://h:1 --order @signed --key @technician.key", cli.Usage, "scheme"},
+		"accept, no port":         {"accept --gateway h --root @root.pub --order @signed --key @technician.key", cli.Usage, "is not HOST:PORT"},
+		"accept, no root":         {"accept --gateway h:1 --order @signed --key @technician.key", cli.Usage, "--root: it is missing"},
+		"accept, nobody there":    {"accept --gateway 127.0.0.1:1 --root @root.pub --order @signed --key @technician.key --record @new", cli.Unreachable, "connection refused"},
+		"accept, no broker":       {"accept --broker tcp://127.0.0.1:1 --order @signed --key @technician.key --record @new", cli.Unreachable, "connection refused"},
+		"cancel, no job":          {"cancel --broker tcp://h:1 --order @signed --key @technician.key", cli.Usage, "--job is missing"},
+		"watch, no broker":        {"watch", cli.Usage, "--broker is missing"},
+		"watch, nobody there":     {"watch --broker tcp://127.0.0.1:1", cli.Unreachable, "connection refused"},
+		"verify, language":        {"record verify --lang de @signed", cli.Usage, `--lang "de"`},
+		"verify, trust, no root":  {"record verify --trust @trust @signed", cli.Usage, "--trust needs --root"},
+		"verify, an order":        {"record verify --root @root.pub --lang en @signed", cli.Usage, ""},
+		"show, an order":          {"record show --lang en @signed", cli.Usage, "not a record's"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, out, errs := d.ontctl(strings.Fields(tc.args)...)
@@ -241,7 +242,7 @@ func TestEveryCommandHasHelp(t *testing.T) {
 			continue
 		}
 		code, out, errs := d.ontctl(append(strings.Fields(c.name), "--help")...)
-		if code != exitOK || errs != "" || !strings.HasPrefix(out, "ontctl "+c.name) || !strings.Contains(out, "\n  --") {
+		if code != cli.OK || errs != "" || !strings.HasPrefix(out, "ontctl "+c.name) || !strings.Contains(out, "\n  --") {
 			t.Errorf("%s --help: %d %q %q", c.name, code, out, errs)
 		}
 	}
@@ -270,7 +271,7 @@ func TestDocuments(t *testing.T) {
 	}
 
 	d.do("order", "sign", "--operator", "@stranger.key", "--out", "@forged", "@order")
-	if code, _, errs := d.ontctl("order", "show", "--trust", "@trust", "--root", "@root.pub", "@forged"); code != exitRefused {
+	if code, _, errs := d.ontctl("order", "show", "--trust", "@trust", "--root", "@root.pub", "@forged"); code != cli.Refused {
 		t.Errorf("an order of a stranger: exit code %d, %s", code, errs)
 	}
 	for name, mode := range map[string]os.FileMode{"root.key": 0o600, "root.pub": 0o644} {
@@ -282,7 +283,7 @@ func TestDocuments(t *testing.T) {
 			t.Errorf("%s has mode %v", name, info.Mode())
 		}
 	}
-	if code, _, errs := d.ontctl("order", "new", "--device", device, "--technician", "T:@technician.pub", "--out", "@bare"); code != exitOK ||
+	if code, _, errs := d.ontctl("order", "new", "--device", device, "--technician", "T:@technician.pub", "--out", "@bare"); code != cli.OK ||
 		!strings.Contains(errs, "identity") {
 		t.Errorf("an order without resources: %d, %q", code, errs)
 	}
@@ -311,14 +312,14 @@ func TestSecretsAreSealedToVouchedKeysOnly(t *testing.T) {
 		args string
 		code int
 	}{
-		"no statement":         {"--operator @operator.key --secrets @secrets", exitUsage},
-		"not a statement":      {"--operator @operator.key --secrets @secrets --statement @trust", exitUsage},
-		"unknown secret":       {"--operator @operator.key --secrets @typo --statement @statement", exitUsage},
-		"a stranger's word":    {"--operator @operator.key --secrets @secrets --statement @forged", exitRefused},
-		"... with trust list":  {"--operator @operator.key --secrets @secrets --statement @forged --trust @trust --root @root.pub", exitRefused},
-		"another operator's":   {"--operator @operator2.key --secrets @secrets --statement @statement", exitRefused},
-		"... with trust list ": {"--operator @operator2.key --secrets @secrets --statement @statement --trust @trust --root @root.pub", exitOK},
-		"our own":              {"--operator @operator.key --secrets @secrets --statement @statement", exitOK},
+		"no statement":         {"--operator @operator.key --secrets @secrets", cli.Usage},
+		"not a statement":      {"--operator @operator.key --secrets @secrets --statement @trust", cli.Usage},
+		"unknown secret":       {"--operator @operator.key --secrets @typo --statement @statement", cli.Usage},
+		"a stranger's word":    {"--operator @operator.key --secrets @secrets --statement @forged", cli.Refused},
+		"... with trust list":  {"--operator @operator.key --secrets @secrets --statement @forged --trust @trust --root @root.pub", cli.Refused},
+		"another operator's":   {"--operator @operator2.key --secrets @secrets --statement @statement", cli.Refused},
+		"... with trust list ": {"--operator @operator2.key --secrets @secrets --statement @statement --trust @trust --root @root.pub", cli.OK},
+		"our own":              {"--operator @operator.key --secrets @secrets --statement @statement", cli.OK},
 	} {
 		if code, errs := sign(strings.Fields(tc.args)...); code != tc.code {
 			t.Errorf("%s: exit code %d, want %d: %s", name, code, tc.code, errs)
@@ -417,22 +418,22 @@ func TestRecords(t *testing.T) {
 		code int
 		says string
 	}{
-		"genuine":            {"--root @root.pub @record2", exitOK, "valid"},
-		"a chain":            {"--root @root.pub @record1 @record2", exitOK, "chain of 2 records: intact"},
-		"the wrong way":      {"--root @root.pub @record2 @record1", exitFail, "oldest first"},
-		"no root":            {"@record1", exitInconclusive, "signer unknown"},
-		"another root":       {"--root @stranger.pub @record1", exitInconclusive, "signer unknown"},
-		"revoked since":      {"--root @root.pub --trust @revoked @record1", exitInconclusive, "order WO-7 is revoked"},
-		"trust of a forger":  {"--root @root.pub --trust @signed @record1", exitRefused, "payload type"},
-		"a flipped bit":      {"--root @root.pub @flipped", exitFail, "altered"},
-		"reformatted":        {"--root @root.pub @spaced", exitFail, "altered"},
-		"cut off":            {"--root @root.pub @cut", exitUsage, "unreadable"},
-		"empty":              {"--root @root.pub @empty", exitUsage, "the file is empty"},
-		"not there":          {"--root @root.pub @nope", exitUsage, "no such file"},
-		"one of two is cut":  {"--root @root.pub @record1 @cut", exitUsage, "the chain was not checked"},
-		"the rest is told":   {"--root @root.pub @nope @record1", exitUsage, "#1"},
-		"flags after files":  {"@record1 --root @root.pub", exitOK, "valid"},
-		"root as it is sent": {"@record1 --root " + strings.TrimSpace(d.read("root.pub")), exitOK, "valid"},
+		"genuine":            {"--root @root.pub @record2", cli.OK, "valid"},
+		"a chain":            {"--root @root.pub @record1 @record2", cli.OK, "chain of 2 records: intact"},
+		"the wrong way":      {"--root @root.pub @record2 @record1", cli.Fail, "oldest first"},
+		"no root":            {"@record1", cli.Inconclusive, "signer unknown"},
+		"another root":       {"--root @stranger.pub @record1", cli.Inconclusive, "signer unknown"},
+		"revoked since":      {"--root @root.pub --trust @revoked @record1", cli.Inconclusive, "order WO-7 is revoked"},
+		"trust of a forger":  {"--root @root.pub --trust @signed @record1", cli.Refused, "payload type"},
+		"a flipped bit":      {"--root @root.pub @flipped", cli.Fail, "altered"},
+		"reformatted":        {"--root @root.pub @spaced", cli.Fail, "altered"},
+		"cut off":            {"--root @root.pub @cut", cli.Usage, "unreadable"},
+		"empty":              {"--root @root.pub @empty", cli.Usage, "the file is empty"},
+		"not there":          {"--root @root.pub @nope", cli.Usage, "no such file"},
+		"one of two is cut":  {"--root @root.pub @record1 @cut", cli.Usage, "the chain was not checked"},
+		"the rest is told":   {"--root @root.pub @nope @record1", cli.Usage, "#1"},
+		"flags after files":  {"@record1 --root @root.pub", cli.OK, "valid"},
+		"root as it is sent": {"@record1 --root " + strings.TrimSpace(d.read("root.pub")), cli.OK, "valid"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, out, errs := d.ontctl(append([]string{"record", "verify", "--lang", "en"}, strings.Fields(tc.args)...)...)
@@ -460,7 +461,7 @@ func TestRecords(t *testing.T) {
 	if shown := d.do("record", "show", "--lang", "zh-CN", "--root", "@root.pub", "@record2"); !strings.Contains(shown, "结论: 不通过") {
 		t.Errorf("record show in Chinese:\n%s", shown)
 	}
-	if code, _, _ := d.ontctl("record", "show", "--root", "@root.pub", "@flipped"); code == exitOK {
+	if code, _, _ := d.ontctl("record", "show", "--root", "@root.pub", "@flipped"); code == cli.OK {
 		t.Error("an altered record is shown as if nothing were wrong")
 	}
 }
@@ -487,7 +488,7 @@ func TestRecordMustAddUp(t *testing.T) {
 	}
 	d.write("lie", string(data))
 	code, out, _ := d.ontctl("record", "verify", "--lang", "en", "--root", "@root.pub", "@lie")
-	if code != exitFail || !strings.Contains(out, "its results add up to fail") {
+	if code != cli.Fail || !strings.Contains(out, "its results add up to fail") {
 		t.Errorf("exit code %d:\n%s", code, out)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"ontagent/agent/acceptance"
 	"ontagent/agent/order"
 	"ontagent/agent/record"
+	"ontagent/cmd/cli"
 )
 
 func (a *app) recordVerify(_ context.Context, args []string) error {
@@ -36,7 +37,7 @@ func (a *app) recordVerify(_ context.Context, args []string) error {
 	}
 	if *trustFile != "" {
 		if o.Root == nil {
-			return exitWith(exitUsage, "record verify: --trust needs --root")
+			return cli.Exit(cli.Usage, "record verify: --trust needs --root")
 		}
 		list, err := a.readTrust(*trustFile, *root)
 		if err != nil {
@@ -44,7 +45,7 @@ func (a *app) recordVerify(_ context.Context, args []string) error {
 		}
 		o.Trust = &list
 	}
-	code := exitOK
+	code := cli.OK
 	var verified []record.Verification
 	for _, path := range f.Args() {
 		var v record.Verification
@@ -66,14 +67,14 @@ func (a *app) recordVerify(_ context.Context, args []string) error {
 		fmt.Fprintln(a.err, "ontctl: the chain was not checked: not every record is legible")
 	default:
 		if err := record.VerifyChain(verified); err != nil {
-			return exitWith(worse(code, exitFail), "the records are not one chain, oldest first: %w", err)
+			return cli.Exit(worse(code, cli.Fail), "the records are not one chain, oldest first: %w", err)
 		}
 		if !*asJSON {
 			fmt.Fprintln(a.out, words(*lang).chain(len(verified)))
 		}
 	}
-	if code != exitOK {
-		return &exitError{code, nil}
+	if code != cli.OK {
+		return cli.Silent(code)
 	}
 	return nil
 }
@@ -100,20 +101,20 @@ func verifyRecord(data []byte, o record.VerifyOptions) record.Verification {
 func verifyExit(s record.Status) int {
 	switch s {
 	case record.Valid:
-		return exitOK
+		return cli.OK
 	case record.SignerUnknown:
-		return exitInconclusive
+		return cli.Inconclusive
 	case record.Altered:
-		return exitFail
+		return cli.Fail
 	case record.Unreadable:
-		return exitUsage
+		return cli.Usage
 	}
-	return exitUsage
+	return cli.Usage
 }
 
 // worse orders exit codes by what matters more about several records.
 func worse(a, b int) int {
-	rank := []int{exitOK, exitInconclusive, exitUsage, exitFail}
+	rank := []int{cli.OK, cli.Inconclusive, cli.Usage, cli.Fail}
 	if slices.Index(rank, b) > slices.Index(rank, a) {
 		return b
 	}
@@ -179,7 +180,7 @@ func (a *app) recordShow(_ context.Context, args []string) error {
 	}
 	v := verifyRecord(data, o)
 	if v.Record == nil {
-		return exitWith(exitUsage, "record show: %s: %s", f.Arg(0), v.Problem)
+		return cli.Exit(cli.Usage, "record show: %s: %s", f.Arg(0), v.Problem)
 	}
 	if *asJSON {
 		return a.writeJSON("-", v.Record)
@@ -188,7 +189,7 @@ func (a *app) recordShow(_ context.Context, args []string) error {
 		return fmt.Errorf("record show: %s: %w", f.Arg(0), err)
 	}
 	if v.Status == record.Altered || (*root != "" && v.Status != record.Valid) {
-		return &exitError{verifyExit(v.Status), nil}
+		return cli.Silent(verifyExit(v.Status))
 	}
 	return nil
 }
@@ -210,11 +211,11 @@ func (a *app) orderShow(_ context.Context, args []string) error {
 	switch {
 	case envErr != nil:
 		if o, err = order.ParseOrder(data); err != nil {
-			return exitWith(exitUsage, "order show: %s is neither an order (%w) nor an envelope (%w)", f.Arg(0), err, envErr)
+			return cli.Exit(cli.Usage, "order show: %s is neither an order (%w) nor an envelope (%w)", f.Arg(0), err, envErr)
 		}
 	default:
 		if err := peek(env, order.TypeOrder, &o); err != nil {
-			return exitWith(exitUsage, "order show: %s: %w", f.Arg(0), err)
+			return cli.Exit(cli.Usage, "order show: %s: %w", f.Arg(0), err)
 		}
 		signed = "signed by key " + env.Signatures[0].KeyID + " (not checked: give --trust and --root)"
 	}
@@ -224,10 +225,10 @@ func (a *app) orderShow(_ context.Context, args []string) error {
 			return fmt.Errorf("order show: %w", err)
 		}
 		if envErr != nil {
-			return exitWith(exitRefused, "order show: %s is not signed", f.Arg(0))
+			return cli.Exit(cli.Refused, "order show: %s is not signed", f.Arg(0))
 		}
 		if _, err := order.OpenOrder(env, trust); err != nil {
-			return exitWith(exitRefused, "order show: %w", err)
+			return cli.Exit(cli.Refused, "order show: %w", err)
 		}
 		signed = "signed by an operator key of the trust list"
 	}

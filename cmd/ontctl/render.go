@@ -15,6 +15,7 @@ import (
 	"ontagent/agent/job"
 	"ontagent/agent/order"
 	"ontagent/agent/record"
+	"ontagent/cmd/cli"
 )
 
 // defaultLang follows the environment; technicians who set none are Chinese.
@@ -32,7 +33,7 @@ func checkLang(f *flag.FlagSet, lang string) error {
 	if lang == string(diagnosis.Chinese) || lang == string(diagnosis.English) {
 		return nil
 	}
-	return exitWith(exitUsage, "%s: --lang %q is neither zh-CN nor en", f.Name(), lang)
+	return cli.Exit(cli.Usage, "%s: --lang %q is neither zh-CN nor en", f.Name(), lang)
 }
 
 // phrases are the catalogue's words in one language.

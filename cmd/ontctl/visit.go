@@ -17,6 +17,7 @@ import (
 	"ontagent/agent/job"
 	"ontagent/agent/order"
 	"ontagent/agent/record"
+	"ontagent/cmd/cli"
 )
 
 // visitFlags are what every command to a gateway takes.
@@ -90,13 +91,13 @@ func (a *app) visit(ctx context.Context, f *flag.FlagSet, v *visitFlags, args []
 		return err
 	}
 	if ways := oneIf(v.broker.url != "") + oneIf(v.gateway != "") + oneIf(v.request != ""); ways != 1 {
-		return exitWith(exitUsage, "%s: give one of --broker, --gateway and --request", f.Name())
+		return cli.Exit(cli.Usage, "%s: give one of --broker, --gateway and --request", f.Name())
 	}
 	if err := checkLang(f, v.lang); err != nil {
 		return err
 	}
 	if cmd.Type == order.Cancel && v.target == "" {
-		return exitWith(exitUsage, "cancel: --job is missing")
+		return cli.Exit(cli.Usage, "cancel: --job is missing")
 	}
 	c, err := a.newConversation(v, cmd)
 	if err != nil {
@@ -112,7 +113,7 @@ func (a *app) visit(ctx context.Context, f *flag.FlagSet, v *visitFlags, args []
 	if v.record != "" {
 		// Before anything runs: a visit whose record has no place is wasted.
 		if c.recordFile, err = createRecord(v.record); err != nil {
-			return exitWith(exitUsage, "%s: --record: %w", f.Name(), err)
+			return cli.Exit(cli.Usage, "%s: --record: %w", f.Name(), err)
 		}
 		defer c.discardRecord()
 	}
@@ -186,7 +187,7 @@ func (c *conversation) discardRecord() {
 func (a *app) newConversation(v *visitFlags, cmd order.Command) (*conversation, error) {
 	c := &conversation{app: a, flags: v, envs: order.Request{V: 1}}
 	if v.orderFile == "" && v.nocDevice == "" {
-		return nil, exitWith(exitUsage, "--order is missing: no work without a work order")
+		return nil, cli.Exit(cli.Usage, "--order is missing: no work without a work order")
 	}
 	if v.orderFile == "" {
 		c.order.Device, c.order.Tenant = v.nocDevice, v.nocTenant
@@ -271,10 +272,10 @@ func (c *conversation) follow(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return exitWith(exitInconclusive, "interrupted; the job goes on at the gateway (ontctl cancel --job %s stops it)", c.cmd.ID)
+			return cli.Exit(cli.Inconclusive, "interrupted; the job goes on at the gateway (ontctl cancel --job %s stops it)", c.cmd.ID)
 		case <-first.C:
 			if !answered {
-				return exitWith(exitUnreachable, "gateway %s did not answer within %v", c.order.Device, c.flags.wait)
+				return cli.Exit(cli.Unreachable, "gateway %s did not answer within %v", c.order.Device, c.flags.wait)
 			}
 		case <-late:
 			return c.missing()
@@ -318,10 +319,10 @@ func (c *conversation) follow(ctx context.Context) error {
 // answer proves the time to a gateway that cannot trust its own clock.
 func (c *conversation) answer(st job.Status) (order.Request, error) {
 	if c.timeKey == nil {
-		return order.Request{}, exitWith(exitRefused, "the gateway does not trust its clock and asks for a signed time: give --time-key")
+		return order.Request{}, cli.Exit(cli.Refused, "the gateway does not trust its clock and asks for a signed time: give --time-key")
 	}
 	if c.proofs++; c.proofs > maxProofs {
-		return order.Request{}, exitWith(exitRefused, "the gateway goes on asking for a signed time after %d answers", maxProofs)
+		return order.Request{}, cli.Exit(cli.Refused, "the gateway goes on asking for a signed time after %d answers", maxProofs)
 	}
 	ts := order.TimeStatement{Device: c.order.Device, Nonce: st.Nonce, UTC: time.Now().UTC()}
 	env, err := ts.Sign(c.timeKey)
@@ -335,9 +336,9 @@ func (c *conversation) answer(st job.Status) (order.Request, error) {
 // missing is the end of a visit whose record did not come.
 func (c *conversation) missing() error {
 	if c.unfit != "" {
-		return exitWith(exitFail, "what came as the record of this job is none: %s", c.unfit)
+		return cli.Exit(cli.Fail, "what came as the record of this job is none: %s", c.unfit)
 	}
-	return exitWith(exitInconclusive, "the job ended, but its record did not arrive within %v", recordGrace)
+	return cli.Exit(cli.Inconclusive, "the job ended, but its record did not arrive within %v", recordGrace)
 }
 
 // needsRecord reports whether the end of the job alone will not do. Statuses
@@ -378,23 +379,22 @@ func (c *conversation) finish(end job.Status) error {
 	if c.checked != nil {
 		c.screen.filed(c.flags.record, c.checked.Status)
 		if c.root != nil && (c.checked.Digest != end.RecordSHA || c.checked.Record.Verdict != end.Verdict) {
-			return exitWith(exitFail, "the record says %s, what the broker delivered as the job's end says %q: trust the record",
+			return cli.Exit(cli.Fail, "the record says %s, what the broker delivered as the job's end says %q: trust the record",
 				c.checked.Record.Verdict, end.Verdict)
 		}
 	}
-	silent := errors.New("")
 	switch end.State {
 	case job.Rejected:
-		return &exitError{exitRefused, silent}
+		return cli.Silent(cli.Refused)
 	case job.Failed, job.TimedOut, job.Cancelled, job.Interrupted:
-		return &exitError{exitInconclusive, silent}
+		return cli.Silent(cli.Inconclusive)
 	case job.Received, job.Accepted, job.Challenge, job.Running, job.Succeeded:
 	}
 	switch end.Verdict {
 	case "fail":
-		return &exitError{exitFail, silent}
+		return cli.Silent(cli.Fail)
 	case "inconclusive", "skipped":
-		return &exitError{exitInconclusive, silent}
+		return cli.Silent(cli.Inconclusive)
 	}
 	return nil
 }

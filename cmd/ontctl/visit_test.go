@@ -10,6 +10,7 @@ import (
 	"ontagent/agent/acceptance"
 	"ontagent/agent/job"
 	"ontagent/agent/order"
+	"ontagent/cmd/cli"
 )
 
 // script is a link that says what it was told to.
@@ -45,26 +46,26 @@ func TestVerdictComesFromTheRecord(t *testing.T) {
 	end := func(id, verdict, sha string) reply {
 		return reply{status: &job.Status{ID: id, State: job.Succeeded, Verdict: verdict, RecordSHA: sha, Progress: 1}}
 	}
-	lost := reply{err: exitWith(exitUnreachable, "gone")}
+	lost := reply{err: cli.Exit(cli.Unreachable, "gone")}
 	for name, tc := range map[string]struct {
 		id      string
 		root    order.PublicKey
 		replies []reply
 		code    int
 	}{
-		"honest pass":                     {"record1", root, []reply{end("record1", "pass", sha(passed)), {record: []byte(passed)}}, exitOK},
-		"record first":                    {"record1", root, []reply{{record: []byte(passed)}, end("record1", "pass", sha(passed))}, exitOK},
-		"honest fail":                     {"record2", root, []reply{end("record2", "fail", sha(failed)), {record: []byte(failed)}}, exitFail},
-		"a pass, says the broker":         {"record2", root, []reply{end("record2", "pass", sha(failed)), {record: []byte(failed)}}, exitFail},
-		"record of another job":           {"record2", root, []reply{end("record2", "pass", sha(passed)), {record: []byte(passed)}, lost}, exitInconclusive},
-		"a pass without a record":         {"record2", root, []reply{end("record2", "pass", ""), lost}, exitInconclusive},
-		"record of another operator":      {"record1", stranger, []reply{end("record1", "pass", sha(passed)), {record: []byte(passed)}, lost}, exitFail},
-		"nothing to check against":        {"record1", nil, []reply{end("record1", "pass", sha(passed))}, exitOK},
-		"lost before the end":             {"record1", root, []reply{lost}, exitUnreachable},
-		"rejected needs no record":        {"record1", root, []reply{{status: &job.Status{ID: "record1", State: job.Rejected, Reason: "expired"}}}, exitRefused},
-		"interrupted is no verdict":       {"record1", root, []reply{{status: &job.Status{ID: "record1", State: job.Interrupted}}}, exitInconclusive},
-		"challenge without a time key":    {"record1", root, []reply{{status: &job.Status{ID: "record1", State: job.Challenge, Nonce: "n"}}}, exitRefused},
-		"status twice, record in between": {"record1", root, []reply{end("record1", "pass", sha(passed)), {record: []byte(passed)}, {record: []byte(passed)}}, exitOK},
+		"honest pass":                     {"record1", root, []reply{end("record1", "pass", sha(passed)), {record: []byte(passed)}}, cli.OK},
+		"record first":                    {"record1", root, []reply{{record: []byte(passed)}, end("record1", "pass", sha(passed))}, cli.OK},
+		"honest fail":                     {"record2", root, []reply{end("record2", "fail", sha(failed)), {record: []byte(failed)}}, cli.Fail},
+		"a pass, says the broker":         {"record2", root, []reply{end("record2", "pass", sha(failed)), {record: []byte(failed)}}, cli.Fail},
+		"record of another job":           {"record2", root, []reply{end("record2", "pass", sha(passed)), {record: []byte(passed)}, lost}, cli.Inconclusive},
+		"a pass without a record":         {"record2", root, []reply{end("record2", "pass", ""), lost}, cli.Inconclusive},
+		"record of another operator":      {"record1", stranger, []reply{end("record1", "pass", sha(passed)), {record: []byte(passed)}, lost}, cli.Fail},
+		"nothing to check against":        {"record1", nil, []reply{end("record1", "pass", sha(passed))}, cli.OK},
+		"lost before the end":             {"record1", root, []reply{lost}, cli.Unreachable},
+		"rejected needs no record":        {"record1", root, []reply{{status: &job.Status{ID: "record1", State: job.Rejected, Reason: "expired"}}}, cli.Refused},
+		"interrupted is no verdict":       {"record1", root, []reply{{status: &job.Status{ID: "record1", State: job.Interrupted}}}, cli.Inconclusive},
+		"challenge without a time key":    {"record1", root, []reply{{status: &job.Status{ID: "record1", State: job.Challenge, Nonce: "n"}}}, cli.Refused},
+		"status twice, record in between": {"record1", root, []reply{end("record1", "pass", sha(passed)), {record: []byte(passed)}, {record: []byte(passed)}}, cli.OK},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -78,9 +79,9 @@ func TestVerdictComesFromTheRecord(t *testing.T) {
 				screen: &textPrinter{out: io.Discard, lang: "en"},
 			}
 			err := c.follow(t.Context())
-			code := exitOK
-			if exit, ok := errors.AsType[*exitError](err); ok {
-				code = exit.code
+			code := cli.OK
+			if exit, ok := errors.AsType[*cli.Error](err); ok {
+				code = exit.Code
 			} else if err != nil {
 				t.Fatal(err)
 			}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ontagent/agent/diagnosis"
+	"ontagent/cmd/cli"
 	"ontagent/transport"
 	"ontagent/transport/mqtt"
 )
@@ -35,7 +36,7 @@ func (a *app) watch(ctx context.Context, args []string) error {
 		return err
 	}
 	if b.url == "" {
-		return exitWith(exitUsage, "watch: --broker is missing")
+		return cli.Exit(cli.Usage, "watch: --broker is missing")
 	}
 	conn, err := b.dial(ctx)
 	if err != nil {
@@ -53,12 +54,12 @@ func (a *app) watch(ctx context.Context, args []string) error {
 	} {
 		filter, err := transport.Filter(*tenant, *device, kind, "+")
 		if err != nil {
-			return exitWith(exitUsage, "watch: %w", err)
+			return cli.Exit(cli.Usage, "watch: %w", err)
 		}
 		filters = append(filters, filter)
 	}
 	if err := conn.Subscribe(ctx, filters...); err != nil {
-		return exitWith(exitRefused, "cannot follow the streams: %w", err)
+		return cli.Exit(cli.Refused, "cannot follow the streams: %w", err)
 	}
 	var w watcher
 	switch {
@@ -86,7 +87,7 @@ func watchLoop(ctx context.Context, conn *mqtt.Conn, w watcher) error {
 		case <-ctx.Done():
 			return nil
 		case <-conn.Lost():
-			return exitWith(exitUnreachable, "lost the broker: %w", conn.Err())
+			return cli.Exit(cli.Unreachable, "lost the broker: %w", conn.Err())
 		case now := <-ticker.C:
 			w.tick(now, conn.Dropped())
 		case p := <-conn.Inbound():

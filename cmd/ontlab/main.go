@@ -10,27 +10,17 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 
+	"ontagent/cmd/cli"
 	"ontagent/cmd/ontlab/lab"
-)
-
-const (
-	exitOK    = 0
-	exitFail  = 1
-	exitUsage = 2
 )
 
 // version is set by the build.
 var version = "dev" //nolint:gochecknoglobals // the linker writes it
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	a := &app{out: os.Stdout, err: os.Stderr}
-	code := a.run(ctx, os.Args[1:])
-	stop()
-	os.Exit(code)
+	os.Exit(cli.Main(a.run))
 }
 
 // app is one invocation.
@@ -82,13 +72,13 @@ Exit codes: 0 as expected, 1 not as expected, 2 usage, or this machine cannot
 func (a *app) exit(err error) int {
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
-		return exitOK
+		return cli.OK
 	case errors.Is(err, errUsage), errors.Is(err, lab.ErrNoNamespaces):
 		fmt.Fprintln(a.err, "ontlab:", err)
-		return exitUsage
+		return cli.Usage
 	}
 	fmt.Fprintln(a.err, "ontlab:", err)
-	return exitFail
+	return cli.Fail
 }
 
 // inLab runs a verb inside namespaces of its own.
