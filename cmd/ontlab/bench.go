@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ontagent/agent/command"
+	"ontagent/cmd/cli"
 	"ontagent/cmd/ontlab/lab"
 )
 
@@ -84,7 +85,7 @@ func (a *app) benchOne(ctx context.Context, program string, minutes float64, del
 	}
 	var out bytes.Buffer
 	code, err := lab.Enter(ctx, &out, a.err, benchOneVerb, program, strconv.FormatFloat(minutes, 'g', -1, 64))
-	if err == nil && code != exitOK {
+	if err == nil && code != cli.OK {
 		err = fmt.Errorf("exit code %d", code)
 	}
 	var m measurement
