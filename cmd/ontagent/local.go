@@ -191,7 +191,7 @@ func (a *app) accept(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	request, err := os.ReadFile(files[0]) //nolint:gosec // the user names the file
+	request, err := os.ReadFile(files[0])
 	if err != nil {
 		return fmt.Errorf("cannot read request: %w", err)
 	}
