@@ -48,6 +48,7 @@ func broadcomLine(s *scan, line string, ended bool) bool {
 		if s.asked != nil {
 			fields = s.asked.fields
 		}
+		fields &^= s.answered
 		s.refused(fields, line)
 		s.answered |= fields
 		return true
@@ -63,7 +64,7 @@ func broadcomLine(s *scan, line string, ended bool) bool {
 		return true
 	}
 	text := strings.ToLower(line)
-	if !ended || !strings.Contains(text, "state") || strings.Contains(text, "prev") || strings.Contains(text, "last") {
+	if !ended || strings.Contains(text, "prev") || strings.Contains(text, "last") {
 		return false
 	}
 	_, name, ok := strings.Cut(line, "(")

@@ -20,7 +20,8 @@ func econet() *driver {
 			{kind: kindCLI, pattern: "%w@%p#"},
 			{kind: kindCLI, pattern: "%w@%p #"},
 		},
-		leave: []step{{from: kindCLI, command: "exit", to: kindLogin}},
+		leave:         []step{{from: kindCLI, command: "exit", to: kindLogin}},
+		errorPrefixes: []string{"no attribute"},
 		queries: []query{
 			{command: "ponmgr gpon get info", at: kindCLI, fields: fieldState},
 			{command: "ponmgr gpon get phyTransParams", at: kindCLI, fields: fieldRx | fieldTx},

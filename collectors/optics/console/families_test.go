@@ -43,6 +43,23 @@ func TestParseFamilies(t *testing.T) {
 		{"falcon", "errorcode=0 curr_state=1 previous_state=0\n", "", 0, "O1", "-", ""},
 		{"falcon", "ZYXEL# linuxshell\nadmin@SFP:~# onu ploamsg\nerrorcode=0 curr_state=1\nadmin@SFP:~#", "", 0, "", "-", console.SessionPrompt},
 		{"falcon", "ZYXEL# linuxshell\nadmin@SFP:~# onu ploamsg\nerrorcode=0 curr_state=5\nadmin@SFP:~#", "", 0, "O5", "-", console.SessionPrompt},
+		{"falcon", "errorcode=0 curr_state=8 previous_state=1\n", "", 0, "8", "-", ""},
+		{"rtl960x", "Alarm LOS, status: 1\nAlarm LOF, status:not clear\nAlarm SF, status: Clear\n", "", 0, "", "lof,los", ""},
+		{"prx126", "Alarm type  Alarm  Description\nMINOR  PON_ALARM_STATIC_TX_TOO_LONG  x\n", "", 0, "", "tx_too_long", ""},
+		{"cig", "Operation State Machine: SERIAL_NUMBER (O2-3)\n", "", 0, "O2-3", "-", ""},
+		{"cig", "Operation State Machine: INIT (O1.2)\n", "", 0, "O1.2", "-", ""},
+		{"zte", "[gpontest] gpon state is [unknown]\n", "", 0, "unknown", "-", ""},
+		{"econet", "ONU State: O5(Operation)\n", "", 0, "O5", "-", ""},
+		{"prx126", "Rx Power:      -18.50 dBm\n", ok, -18.5, "", "-", ""},
+		{"prx126", "Rx Power:       18.50 dBm\n", bad, 0, "", "-", ""},
+		{"cig", "Operation State Machine: INIT (O5)\n", "", 0, "", "-", ""},
+		{"huawei", "LinkStatus : link down\nRxPower : -- (dBm)\n", dark, 0, "", "-", ""},
+		{"zte", "/ # opticaltst -getpara\nsh: opticaltst: not found\n/ # ", bad, 0, "", "-", console.SessionPrompt},
+		{"zte", "/ # opticaltst -getpara\n  optical RXPower=56/ # ", ok, -22.518, "", "-", ""},
+		{"econet", "# tcapi get Info_PonPhy RxPower\n56# ", ok, -22.518, "", "-", ""},
+		{"econet", "# tcapi get Info_PonPhy RxPower\nno attribute information\n# ", bad, 0, "", "-", console.SessionPrompt},
+		{"broadcom", " > laser power\nRx Laser Power = 123 uW\nPower not read\n > ", ok, -19.101, "", "-", console.SessionPrompt},
+		{"broadcom", " > gponctl getState\nGPON Link: INITIAL (O1)\n > ", "", 0, "O1", "-", console.SessionPrompt},
 		{"falcon", "errorcode=-1 curr_state=5\n", "", 0, "", "-", console.SessionError},
 		{"falcon", "Hal#", "", 0, "", "-", console.SessionPrompt},
 		{"falcon", "FALCON => ", "", 0, "", "-", console.SessionBootLoader},
@@ -142,12 +159,23 @@ func TestParseFamilies(t *testing.T) {
 	}
 }
 
+// The loss of light may be all that an older tool knows of the transceiver.
+func TestParseOpticalLOSAlone(t *testing.T) {
+	for word, want := range map[string]string{"occur": "optical_los", "clear": ""} {
+		f, err := console.Parse("rtl960x", []byte("Optical LOS, status: "+word+"\n"))
+		if got := strings.Join(f.Optics.Alarms, ","); err != nil || got != want || !f.Optics.AlarmsKnown {
+			t.Errorf("%s: alarms %q, known %t, error %v", word, got, f.Optics.AlarmsKnown, err)
+		}
+	}
+}
+
 func TestParseQuantities(t *testing.T) {
 	tests := []struct {
 		driver, text    string
 		tx, bias, c, vv float64
 	}{
 		{"huawei", "Voltage      : 3322 (mV)\nBias         : 13 (mA)\nTemperature  : 36 (C)\nTxPower      :  2.34 (dBm)\n", 2.34, 13, 36, 3.322},
+		{"huawei", "Supply voltage : 3,30 V\nBias current : 12,5 mA\nTemperature : 44,0 C\nTx optical power : 2,10 dBm\n", 2.1, 12.5, 44, 3.3},
 		{"zte", "  optical TXPower=16982\n  optical TXBiasCurrent=6000\n  optical SupplyVoltage=32768\n  optical temp=64256\n", 2.3, 12, -5, 3.2768},
 		{"zte", "  optical TXPower=16982\n  optical TXBiasCurrent=6000\n  optical SupplyVoltage=32768\n  optical temp=-1280\n", 2.3, 12, -5, 3.2768},
 		{"prx126", "Tx Laser Power:\t2.30 dBm\nVoltage:\t3211 mV\nBias Current:\t12500 uA\nTemperature:\t40.50 C\n", 2.3, 12.5, 40.5, 3.211},

@@ -47,6 +47,8 @@ func huawei() *driver {
 
 			{field: fieldRx, label: "Rx optical power^:^", units: power, least: leastPowerDBm, most: mostPowerDBm},
 			{field: fieldTx, label: "Tx optical power^:^", units: power, least: leastPowerDBm, most: mostPowerDBm},
+			{field: fieldBias, label: "Bias current^:^", units: mA, most: mostBiasMilliamps},
+			{field: fieldVoltage, label: "Supply voltage^:^", units: volts, most: mostVolts},
 			{field: fieldRx, label: "Rx optical power(dBm)^:^", units: bare, least: leastPowerDBm, most: mostPowerDBm},
 			{field: fieldTx, label: "Tx optical power(dBm)^:^", units: bare, least: leastPowerDBm, most: mostPowerDBm},
 		},

@@ -209,6 +209,13 @@ func (s *scan) line(text string, ended bool) {
 		s.echo(nil)
 		return
 	}
+	if at := strings.LastIndexAny(trimmed, "0123456789") + 1; at > 0 && at < len(trimmed) && !ended {
+		if p, before := s.d.promptAt(trimmed[at:]); p != nil && before == "" && s.d.classify(trimmed) == kindOther {
+			s.line(trimmed[:at], true)
+			s.echo(nil)
+			return
+		}
+	}
 	if rest, ok := s.d.cutPrompt(trimmed); ok {
 		s.echo(nil)
 		trimmed = strings.TrimSpace(rest)
@@ -237,6 +244,10 @@ func (s *scan) line(text string, ended bool) {
 	}
 	if isShellError(trimmed) {
 		s.errors++
+		if s.asked != nil && ended {
+			s.refused(s.asked.fields&^s.answered, trimmed)
+			s.answered |= s.asked.fields
+		}
 		return
 	}
 	if s.tableLine(trimmed, ended) {
@@ -453,6 +464,9 @@ func (rule *valueRule) read(text string, ended bool) (value float64, status coll
 // fits reports whether text begins with such a gap.
 func (g gap) fits(text string) bool {
 	blanks := text[:len(text)-len(strings.TrimLeft(text, " \t"))]
+	if g == oneGap && blanks != "" && strings.HasPrefix(text[len(blanks):], "-") {
+		return true // no digit stands before a minus
+	}
 	switch g {
 	case oneGap:
 		return blanks == " " || blanks != "" && strings.Trim(blanks, "\t") == ""
@@ -575,13 +589,16 @@ func (rule *stateRule) read(text string, ended bool) (string, bool) {
 		if name, ok := rule.codes[token]; ok {
 			return name, true
 		}
-		// A number that stands for nothing we know; one digit would pass for
-		// a state of EPON.
-		return token, len(token) > 1 && len(token) < 5 && isNumber(token)
+		// A number that stands for nothing we know. One digit may be what is
+		// left of two.
+		return token, (len(token) > 1 || rule.codes["7"] != "" && token > "7") && len(token) < 5 && isNumber(token)
 	}
 	if inner, ok := strings.CutPrefix(trimmed, "["); ok {
 		name, behind, closed := strings.Cut(inner, "]")
-		return name, closed && strings.TrimSpace(behind) == "" && isOName(name)
+		return name, closed && strings.TrimSpace(behind) == "" && (isOName(name) || name != "" && isWords(name))
+	}
+	if name, words, ok := strings.Cut(token, "("); ok && isOName(name) && strings.HasSuffix(words, ")") {
+		return name, true
 	}
 	if !strings.Contains(trimmed, "(") && len(rule.names) == 0 {
 		name, _ := splitState(token)
@@ -609,8 +626,8 @@ func (rule *stateRule) bracket(text string, ended bool) (string, bool) {
 	if !closed || strings.TrimSpace(rest) != "" || !isOName(name) || !isWords(words) {
 		return "", false
 	}
-	want, known := rule.names[strings.ToLower(words)]
-	if known && want != name {
+	want, known := rule.names[strings.ReplaceAll(strings.ToLower(words), "_", " ")]
+	if known && want != name && !strings.HasPrefix(name, want+".") && (want != "O3" || name != "O2-3" && name != "O2.3") {
 		return "", false
 	}
 	return name, true
@@ -624,6 +641,9 @@ func (s *scan) signLine(line string, ended bool) bool {
 			continue
 		}
 		words := strings.Fields(strings.ToLower(rest))
+		if len(words) > 1 && words[0] == "link" {
+			words = words[1:]
+		}
 		needs := fieldRx
 		if rule.alarm != "" {
 			needs |= fieldPONAlarms
@@ -666,11 +686,11 @@ func isOName(s string) bool {
 	return false
 }
 
-// isWords reports whether s is letters and blanks.
+// isWords reports whether s is letters, blanks, dashes and underscores.
 func isWords(s string) bool {
 	for i := range len(s) {
 		b := s[i]
-		if b != ' ' && b != '-' && (b < 'a' || b > 'z') && (b < 'A' || b > 'Z') {
+		if b != ' ' && b != '-' && b != '_' && (b < 'a' || b > 'z') && (b < 'A' || b > 'Z') {
 			return false
 		}
 	}
@@ -707,11 +727,12 @@ func (s *scan) counterLine(line string, ended bool) bool {
 
 // flagLine reads "<prefix><name>, status: <word>".
 func (s *scan) flagLine(line string) {
-	name, word, ok := strings.Cut(line, ", status: ")
-	if !ok || word == "" || !isWords(word) || strings.Contains(word, " ") {
+	name, word, ok := strings.Cut(line, ", status:")
+	word = strings.TrimSpace(word)
+	if !ok || word == "" || strings.ContainsAny(word, ",:"+string(rune(sub))) {
 		return
 	}
-	on := word != "clear"
+	on := !strings.EqualFold(word, "clear")
 	for _, rule := range s.d.flags {
 		rest, ok := strings.CutPrefix(name, rule.prefix)
 		if !ok {
@@ -840,7 +861,11 @@ func (s *scan) facts() Facts {
 	o.AlarmsKnown = counts["alarm"] > 0 && counts["alarm"] == complete(opticAlarms)
 	o.WarningsKnown = counts["warning"] > 0 && counts["warning"] == complete(opticWarnings)
 	dark := s.dark || slices.Contains(o.Alarms, "optical_los") || slices.Contains(f.PON.Alarms, "los")
-	if !o.AlarmsKnown {
+	switch {
+	case o.AlarmsKnown:
+	case len(s.opticSeen) == 1 && s.opticSeen["extra optical_los"]:
+		o.AlarmsKnown = true // asked for alone
+	default:
 		o.Alarms = nil
 	}
 	if !o.WarningsKnown {

@@ -85,10 +85,8 @@ func prxAlarms(s *scan, line string, ended bool) bool {
 		if !ok || i != 1 {
 			continue
 		}
-		for _, name := range names {
-			if name == row {
-				s.alarm(strings.ToLower(name), true)
-			}
+		if row != "" && isWords(row) {
+			s.alarm(strings.ToLower(row), true)
 		}
 		return true
 	}

@@ -64,7 +64,7 @@ func rtl960x() *driver {
 			{
 				// The tool reads the high byte of the temperature unsigned.
 				field: fieldTemperature, label: "Temperature:", gap: oneGap, units: []unit{{name: "C", factor: 1}},
-				wrapAbove: 127.999, wrap: -256, least: leastCelsius, most: mostCelsius,
+				wrapAbove: 127.999, wrap: -256, least: -mostCelsius, most: mostCelsius,
 			},
 			{field: fieldVoltage, label: "Voltage:", gap: oneGap, units: []unit{{name: "V", factor: 1}}, least: 0, most: mostVolts},
 		},

@@ -352,7 +352,7 @@ func (m *static) reading(parts [][]byte, source string) optics.Reading {
 	out.RxLOS, out.RxLOSKnown = status&0x02 != 0, m.info.LOSUsable
 	out.RxLOS = out.RxLOS && out.RxLOSKnown
 	notReady := status&0x01 != 0
-	if vcc == 0 || notReady || !m.diagOK {
+	if vcc == 0 || m.cal.volts(vcc) <= 0 || notReady || !m.diagOK {
 		out.Distrust()
 	}
 	return out

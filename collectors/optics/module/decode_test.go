@@ -271,6 +271,18 @@ func TestDecodeCalibratedBelowZero(t *testing.T) {
 	}
 }
 
+// Constants that make the supply vanish do not calibrate.
+func TestDecodeCalibratedSupplyZero(t *testing.T) {
+	im := images(t, "sff8472-extcal-unity")[0]
+	a0, a2 := bytes.Clone(im.a0), bytes.Clone(im.a2)
+	clear(a2[56:92])
+	fix(a0, a2)
+	_, r, err := module.Decode(a0, a2, "m")
+	if err != nil || r.RxPower.Status != collectors.StatusUntrusted || r.Voltage.OK() {
+		t.Errorf("rx %+v, voltage %+v, error %v", r.RxPower, r.Voltage, err)
+	}
+}
+
 func TestDecodeRefusesOtherKinds(t *testing.T) {
 	for _, im := range append(images(t, "sff8636-*"), images(t, "cmis-*")...) {
 		_, r, err := module.Decode(im.a0, im.a2, "m")
