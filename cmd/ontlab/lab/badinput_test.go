@@ -131,6 +131,14 @@ func TestSerialPortInTrouble(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) { c.check(t, runner, ear) })
 	}
+	for _, c := range cases {
+		if lost := missing(t, ear, c.device); len(lost) > 0 {
+			t.Errorf("%s: never arrived: %q", c.name, lost)
+		}
+	}
+	if problems := ear.Problems(); len(problems) > 0 {
+		t.Errorf("messages against the contract: %q", problems)
+	}
 	if secret := "hunter2"; slices.ContainsFunc(ear.Messages(0), func(m lab.Message) bool { return strings.Contains(string(m.Body), secret) }) {
 		t.Error("the password was published")
 	}
@@ -172,6 +180,7 @@ config console
 %s
 config collector 'link'
 	option interval '1'
+	list include 'lo'
 
 config collector 'host'
 	option interval '1'
@@ -241,12 +250,17 @@ func (c *trouble) check(t *testing.T, runner *command.Runner, ear *lab.Subscribe
 		}
 	}
 	// The health of the collectors is telemetry as well, once a minute.
-	_, _, err := ear.Wait(withTimeout(t, 90*time.Second), 0, func(m lab.Message) bool {
+	_, _, err := ear.Wait(withTimeout(t, 75*time.Second), 0, func(m lab.Message) bool {
 		var h struct{ Subject, Error string }
 		return m.Device == c.device && m.Kind == transport.KindTelemetry && m.Name == "collector" &&
 			json.Unmarshal(m.Body, &h) == nil && h.Subject == "optics" && strings.Contains(h.Error, c.want)
 	})
 	if err != nil {
 		t.Errorf("no telemetry of the collector's error: %v", err)
+		for _, m := range ear.Messages(0) {
+			if m.Device == c.device && m.Name == "collector" {
+				t.Logf("%s %d %s", m.At.Format(time.TimeOnly), m.Header.Seq, m.Body)
+			}
+		}
 	}
 }

@@ -48,8 +48,8 @@ func TestGatewayOverARealBroker(t *testing.T) {
 			return // what follows builds on it
 		}
 	}
-	if missing := s.missing(t); len(missing) > 0 {
-		t.Errorf("never arrived: %q", missing)
+	if lost := missing(t, s.ear, device); len(lost) > 0 {
+		t.Errorf("never arrived: %q", lost)
 	}
 	if problems := s.ear.Problems(); len(problems) > 0 {
 		t.Errorf("messages against the contract: %q", problems)
@@ -405,7 +405,7 @@ func (s *site) settled(t *testing.T) {
 				return false
 			}
 		}
-		return len(s.missing(t)) == 0 && s.lastCarrier(t) == "up"
+		return len(missing(t, s.ear, device)) == 0 && s.lastCarrier(t) == "up"
 	})
 }
 

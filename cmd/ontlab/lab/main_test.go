@@ -45,6 +45,9 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	flag.Parse()
+	if emulated() {
+		shared.noLab = "an emulated processor cannot make namespaces"
+	}
 	switch {
 	case testing.Short(), shared.noLab != "":
 		return m.Run()
@@ -71,11 +74,20 @@ func testMain(m *testing.M) int {
 }
 
 // build builds the programs under test as they are released, but for the
-// version. There is no network here and none is needed: whoever could build
-// this test has all modules.
+// version, and for the race detector where the tests have it. There is no
+// network here and none is needed: whoever could build this test has all
+// modules.
 func build(ctx context.Context, dir string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", dir+string(filepath.Separator), "ontagent/cmd/ontagent", "ontagent/cmd/ontctl")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOPROXY=off", "GOTOOLCHAIN=local")
+	args, cgo := []string{"build", "-buildvcs=false", "-ldflags=-s -w", "-o", dir + string(filepath.Separator)}, "CGO_ENABLED=0"
+	if raceDetector {
+		args, cgo = append(args, "-race"), "CGO_ENABLED=1"
+		// Else each program would wait for a second before it ends.
+		if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
+			return fmt.Errorf("cannot set GORACE: %w", err)
+		}
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, "ontagent/cmd/ontagent", "ontagent/cmd/ontctl")...)
+	cmd.Env = append(os.Environ(), cgo, "GOPROXY=off", "GOTOOLCHAIN=local")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot build the programs under test: %w\n%s", err, out)
 	}

@@ -43,7 +43,9 @@ func NewMosquitto(dir, address string) (*Mosquitto, error) {
 		return nil, fmt.Errorf("cannot configure mosquitto: %w", err)
 	}
 	// Run by root it would change to a user that a lab does not have.
-	text := fmt.Sprintf("listener %s %s\nallow_anonymous true\npersistence false\nuser root\nlog_dest stderr\n", port, host)
+	text := fmt.Sprintf("listener %s %s\nallow_anonymous true\npersistence false\nuser root\nlog_dest stderr\n"+
+		// By default it drops what a slow subscriber has not taken of 1000 messages.
+		"max_queued_messages 0\n", port, host)
 	if err := os.WriteFile(m.conf, []byte(text), 0o600); err != nil {
 		return nil, fmt.Errorf("cannot configure mosquitto: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -24,11 +25,13 @@ type Message struct {
 // again whenever the broker comes back, without delay, and keeps what it heard.
 type Subscriber struct {
 	broker string
+	id     string
 	cancel context.CancelFunc
 	done   chan struct{}
 
 	mu       sync.Mutex
 	conn     *mqtt.Conn    // nil while not connected; guarded by mu
+	times    int           // connected; guarded by mu
 	messages []Message     // guarded by mu
 	problems []string      // messages that are against the contract; guarded by mu
 	changed  chan struct{} // closed and renewed with every change; guarded by mu
@@ -37,7 +40,9 @@ type Subscriber struct {
 // Subscribe begins to follow the broker at a URL, until ctx ends or Close.
 func Subscribe(ctx context.Context, broker string) *Subscriber {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &Subscriber{broker: broker, cancel: cancel, done: make(chan struct{}), changed: make(chan struct{})}
+	// Of two with one name a broker drops the first.
+	id := fmt.Sprintf("lab%016x", rand.Uint64()) //nolint:gosec // tells apart, guards nothing
+	s := &Subscriber{broker: broker, id: id, cancel: cancel, done: make(chan struct{}), changed: make(chan struct{})}
 	go func() {
 		defer close(s.done)
 		for ctx.Err() == nil {
@@ -60,7 +65,7 @@ func (s *Subscriber) Close() {
 // follow holds one connection to its end.
 func (s *Subscriber) follow(ctx context.Context) {
 	conn, err := mqtt.Dial(ctx, mqtt.Options{
-		Broker: s.broker, ClientID: "lab", ConnectTimeout: 2 * time.Second,
+		Broker: s.broker, ClientID: s.id, ConnectTimeout: 2 * time.Second,
 		MaxPacket: transport.MaxPayload + 1024, InboundDepth: 4096,
 	})
 	if err != nil {
@@ -86,7 +91,10 @@ func (s *Subscriber) follow(ctx context.Context) {
 	if err := conn.Subscribe(ctx, filters...); err != nil {
 		return
 	}
-	s.change(func() { s.conn = conn })
+	s.change(func() {
+		s.conn = conn
+		s.times++
+	})
 	for {
 		select {
 		case p := <-conn.Inbound():
@@ -138,6 +146,14 @@ func (s *Subscriber) Messages(from int) []Message {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]Message(nil), s.messages[from:]...)
+}
+
+// Connections counts how often it connected. What came between two of them was
+// not heard.
+func (s *Subscriber) Connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.times
 }
 
 // Problems returns what was against the contract of topics and payloads.

@@ -329,7 +329,7 @@ func (s *site) records(t *testing.T) []string {
 
 // missing lists what has not arrived: within each epoch and class every
 // sequence number must have, or a gap event must say that it was dropped.
-func (s *site) missing(t *testing.T) []string {
+func missing(t *testing.T, ear *lab.Subscriber, device string) []string {
 	t.Helper()
 	type stream struct {
 		epoch uint64
@@ -344,7 +344,7 @@ func (s *site) missing(t *testing.T) []string {
 		have[k][seq] = true
 		last[k] = max(last[k], seq)
 	}
-	for _, m := range s.ear.Messages(0) {
+	for _, m := range ear.Messages(0) {
 		if m.Device != device || m.Header.Class == transport.ClassSession {
 			continue
 		}
@@ -357,7 +357,7 @@ func (s *site) missing(t *testing.T) []string {
 			}
 		}
 	}
-	var missing []string
+	var lost []string
 	for k, seqs := range have {
 		first := uint64(0)
 		for seq := uint64(1); seq <= last[k]+1; seq++ {
@@ -366,10 +366,10 @@ func (s *site) missing(t *testing.T) []string {
 			case absent && first == 0:
 				first = seq
 			case !absent && first > 0:
-				missing = append(missing, fmt.Sprintf("epoch %d, class %s: %d to %d of %d", k.epoch, k.class, first, seq-1, last[k]))
+				lost = append(lost, fmt.Sprintf("epoch %d, class %s: %d to %d of %d", k.epoch, k.class, first, seq-1, last[k]))
 				first = 0
 			}
 		}
 	}
-	return missing
+	return lost
 }
