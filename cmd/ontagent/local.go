@@ -225,6 +225,8 @@ func statusLine(st job.Status, lang diagnosis.Lang) string {
 	switch {
 	case st.State == job.Rejected:
 		line += ": " + diagnosis.Text(lang, diagnosis.KeyReject+string(st.Reason)) + " (" + st.Detail + ")"
+	case st.State == job.Challenge:
+		line += ": ontctl " + string(st.CommandType) + " --time-key KEY --nonce " + st.Nonce
 	case st.Step != "":
 		line += ": " + diagnosis.Text(lang, diagnosis.KeyRung+st.Step)
 		if st.StepVerdict != "" {

@@ -33,6 +33,7 @@ type visitFlags struct {
 	lang      string
 	json      bool
 	request   string
+	nonce     string
 	wait      time.Duration
 	target    string
 	nocDevice string
@@ -49,6 +50,7 @@ func (v *visitFlags) register(f *flag.FlagSet) {
 	f.StringVar(&v.root, "root", "", "operator's root key (.pub `FILE`): needed with --gateway; the record is checked against it")
 	f.StringVar(&v.lang, "lang", defaultLang(), "zh-CN or en")
 	f.StringVar(&v.request, "request", "", "send nothing: write the signed request to `FILE`, for `ontagent accept` on the gateway itself")
+	f.StringVar(&v.nonce, "nonce", "", "with --request and --time-key: answer the challenge `NONCE` that the gateway gave to the request in FILE")
 	f.BoolVar(&v.json, "json", false, "print every status as one JSON line")
 	f.DurationVar(&v.wait, "wait", time.Minute, "how long to wait for the gateway's first answer")
 }
@@ -104,11 +106,7 @@ func (a *app) visit(ctx context.Context, f *flag.FlagSet, v *visitFlags, args []
 		return fmt.Errorf("%s: %w", f.Name(), err)
 	}
 	if v.request != "" {
-		req, err := c.request(nil)
-		if err != nil {
-			return err
-		}
-		return a.writeJSON(v.request, req)
+		return c.writeRequest()
 	}
 	if v.record != "" {
 		// Before anything runs: a visit whose record has no place is wasted.
@@ -131,6 +129,34 @@ func (a *app) visit(ctx context.Context, f *flag.FlagSet, v *visitFlags, args []
 	}
 	defer c.link.close()
 	return c.follow(ctx)
+}
+
+// writeRequest signs the command into a file. With a nonce it signs the command
+// that the file holds once more, as the answer to the gateway's challenge.
+func (c *conversation) writeRequest() error {
+	if c.flags.nonce == "" {
+		req, err := c.request(nil)
+		if err != nil {
+			return err
+		}
+		return c.app.writeJSON(c.flags.request, req)
+	}
+	data, err := c.app.readFile(c.flags.request)
+	if err != nil {
+		return fmt.Errorf("--request: %w", err)
+	}
+	asked, err := order.ParseRequest(data)
+	if err != nil {
+		return cli.Exit(cli.Usage, "--request: %s: %w", c.flags.request, err)
+	}
+	if err := peek(*asked.Command, order.TypeCommand, &c.cmd); err != nil {
+		return fmt.Errorf("--request: %w", err)
+	}
+	req, err := c.answer(job.Status{Nonce: c.flags.nonce})
+	if err != nil {
+		return err
+	}
+	return c.app.writeJSON(c.flags.request, req)
 }
 
 func oneIf(b bool) int {

@@ -91,3 +91,34 @@ func TestVerdictComesFromTheRecord(t *testing.T) {
 		})
 	}
 }
+
+// TestRequestFileAnswersAChallenge signs the command of a request file anew:
+// the same command, with the nonce and a signed time for it.
+func TestRequestFileAnswersAChallenge(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.furnish()
+	commandOf := func() (order.Request, order.Command) {
+		req, err := order.ParseRequest([]byte(d.read("request")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var cmd order.Command
+		if err := peek(*req.Command, order.TypeCommand, &cmd); err != nil {
+			t.Fatal(err)
+		}
+		return req, cmd
+	}
+	d.do("accept", "--order", "@signed", "--key", "@technician.key", "--request", "@request")
+	_, before := commandOf()
+	d.do("accept", "--order", "@signed", "--key", "@technician.key", "--time-key", "@stranger.key", "--request", "@request", "--nonce", "abc")
+	req, after := commandOf()
+	want := before
+	want.Nonce = "abc"
+	if after != want || req.Time == nil {
+		t.Errorf("answer is %+v with time %v, want %+v", after, req.Time, want)
+	}
+	if code, _, _ := d.ontctl("accept", "--order", "@signed", "--key", "@technician.key", "--request", "@order", "--nonce", "abc", "--time-key", "@stranger.key"); code != 2 {
+		t.Errorf("a file that is no request: exit code %d", code)
+	}
+}
