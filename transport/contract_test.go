@@ -101,7 +101,9 @@ func goldens() []golden {
 		{name: "event-optics", schema: "event", class: "event", fields: f(
 			"what", "rx_power", "before", "-22.9 dBm", "after", "-27.4 dBm", "change_db", -4.5, "source", "console:rtl960x")},
 		{name: "event-gap", schema: "event-gap", class: "event", fields: f(
-			"gap_class", "telemetry", "from_seq", 812, "to_seq", 1043, "count", 232, "reason", "class_full")},
+			"gap_class", "telemetry", "gap_epoch", 17, "from_seq", 812, "to_seq", 1043, "count", 232, "reason", "class_full")},
+		{name: "event-gap-restart", schema: "event-gap", class: "event", fields: f(
+			"gap_class", "telemetry", "gap_from_epoch", 15, "gap_epoch", 16, "from_seq", 1, "reason", "restart")},
 		{name: "status-rejected", schema: "status", class: "record", body: `{"id":"c-20260101-7","order":"WO-2026-0001","command_type":"accept",
 			"state":"REJECTED","reason":"wrong_device","detail":"the order names HWTC87654321","progress":0}`},
 		{name: "status-challenge", schema: "status", class: "record", body: `{"id":"c-20260101-7","order":"WO-2026-0001","command_type":"accept",

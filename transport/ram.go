@@ -10,27 +10,6 @@ import (
 	"time"
 )
 
-// EventGap is the event type that reports dropped messages: the name of a
-// KindEvent whose body is a Gap.
-const EventGap = "gap"
-
-// Why messages were dropped, in Gap.Reason.
-const (
-	GapClassFull = "class_full" // their class had no room for a newer one
-	GapQueueFull = "queue_full" // the queue had no room for a worthier one
-)
-
-// Gap is the body of an EventGap: all sequence numbers of a class in
-// [FromSeq, ToSeq] that never arrive were dropped by the device, Count of
-// them. Numbers in the range that do arrive were not.
-type Gap struct {
-	Class   Class  `json:"gap_class"`
-	FromSeq uint64 `json:"from_seq"`
-	ToSeq   uint64 `json:"to_seq"`
-	Count   uint64 `json:"count"`
-	Reason  string `json:"reason"`
-}
-
 // queued lists the classes a queue takes, most valuable first.
 var queued = [...]Class{ClassRecord, ClassEvent, ClassTelemetry, ClassDebug}
 
@@ -227,7 +206,7 @@ func (q *RAMQueue) drop(c *ramClass, reason string) bool {
 			q.log.Warn("dropping messages", "class", string(c.class), "reason", reason, "from_seq", seq)
 		}
 		c.dropped++
-		c.addGap(Gap{Class: c.class, FromSeq: seq, ToSeq: seq, Count: 1, Reason: reason})
+		c.addGap(Gap{Class: c.class, Epoch: item.entry.Header.Epoch, FromSeq: seq, ToSeq: seq, Count: 1, Reason: reason})
 		if item.gap != nil { // it never told what it had to tell
 			q.byClass(item.gap.Class).addGap(*item.gap)
 		}
@@ -410,7 +389,7 @@ func (q *RAMQueue) Stats() []ClassStats {
 	for i := range q.classes {
 		c := &q.classes[i]
 		gaps += len(c.gaps)
-		stats[i] = ClassStats{Class: c.class, Depth: c.entries.Len(), Bytes: c.bytes, Dropped: c.dropped}
+		stats[i] = ClassStats{Class: c.class, Depth: c.entries.Len(), Bytes: int64(c.bytes), Dropped: c.dropped}
 		if front := c.entries.Front(); front != nil {
 			if item, _ := front.Value.(*ramItem); item != nil {
 				stats[i].Oldest = now.Sub(item.entry.Queued)

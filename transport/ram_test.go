@@ -343,11 +343,11 @@ func conserve(t *testing.T, seed uint64) {
 				deliver(e)
 			}
 		}
-		bytes := 0
+		bytes := int64(0)
 		for _, s := range q.Stats() {
 			bytes += s.Bytes
 		}
-		if bytes > total+maxRanges*len(queued)*(overhead+128) {
+		if bytes > int64(total+maxRanges*len(queued)*(overhead+128)) {
 			t.Fatalf("%d bytes held, bound %d", bytes, total)
 		}
 	}

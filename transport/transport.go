@@ -9,6 +9,7 @@ package transport
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 )
 
@@ -79,6 +80,11 @@ type Entry struct {
 	Queued time.Time
 }
 
+// ErrNotDurable is what errors.Is finds where a queue accepted a message that
+// should be on flash, but holds it in memory only: it will be sent, but a power
+// cut loses it.
+var ErrNotDurable = errors.New("accepted, but not durable")
+
 // Queue holds messages until they are known to have arrived.
 //
 // An entry is leased by Next, then either Done (acknowledged by the peer) or
@@ -86,11 +92,15 @@ type Entry struct {
 // it counts, and reports as a gap event.
 type Queue interface {
 	// Put accepts m and numbers it. It does not wait for room: what does not
-	// fit is dropped by class and age. An error means m itself is unfit.
+	// fit is dropped by class and age. An error compatible with
+	// errors.Is(err, ErrNotDurable) means that m is accepted all the same; any
+	// other means that m itself is unfit.
 	Put(ctx context.Context, m Message) error
 	// Next leases the entry that should go first, waiting until there is one.
 	// It returns ctx.Err() when ctx ends.
 	Next(ctx context.Context) (Entry, error)
+	// Done says that the broker has e. Whether that is enough to forget it is
+	// the queue's to know.
 	Done(e Entry)
 	Return(e Entry)
 	Stats() []ClassStats
@@ -99,10 +109,25 @@ type Queue interface {
 // ClassStats is the state of one class of a queue.
 type ClassStats struct {
 	Class   Class         `json:"class"`
-	Depth   int           `json:"depth"` // entries held, leased ones included
-	Bytes   int           `json:"bytes"`
-	Oldest  time.Duration `json:"-"` // age of the oldest entry, 0 if none
+	Depth   int           `json:"depth"` // entries held, leased and unconfirmed ones included
+	Bytes   int64         `json:"bytes"` // of those, in memory and on flash
+	Oldest  time.Duration `json:"-"`     // age of the oldest entry, 0 if none or not known
 	Dropped uint64        `json:"dropped"`
+	// Unconfirmed counts the entries that the broker has and the collector has
+	// not yet signed for.
+	Unconfirmed int    `json:"unconfirmed"`
+	Gaps        uint64 `json:"gaps"` // gap records told since the start
+	// Files and FlashBytes are what the class takes on flash.
+	Files      int   `json:"files"`
+	FlashBytes int64 `json:"flash_bytes"`
+}
+
+// Point says that all numbers of a class and epoch up to Seq are accounted for:
+// stored by the collector, or reported by the device as dropped.
+type Point struct {
+	Class Class  `json:"class"`
+	Epoch uint64 `json:"epoch"`
+	Seq   uint64 `json:"seq"`
 }
 
 // Inbound is a message for this device.

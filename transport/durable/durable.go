@@ -51,6 +51,7 @@ type FS interface {
 // File is an open file of an FS.
 type File interface {
 	io.Reader
+	io.ReaderAt
 	io.Writer
 	// Size returns the length in bytes.
 	Size() (int64, error)
@@ -62,6 +63,13 @@ type File interface {
 	// needs: the length, not the times.
 	Datasync() error
 	Close() error
+}
+
+// Space is what a file system can tell of its room. OS can.
+type Space interface {
+	// Free returns the bytes that the caller may still write below path, and
+	// the size of the whole.
+	Free(path string) (free, total int64, err error)
 }
 
 // WriteFile replaces the file at path by data. After a power cut at any moment

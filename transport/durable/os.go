@@ -5,12 +5,17 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // OS is the file system of the machine.
 type OS struct{}
 
-var _ FS = OS{}
+var (
+	_ FS    = OS{}
+	_ Space = OS{}
+)
 
 // OpenFile implements FS.
 func (OS) OpenFile(_, path string, flag int, perm fs.FileMode) (File, error) {
@@ -55,6 +60,16 @@ func (OS) SyncDir(_, path string) error {
 		err = nil
 	}
 	return errors.Join(err, d.Close())
+}
+
+// Free implements Space.
+func (OS) Free(path string) (free, total int64, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return 0, 0, &fs.PathError{Op: "statfs", Path: path, Err: err}
+	}
+	// Field types differ between processors.
+	return int64(st.Bavail) * int64(st.Bsize), int64(st.Blocks) * int64(st.Bsize), nil //nolint:unconvert,gosec // see above; a flash is below 2^63 bytes
 }
 
 type osFile struct{ *os.File }

@@ -206,6 +206,20 @@ func (h *simHandle) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+func (h *simHandle) ReadAt(p []byte, off int64) (int, error) {
+	if err := h.s.call(h.op, "readat", h.name); err != nil {
+		return 0, err
+	}
+	if off >= int64(len(h.f.data)) {
+		return 0, io.EOF
+	}
+	n := copy(p, h.f.data[off:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
 // Write appends; a failing write writes a part.
 func (h *simHandle) Write(p []byte) (int, error) {
 	if err := h.s.call(h.op, "write", h.name); err != nil {
