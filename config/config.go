@@ -39,6 +39,7 @@ type Config struct {
 	Main       Main
 	Authority  Authority
 	MQTT       MQTT
+	Spool      Spool
 	Control    Control
 	Console    Console
 	Module     Module
@@ -86,6 +87,19 @@ type MQTT struct {
 	Spread        time.Duration // 0: no wait
 	BackoffCap    time.Duration
 	BindInterface string
+	SourceAddress string // empty: as the kernel chooses
+	Session       string // clean, persistent
+}
+
+// Spool is the queue on flash.
+type Spool struct {
+	Enabled bool   // else what waits is in RAM only
+	Dir     string // on flash
+	Confirm string // who confirms records and events: signature, broker
+	// RecordKiB, EventKiB and TelemetryKiB bound what the classes take on flash.
+	RecordKiB, EventKiB, TelemetryKiB int
+	// BackfillBytesPerS paces telemetry that had to wait.
+	BackfillBytesPerS int
 }
 
 // Control is how orders reach the daemon other than by the broker.
@@ -157,6 +171,12 @@ func Default() Config {
 			Keepalive:  120 * time.Second,
 			Spread:     30 * time.Second,
 			BackoffCap: 120 * time.Second,
+			Session:    "clean",
+		},
+		Spool: Spool{
+			Enabled: true, Confirm: "signature",
+			RecordKiB: 1024, EventKiB: 512, TelemetryKiB: 2048,
+			BackfillBytesPerS: 16384,
 		},
 		Console: Console{Baud: 115200, Driver: "rtl960x"},
 		WAN: WAN{
@@ -185,6 +205,7 @@ func (c *Config) derive() {
 		{&c.Authority.TrustList, c.Main.StateDir, "trust.json"},
 		{&c.Authority.Statement, c.Main.StateDir, "statement.json"},
 		{&c.Control.Socket, c.Main.RunDir, "control.sock"},
+		{&c.Spool.Dir, c.Main.StateDir, "spool"},
 	} {
 		if *d.to == "" {
 			*d.to = filepath.Join(d.dir, d.name)

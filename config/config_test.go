@@ -111,6 +111,10 @@ func TestFullFile(t *testing.T) {
 		CAFile: "/etc/ontagent/ca.crt", CertFile: "/etc/ontagent/device.crt", KeyFile: "/etc/ontagent/device.key",
 		Username: "ont", Password: "it's a \"secret\"; # with \\ all\nand a second line",
 		Keepalive: time.Minute, BackoffCap: 5 * time.Minute, BindInterface: "eth0.46",
+		SourceAddress: "2001:db8::7", Session: "persistent",
+	}
+	want.Spool = config.Spool{
+		Dir: "/data/spool", Confirm: "broker", RecordKiB: 192, EventKiB: 65536, TelemetryKiB: 1000, BackfillBytesPerS: 256,
 	}
 	want.Control = config.Control{Socket: "/tmp/control.sock", LANListen: "[fd00::1]:7443"}
 	want.Console = config.Console{Enabled: true, Port: "/dev/ttyUSB0", Baud: 9600, Driver: "rtl960x", Username: "admin", Password: `back\slash "quoted"`}

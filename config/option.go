@@ -148,6 +148,25 @@ func seconds(name string, to *time.Duration, least, most int, help string) optio
 	}
 }
 
+// number is a whole number of some unit, from least to most.
+func number(name string, to *int, unit string, least, most int, help string) option {
+	return option{
+		name: name, kind: fmt.Sprintf("%s, %d to %d", unit, least, most), help: help,
+		set: func(v string, _ bool) error {
+			n, err := strconv.ParseInt(v, 10, 64)
+			switch {
+			case errors.Is(err, strconv.ErrSyntax):
+				return fmt.Errorf("%q is not a whole number", v)
+			case err != nil || n < int64(least) || n > int64(most):
+				return fmt.Errorf("%s is not between %d and %d", v, least, most)
+			}
+			*to = int(n)
+			return nil
+		},
+		get: func() []string { return []string{strconv.Itoa(*to)} },
+	}
+}
+
 // oneOf takes one of some whole numbers.
 func oneOf(name string, to *int, allowed []int, help string) option {
 	words := make([]string, len(allowed))
@@ -285,7 +304,7 @@ func publicKey() kind {
 }
 
 func brokerURL() kind {
-	return kind{"tcp://host[:1883] or ssl://host[:8883]", func(v string) error {
+	return kind{"tcp://host[:1883], ssl://host[:8883], ws://host[:80][/path] or wss://host[:443][/path]", func(v string) error {
 		// Looked at first, and not shown: there may be a password in it.
 		if strings.Contains(v, "@") {
 			return errors.New("holds a user; write option username and option password")
@@ -294,12 +313,13 @@ func brokerURL() kind {
 		if err != nil {
 			return fmt.Errorf("%q is not a URL", v)
 		}
+		web := u.Scheme == "ws" || u.Scheme == "wss"
 		switch {
-		case u.Scheme != "tcp" && u.Scheme != "ssl":
-			return fmt.Errorf("%q begins with neither tcp:// nor ssl://", v)
+		case u.Scheme != "tcp" && u.Scheme != "ssl" && !web:
+			return fmt.Errorf("%q begins with none of tcp://, ssl://, ws://, wss://", v)
 		case u.Hostname() == "":
 			return fmt.Errorf("%q names no host", v)
-		case u.Path != "" || u.RawQuery != "" || u.Fragment != "":
+		case u.Path != "" && !web || u.RawQuery != "" || u.Fragment != "":
 			return fmt.Errorf("%q has something behind the host and port", v)
 		}
 		if p := u.Port(); p != "" && !isPort(p) {

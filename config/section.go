@@ -82,7 +82,7 @@ func (c *Config) sections() []section {
 			text("tenant", &c.Main.Tenant, topicLevel(),
 				"The operator's part of the topics."),
 			text("state_dir", &c.Main.StateDir, absolutePath(),
-				"Directory on flash for keys, orders, jobs and records."),
+				"Directory on flash for keys, orders, jobs, records and what waits for the broker."),
 			text("run_dir", &c.Main.RunDir, absolutePath(),
 				"Directory in RAM for the control socket."),
 			text("log_level", &c.Main.LogLevel, words("debug", "info", "warn", "error"),
@@ -106,7 +106,7 @@ func (c *Config) sections() []section {
 			boolean("enabled", &c.MQTT.Enabled,
 				"Connect at all. Needs a broker."),
 			text("broker", &c.MQTT.Broker, optional(brokerURL()),
-				"The broker. ssl needs ca_file."),
+				"The broker. ssl and wss need ca_file. A WebSocket without a path goes to /mqtt."),
 			text("server_name", &c.MQTT.ServerName, optional(hostName()),
 				"The name that the broker's certificate must have.").or("the broker's host"),
 			text("ca_file", &c.MQTT.CAFile, optional(absolutePath()),
@@ -127,6 +127,26 @@ func (c *Config) sections() []section {
 				"The longest delay between attempts."),
 			text("bind_interface", &c.MQTT.BindInterface, optional(networkInterface()),
 				"Connect only through this interface (a management VLAN).").or("by routing"),
+			text("source_address", &c.MQTT.SourceAddress, optional(address()),
+				"Connect from this address of the gateway.").or("as the kernel chooses"),
+			text("session", &c.MQTT.Session, words("clean", "persistent"),
+				"Whether the broker keeps what comes for this gateway while it is away. ontctl repeats its commands, so clean loses nothing."),
+		}},
+		{typ: "spool", help: "What waits for the broker, across restarts and power cuts. Online, telemetry writes nothing to it.", options: []option{
+			boolean("enabled", &c.Spool.Enabled,
+				"Keep it on flash. 0: in RAM only (read-only images); a restart then loses what waits."),
+			text("dir", &c.Spool.Dir, optional(absolutePath()),
+				"Directory on flash.").or("`spool` in state_dir"),
+			text("confirm", &c.Spool.Confirm, words("signature", "broker"),
+				"When records and events are let go. signature: when the collector signed for them. broker: when the broker took them, which a broker without a collector behind it needs, and which a dishonest or failing broker can use to lose them."),
+			number("record_kib", &c.Spool.RecordKiB, "KiB", 192, 65536,
+				"At most this much flash for records and job states."),
+			number("event_kib", &c.Spool.EventKiB, "KiB", 128, 65536,
+				"At most this much flash for events."),
+			number("telemetry_kib", &c.Spool.TelemetryKiB, "KiB", 128, 262144,
+				"At most this much flash for telemetry of a time without a connection. Where it doesn't suffice, older telemetry is rolled up, then dropped."),
+			number("backfill_bytes_per_s", &c.Spool.BackfillBytesPerS, "bytes per second", 256, 10485760,
+				"How fast telemetry that had to wait is sent."),
 		}},
 		{typ: "control", help: "How the daemon is reached other than by the broker.", options: []option{
 			text("socket", &c.Control.Socket, optional(absolutePath()),
@@ -236,22 +256,23 @@ func (c *Config) examine() (warnings []Warning, problems []error) {
 	}
 
 	m := &c.MQTT
-	encrypted := strings.HasPrefix(m.Broker, "ssl:")
+	encrypted := strings.HasPrefix(m.Broker, "ssl:") || strings.HasPrefix(m.Broker, "wss:")
+	scheme, _, _ := strings.Cut(m.Broker, ":")
 	switch {
 	case m.Enabled && m.Broker == "":
 		refuse("mqtt", "broker", "option broker is missing in section mqtt, which is enabled")
 	case encrypted && m.CAFile == "":
-		refuse("mqtt", "broker", "option broker: ssl needs option ca_file")
+		refuse("mqtt", "broker", "option broker: %s needs option ca_file", scheme)
 	case m.Broker != "" && !encrypted:
 		for _, o := range []struct{ name, value string }{
 			{"ca_file", m.CAFile}, {"cert_file", m.CertFile}, {"key_file", m.KeyFile}, {"server_name", m.ServerName},
 		} {
 			if o.value != "" {
-				refuse("mqtt", o.name, "option %s: the broker is tcp://, which encrypts nothing; write ssl://", o.name)
+				refuse("mqtt", o.name, "option %s: the broker is %s://, which encrypts nothing; write %s://", o.name, scheme, secureScheme(scheme))
 			}
 		}
 		if m.Enabled {
-			warn("mqtt", "broker", "option broker: tcp:// encrypts nothing and proves nobody's identity")
+			warn("mqtt", "broker", "option broker: %s:// encrypts nothing and proves nobody's identity", scheme)
 		}
 	}
 	if m.CertFile != "" && m.KeyFile == "" {
@@ -281,4 +302,12 @@ func (c *Config) examine() (warnings []Warning, problems []error) {
 		}
 	}
 	return warnings, problems
+}
+
+// secureScheme is what encrypts as scheme does not.
+func secureScheme(scheme string) string {
+	if scheme == "ws" {
+		return "wss"
+	}
+	return "ssl"
 }
