@@ -37,8 +37,10 @@ const (
 	slowCap  = time.Hour
 )
 
-// backoff is where a gateway stands in its Backoff.
-type backoff struct {
+// Pacer says how long a gateway waits before its next attempt: where it stands
+// in its Backoff. A Device has one of its own; a model of a fleet uses many. It
+// is not safe for concurrent use.
+type Pacer struct {
 	Backoff
 	rand func() float64 // in [0, 1)
 
@@ -47,37 +49,43 @@ type backoff struct {
 	urgent bool          // v is counted in the urgent scale
 }
 
-// cold returns the wait before the first attempt of all.
-func (b *backoff) cold() time.Duration {
-	return b.upTo(min(b.Spread, coldSpread))
+// NewPacer returns a Pacer at its start. rand returns numbers in [0, 1).
+func NewPacer(b Backoff, rand func() float64) *Pacer { return &Pacer{Backoff: b, rand: rand} }
+
+// Cold returns the wait before the first attempt of all.
+func (p *Pacer) Cold() time.Duration {
+	return p.upTo(min(p.Spread, coldSpread))
 }
 
-// afterLoss returns the wait after a connection that lived for up.
-func (b *backoff) afterLoss(up time.Duration, urgent bool) time.Duration {
-	b.slow = 0
+// AfterLoss returns the wait after a connection that was up for the time given.
+// urgent says that an order is open.
+func (p *Pacer) AfterLoss(up time.Duration, urgent bool) time.Duration {
+	p.slow = 0
 	if up > goodConnection {
-		b.v = 0
+		p.v = 0
 	}
-	first, base, _ := b.scale(urgent)
-	if b.v > 0 {
-		return b.step(urgent)
+	first, base, _ := p.scale(urgent)
+	if p.v > 0 {
+		return p.step(urgent)
 	}
-	b.v = base
-	return b.upTo(first)
+	p.v = base
+	return p.upTo(first)
 }
 
-// afterFailure returns the wait after an attempt that failed with err.
-func (b *backoff) afterFailure(err error, urgent bool) time.Duration {
+// AfterFailure returns the wait after an attempt that failed with err. It looks
+// for the refusals that CONNACK knows; any other error, nil included, is a
+// failure like another. urgent says that an order is open.
+func (p *Pacer) AfterFailure(err error, urgent bool) time.Duration {
 	if refusedForGood(err) {
-		if b.slow == 0 {
-			b.slow = slowBase
+		if p.slow == 0 {
+			p.slow = slowBase
 		}
-		d := b.half(b.slow)
-		b.slow = min(2*b.slow, slowCap)
+		d := p.half(p.slow)
+		p.slow = min(2*p.slow, slowCap)
 		return d
 	}
-	b.slow = 0
-	d := b.step(urgent)
+	p.slow = 0
+	d := p.step(urgent)
 	if errors.Is(err, ErrServerUnavailable) {
 		d *= 2
 	}
@@ -85,41 +93,41 @@ func (b *backoff) afterFailure(err error, urgent bool) time.Duration {
 }
 
 // step returns rand(v/2, v) and doubles v.
-func (b *backoff) step(urgent bool) time.Duration {
-	_, base, top := b.scale(urgent)
-	b.v = min(max(b.v, base), top)
-	d := b.half(b.v)
-	b.v = min(2*b.v, top)
+func (p *Pacer) step(urgent bool) time.Duration {
+	_, base, top := p.scale(urgent)
+	p.v = min(max(p.v, base), top)
+	d := p.half(p.v)
+	p.v = min(2*p.v, top)
 	return d
 }
 
 // scale returns the first wait's spread, the first v and the greatest v.
-func (b *backoff) scale(urgent bool) (first, base, top time.Duration) {
-	first = b.Spread
-	base = b.Base
+func (p *Pacer) scale(urgent bool) (first, base, top time.Duration) {
+	first = p.Spread
+	base = p.Base
 	if base <= 0 {
 		base = time.Second
 	}
-	base = max(base, b.Spread)
-	top = b.Cap
+	base = max(base, p.Spread)
+	top = p.Cap
 	if top <= 0 {
 		top = 120 * time.Second
 	}
 	if urgent {
 		first, base, top = min(first, urgentBase), min(base, urgentBase), min(top, urgentCap)
 	}
-	if urgent != b.urgent { // another scale: start anew
-		b.urgent, b.v = urgent, 0
+	if urgent != p.urgent { // another scale: start anew
+		p.urgent, p.v = urgent, 0
 	}
 	return first, base, max(base, top)
 }
 
-func (b *backoff) upTo(d time.Duration) time.Duration {
-	return time.Duration(b.rand() * float64(d))
+func (p *Pacer) upTo(d time.Duration) time.Duration {
+	return time.Duration(p.rand() * float64(d))
 }
 
-func (b *backoff) half(d time.Duration) time.Duration {
-	return d/2 + b.upTo(d/2)
+func (p *Pacer) half(d time.Duration) time.Duration {
+	return d/2 + p.upTo(d/2)
 }
 
 // refusedForGood reports whether the broker knows us and does not want us:

@@ -17,9 +17,9 @@ var errRefused = errors.New("refused")
 
 // waits runs f at both ends of the random range and returns each wait as
 // "least-most".
-func waits(b Backoff, f func(*backoff) []time.Duration) []string {
-	low := f(&backoff{Backoff: b, rand: func() float64 { return 0 }})
-	high := f(&backoff{Backoff: b, rand: func() float64 { return 1 }})
+func waits(b Backoff, f func(*Pacer) []time.Duration) []string {
+	low := f(NewPacer(b, func() float64 { return 0 }))
+	high := f(NewPacer(b, func() float64 { return 1 }))
 	out := make([]string, len(low))
 	for i := range low {
 		out[i] = fmt.Sprintf("%v-%v", low[i], high[i])
@@ -32,60 +32,60 @@ func TestBackoff(t *testing.T) {
 	tests := []struct {
 		name string
 		b    Backoff
-		f    func(*backoff) []time.Duration
+		f    func(*Pacer) []time.Duration
 		want []string
 	}{
-		{"cold start, then failures", fleet, func(b *backoff) []time.Duration {
-			out := []time.Duration{b.cold()}
+		{"cold start, then failures", fleet, func(b *Pacer) []time.Duration {
+			out := []time.Duration{b.Cold()}
 			for range 6 {
-				out = append(out, b.afterFailure(errRefused, false))
+				out = append(out, b.AfterFailure(errRefused, false))
 			}
 			return out
 		}, []string{"0s-30s", "15s-30s", "30s-1m0s", "1m0s-2m0s", "2m0s-4m0s", "2m30s-5m0s", "2m30s-5m0s"}},
-		{"cold start of a great fleet", Backoff{Spread: 200 * time.Second}, func(b *backoff) []time.Duration {
-			return []time.Duration{b.cold()}
+		{"cold start of a great fleet", Backoff{Spread: 200 * time.Second}, func(b *Pacer) []time.Duration {
+			return []time.Duration{b.Cold()}
 		}, []string{"0s-30s"}},
-		{"good connection lost, then failures", fleet, func(b *backoff) []time.Duration {
+		{"good connection lost, then failures", fleet, func(b *Pacer) []time.Duration {
 			return []time.Duration{
-				b.afterLoss(time.Hour, false), b.afterFailure(errRefused, false), b.afterFailure(errRefused, false),
-				b.afterLoss(61*time.Second, false), b.afterFailure(errRefused, false),
+				b.AfterLoss(time.Hour, false), b.AfterFailure(errRefused, false), b.AfterFailure(errRefused, false),
+				b.AfterLoss(61*time.Second, false), b.AfterFailure(errRefused, false),
 			}
 		}, []string{"0s-30s", "15s-30s", "30s-1m0s", "0s-30s", "15s-30s"}},
-		{"flapping escalates", fleet, func(b *backoff) []time.Duration {
+		{"flapping escalates", fleet, func(b *Pacer) []time.Duration {
 			return []time.Duration{
-				b.afterLoss(time.Second, false), b.afterLoss(time.Second, false), b.afterLoss(time.Minute, false),
-				b.afterLoss(2*time.Minute, false),
+				b.AfterLoss(time.Second, false), b.AfterLoss(time.Second, false), b.AfterLoss(time.Minute, false),
+				b.AfterLoss(2*time.Minute, false),
 			}
 		}, []string{"0s-30s", "15s-30s", "30s-1m0s", "0s-30s"}},
-		{"unavailable doubles", fleet, func(b *backoff) []time.Duration {
+		{"unavailable doubles", fleet, func(b *Pacer) []time.Duration {
 			return []time.Duration{
-				b.afterFailure(fmt.Errorf("x: %w", ErrServerUnavailable), false),
-				b.afterFailure(ErrServerUnavailable, false), b.afterFailure(errRefused, false),
+				b.AfterFailure(fmt.Errorf("x: %w", ErrServerUnavailable), false),
+				b.AfterFailure(ErrServerUnavailable, false), b.AfterFailure(errRefused, false),
 			}
 		}, []string{"30s-1m0s", "1m0s-2m0s", "1m0s-2m0s"}},
-		{"slow lane", fleet, func(b *backoff) []time.Duration {
+		{"slow lane", fleet, func(b *Pacer) []time.Duration {
 			return []time.Duration{
-				b.afterFailure(fmt.Errorf("x: %w", ErrNotAuthorized), true), b.afterFailure(ErrRefusedCredentials, false),
-				b.afterFailure(ErrNotAuthorized, false), b.afterFailure(ErrNotAuthorized, false),
-				b.afterFailure(ErrNotAuthorized, false),
-				b.afterFailure(errRefused, false), b.afterFailure(ErrNotAuthorized, false),
+				b.AfterFailure(fmt.Errorf("x: %w", ErrNotAuthorized), true), b.AfterFailure(ErrRefusedCredentials, false),
+				b.AfterFailure(ErrNotAuthorized, false), b.AfterFailure(ErrNotAuthorized, false),
+				b.AfterFailure(ErrNotAuthorized, false),
+				b.AfterFailure(errRefused, false), b.AfterFailure(ErrNotAuthorized, false),
 			}
 		}, []string{"5m0s-10m0s", "10m0s-20m0s", "20m0s-40m0s", "30m0s-1h0m0s", "30m0s-1h0m0s", "15s-30s", "5m0s-10m0s"}},
-		{"urgent", fleet, func(b *backoff) []time.Duration {
-			out := []time.Duration{b.afterFailure(errRefused, false), b.afterLoss(time.Second, true)}
+		{"urgent", fleet, func(b *Pacer) []time.Duration {
+			out := []time.Duration{b.AfterFailure(errRefused, false), b.AfterLoss(time.Second, true)}
 			for range 7 {
-				out = append(out, b.afterFailure(errRefused, true))
+				out = append(out, b.AfterFailure(errRefused, true))
 			}
-			return append(out, b.afterFailure(errRefused, false))
+			return append(out, b.AfterFailure(errRefused, false))
 		}, []string{
 			"15s-30s", "0s-2s", "1s-2s", "2s-4s", "4s-8s", "8s-16s", "16s-32s", "30s-1m0s", "30s-1m0s", "15s-30s",
 		}},
-		{"demo", Backoff{Base: 100 * time.Millisecond, Cap: time.Second}, func(b *backoff) []time.Duration {
-			out := []time.Duration{b.cold(), b.afterLoss(time.Hour, false)}
+		{"demo", Backoff{Base: 100 * time.Millisecond, Cap: time.Second}, func(b *Pacer) []time.Duration {
+			out := []time.Duration{b.Cold(), b.AfterLoss(time.Hour, false)}
 			for range 5 {
-				out = append(out, b.afterFailure(errRefused, false))
+				out = append(out, b.AfterFailure(errRefused, false))
 			}
-			return append(out, b.afterFailure(errRefused, true))
+			return append(out, b.AfterFailure(errRefused, true))
 		}, []string{
 			"0s-0s", "0s-0s", "50ms-100ms", "100ms-200ms", "200ms-400ms", "400ms-800ms", "500ms-1s", "50ms-100ms",
 		}},

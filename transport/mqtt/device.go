@@ -169,8 +169,8 @@ func (d *Device) options(will []byte) Options {
 // Serve keeps the gateway connected until ctx ends, then sends what is queued
 // and says goodbye, for 3 s at most. It returns ctx.Err().
 func (d *Device) Serve(ctx context.Context) error {
-	b := &backoff{Backoff: d.o.Backoff, rand: d.o.Rand}
-	delay := b.cold()
+	b := NewPacer(d.o.Backoff, d.o.Rand)
+	delay := b.Cold()
 	for {
 		if err := d.sleep(ctx, delay); err != nil {
 			return err
@@ -181,9 +181,9 @@ func (d *Device) Serve(ctx context.Context) error {
 		}
 		urgent := d.o.Urgent()
 		if up > 0 {
-			delay = b.afterLoss(up, urgent)
+			delay = b.AfterLoss(up, urgent)
 		} else {
-			delay = b.afterFailure(err, urgent)
+			delay = b.AfterFailure(err, urgent)
 		}
 		d.o.Log.Warn("not connected to broker", "error", err, "up_s", up.Seconds(), "retry_in_s", delay.Seconds())
 	}
