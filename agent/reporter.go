@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -13,7 +14,8 @@ import (
 )
 
 // Reporter turns what the parts say into queued messages. It implements
-// collectors.Sink, never blocks, and is safe for concurrent use.
+// collectors.Sink and is safe for concurrent use. Samples never block; events,
+// job states and records take as long as the queue needs to make them durable.
 type Reporter struct {
 	Queue transport.Queue
 	Log   *slog.Logger
@@ -96,8 +98,37 @@ func (r *Reporter) Record(orderID string, env order.Envelope) {
 	r.enqueue(transport.Message{Class: transport.ClassRecord, Kind: transport.KindRecord, Name: orderID, Body: body})
 }
 
+// Heartbeat queues the gateway's own state: how long its chains are, what its
+// queue holds.
+func (r *Reporter) Heartbeat(fields []transport.Field) {
+	r.put(transport.ClassTelemetry, transport.KindTelemetry, "heartbeat", fields)
+}
+
+// AuditMessage is the body of event/audit: one entry of the audit chain. The
+// chain runs over exact bytes, so the line travels as it stands on flash.
+type AuditMessage struct {
+	N    uint64 `json:"audit_n"`
+	Line string `json:"audit_line"`
+}
+
+// Audit queues an entry of the audit chain.
+func (r *Reporter) Audit(n uint64, line []byte) {
+	body, err := json.Marshal(AuditMessage{N: n, Line: string(line)})
+	if err != nil {
+		r.Log.Error("cannot encode audit entry", "n", n, "error", err)
+		return
+	}
+	r.enqueue(transport.Message{Class: transport.ClassRecord, Kind: transport.KindEvent, Name: "audit", Body: body})
+}
+
 func (r *Reporter) enqueue(m transport.Message) {
-	if err := r.Queue.Put(context.Background(), m); err != nil {
+	err := r.Queue.Put(context.Background(), m)
+	switch {
+	case err == nil:
+	case errors.Is(err, transport.ErrNotDurable):
+		// The queue's own health says why, once; this is one of many.
+		r.Log.Debug("message is in memory only", "kind", m.Kind, "name", m.Name, "error", err)
+	default:
 		r.Log.Error("cannot queue message", "kind", m.Kind, "name", m.Name, "error", err)
 	}
 }

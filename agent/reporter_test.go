@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"log/slog"
@@ -81,5 +82,31 @@ func TestAnswersNeverPushOutWhatHappened(t *testing.T) {
 	}
 	if e, fields := next(t, q); e.Message.Class != transport.ClassRecord || fields["detail"] != nil {
 		t.Errorf("class %s, %v", e.Message.Class, fields)
+	}
+}
+
+// volatile is a queue that takes everything and makes nothing durable.
+type volatile struct{ transport.Queue }
+
+func (q volatile) Put(ctx context.Context, m transport.Message) error {
+	if err := q.Queue.Put(ctx, m); err != nil {
+		return err
+	}
+	return transport.ErrNotDurable
+}
+
+func TestWhatIsNotDurableIsToldAllTheSame(t *testing.T) {
+	r, q := newReporter(t)
+	var log bytes.Buffer
+	r.Log = slog.New(slog.NewTextHandler(&log, nil))
+	r.Queue = volatile{q}
+	r.Audit(7, []byte(`{"n":7,"prev":"ab"}`))
+	e, fields := next(t, q)
+	if e.Message.Class != transport.ClassRecord || e.Message.Kind != transport.KindEvent || e.Message.Name != "audit" ||
+		fields["audit_n"] != 7.0 || fields["audit_line"] != `{"n":7,"prev":"ab"}` {
+		t.Errorf("%+v %v", e.Message, fields)
+	}
+	if log.Len() > 0 {
+		t.Errorf("logged %s", log.String())
 	}
 }
