@@ -9,9 +9,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
-
-	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 )
 
 // Payload types. Each kind of document has its own, so that a signature over
@@ -23,10 +22,39 @@ const (
 	TypeCommand   = "application/vnd.ontagent.command+json"
 	TypeTime      = "application/vnd.ontagent.time+json"
 	TypeRecord    = "application/vnd.ontagent.record+json"
+	TypeAck       = "application/vnd.ontagent.ack+json"
+	TypeConfig    = "application/vnd.ontagent.cfg+json"
 )
 
 // Envelope is a DSSE envelope with exactly one Ed25519 signature.
-type Envelope = dsse.Envelope
+type Envelope struct {
+	PayloadType string      `json:"payloadType"`
+	Payload     string      `json:"payload"` // padded base64
+	Signatures  []Signature `json:"signatures"`
+}
+
+// Signature is the signature of an Envelope.
+type Signature struct {
+	KeyID string `json:"keyid"` // KeyID of the signer
+	Sig   string `json:"sig"`   // padded base64
+}
+
+// PAE is what is signed: DSSE's pre-authentication encoding,
+//
+//	"DSSEv1" SP LEN(type) SP type SP LEN(payload) SP payload
+//
+// with lengths in decimal bytes (DSSE v1, protocol.md, Signature Definition).
+func PAE(payloadType string, payload []byte) []byte {
+	b := make([]byte, 0, len("DSSEv1    ")+len(payloadType)+len(payload)+2*len("18446744073709551615"))
+	b = append(b, "DSSEv1 "...)
+	b = strconv.AppendInt(b, int64(len(payloadType)), 10)
+	b = append(b, ' ')
+	b = append(b, payloadType...)
+	b = append(b, ' ')
+	b = strconv.AppendInt(b, int64(len(payload)), 10)
+	b = append(b, ' ')
+	return append(b, payload...)
+}
 
 // Errors of envelopes.
 var (
@@ -48,11 +76,11 @@ func Sign(payloadType string, payload []byte, key ed25519.PrivateKey) (Envelope,
 	if !ok || len(key) != ed25519.PrivateKeySize {
 		return Envelope{}, errors.New("cannot sign: not an Ed25519 private key")
 	}
-	sig := ed25519.Sign(key, dsse.PAE(payloadType, payload))
+	sig := ed25519.Sign(key, PAE(payloadType, payload))
 	return Envelope{
 		PayloadType: payloadType,
 		Payload:     base64.StdEncoding.EncodeToString(payload),
-		Signatures:  []dsse.Signature{{KeyID: KeyID(pub), Sig: base64.StdEncoding.EncodeToString(sig)}},
+		Signatures:  []Signature{{KeyID: KeyID(pub), Sig: base64.StdEncoding.EncodeToString(sig)}},
 	}, nil
 }
 
@@ -101,7 +129,7 @@ func Open(env Envelope, payloadType string, keys ...ed25519.PublicKey) (payload 
 		if KeyID(key) != env.Signatures[0].KeyID {
 			continue
 		}
-		if !ed25519.Verify(key, dsse.PAE(payloadType, payload), sig) {
+		if !ed25519.Verify(key, PAE(payloadType, payload), sig) {
 			return nil, "", ErrBadSignature
 		}
 		return payload, env.Signatures[0].KeyID, nil
