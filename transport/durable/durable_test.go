@@ -1,28 +1,56 @@
-package durable
+package durable_test
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"ontagent/transport/durable"
+	"ontagent/transport/durable/faultfs"
 )
 
+// newDisk returns a simulated disk with the directory /d.
+func newDisk(seed uint64) *faultfs.FS {
+	s := faultfs.New(faultfs.Like(seed/8%2), seed)
+	s.Put("/d/x", []byte{})
+	s.Put("/d/x", nil)
+	return s
+}
+
+// faults are what a file system answers when it is in trouble.
+func faults() []error {
+	return []error{syscall.ENOSPC, syscall.EROFS, syscall.EIO, syscall.EMFILE}
+}
+
+// content returns what is at path, "-" if nothing.
+func content(s *faultfs.FS, path string) string {
+	data, ok := s.Get(path)
+	if !ok {
+		return "-"
+	}
+	return fmt.Sprintf("%q", data)
+}
+
 func TestWriteFileSteps(t *testing.T) {
-	s := newSim(1)
-	if err := WriteFile(s, "job", "/d/f", []byte("new"), 0o600); err != nil {
+	s := newDisk(1)
+	s.SetTrace(true)
+	if err := durable.WriteFile(s, "job", "/d/f", []byte("new"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{
-		"job open f" + TempSuffix, "job write f" + TempSuffix, "job sync f" + TempSuffix, "job close f" + TempSuffix,
+		"job open f" + durable.TempSuffix, "job write f" + durable.TempSuffix, "job sync f" + durable.TempSuffix, "job close f" + durable.TempSuffix,
 		"job rename f", "job syncdir d",
 	}
-	if diff := cmp.Diff(want, s.trace); diff != "" {
+	if diff := cmp.Diff(want, s.Trace()); diff != "" {
 		t.Errorf("steps (-want +got):\n%s", diff)
 	}
 }
@@ -34,39 +62,40 @@ func TestWriteFileOldOrNew(t *testing.T) {
 		for seed := range uint64(200) {
 			for k := range 8 {
 				for _, cut := range []bool{true, false} {
-					s := newSim(seed)
+					s := newDisk(seed)
 					old := `-`
 					if !first {
-						if err := WriteFile(s, "x", path, []byte("old content"), 0o600); err != nil {
+						if err := durable.WriteFile(s, "x", path, []byte("old content"), 0o600); err != nil {
 							t.Fatal(err)
 						}
 						old = `"old content"`
 					}
-					s.calls = 0
-					s.fail = failAt(k, faults()[seed%4])
+					s.ResetCounts()
 					if cut {
-						s.fail = failFrom(k)
+						s.CutIn(k)
+					} else {
+						s.Inject(faultfs.Fault{N: k, Err: faults()[seed%4], Bytes: -1})
 					}
-					err := WriteFile(s, "x", path, []byte("new"), 0o600)
-					if s.calls > k && k < 6 && err == nil {
-						t.Fatalf("step %d failed and WriteFile did not tell", k)
+					err := durable.WriteFile(s, "x", path, []byte("new"), 0o600)
+					if s.Calls() > k && k < 6 && err == nil {
+						t.Fatalf("step %d failed and durable.WriteFile did not tell", k)
 					}
-					if got := s.content(path); got != old && got != `"new"` {
+					if got := content(s, path); got != old && got != `"new"` {
 						t.Fatalf("seed %d, step %d, before the cut: %s", seed, k, got)
 					}
-					s.cut()
-					got := s.content(path)
+					s.PowerOn()
+					got := content(s, path)
 					if got != old && got != `"new"` || err == nil && got != `"new"` {
 						t.Fatalf("seed %d, step %d, err %v: content %s", seed, k, err, got)
 					}
-					if err := Clean(s, "x", "/d"); err != nil {
+					if err := durable.Clean(s, "x", "/d"); err != nil {
 						t.Fatal(err)
 					}
-					if s.content(path+TempSuffix) != "-" {
+					if content(s, path+durable.TempSuffix) != "-" {
 						t.Fatal("temporary file left over")
 					}
-					if err := WriteFile(s, "x", path, []byte("again"), 0o600); err != nil || s.content(path) != `"again"` {
-						t.Fatalf("second try: %v, %s", err, s.content(path))
+					if err := durable.WriteFile(s, "x", path, []byte("again"), 0o600); err != nil || content(s, path) != `"again"` {
+						t.Fatalf("second try: %v, %s", err, content(s, path))
 					}
 				}
 			}
@@ -77,22 +106,21 @@ func TestWriteFileOldOrNew(t *testing.T) {
 func TestRemove(t *testing.T) {
 	for seed := range uint64(50) {
 		for k := range 3 {
-			s := newSim(seed)
-			if err := WriteFile(s, "x", "/d/f", []byte("old"), 0o600); err != nil {
+			s := newDisk(seed)
+			if err := durable.WriteFile(s, "x", "/d/f", []byte("old"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			s.calls = 0
-			s.fail = failFrom(k)
-			err := Remove(s, "x", "/d/f")
-			s.cut()
-			got := s.content("/d/f")
+			s.CutIn(k)
+			err := durable.Remove(s, "x", "/d/f")
+			s.PowerOn()
+			got := content(s, "/d/f")
 			if got != "-" && got != `"old"` || err == nil && got != "-" {
 				t.Fatalf("step %d, err %v: content %s", k, err, got)
 			}
-			if err := Remove(s, "x", "/d/f"); err != nil {
+			if err := durable.Remove(s, "x", "/d/f"); err != nil {
 				t.Fatal(err)
 			}
-			if err := Remove(s, "x", "/d/f"); err != nil {
+			if err := durable.Remove(s, "x", "/d/f"); err != nil {
 				t.Fatalf("of what is gone: %v", err)
 			}
 		}
@@ -104,30 +132,29 @@ func TestRemove(t *testing.T) {
 func TestLogKeepsWhatItAcknowledged(t *testing.T) {
 	for seed := range uint64(100) {
 		for k := range 14 {
-			s := newSim(seed)
-			s.fail = failFrom(k)
+			s := newDisk(seed)
 			if seed%2 == 0 {
-				s.fail = failAt(k, faults()[seed/2%4])
+				s.Inject(faultfs.Fault{N: k, Err: faults()[seed/2%4], Bytes: -1})
+			} else {
+				s.CutIn(k)
 			}
 			acknowledged := ""
-			l, err := OpenLog(s, "log", "/d/l", 0o600)
+			l, err := durable.OpenLog(s, "log", "/d/l", 0o600)
 			for i := 0; i < 4 && err == nil; i++ {
 				line := fmt.Sprintf("line %d\n", i)
 				if err = l.Append([]byte(line)); err == nil {
 					acknowledged += line
-				} else if again := l.Append([]byte("x")); !errors.Is(again, ErrBroken) {
+				} else if again := l.Append([]byte("x")); !errors.Is(again, durable.ErrBroken) {
 					t.Fatalf("append after an error: %v", again)
 				}
 			}
-			s.cut()
-			got := ""
-			if f := s.now["/d/l"]; f != nil {
-				got = string(f.data)
-			}
+			s.PowerOn()
+			data, _ := s.Get("/d/l")
+			got := string(data)
 			if !strings.HasPrefix(got, acknowledged) {
 				t.Fatalf("seed %d, step %d: acknowledged %q, found %q", seed, k, acknowledged, got)
 			}
-			l, err = OpenLog(s, "log", "/d/l", 0o600)
+			l, err = durable.OpenLog(s, "log", "/d/l", 0o600)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -140,8 +167,8 @@ func TestLogKeepsWhatItAcknowledged(t *testing.T) {
 			if err := l.Append([]byte("more")); err != nil {
 				t.Fatal(err)
 			}
-			s.cut()
-			if got := s.content("/d/l"); got != fmt.Sprintf("%q", acknowledged+"more") {
+			s.PowerOn()
+			if got := content(s, "/d/l"); got != fmt.Sprintf("%q", acknowledged+"more") {
 				t.Fatalf("after recovery %s", got)
 			}
 			if err := l.Truncate(1 << 20); err == nil {
@@ -155,18 +182,18 @@ func TestLogKeepsWhatItAcknowledged(t *testing.T) {
 // any step. What it returns only rises.
 func TestNextEpochNeverRepeats(t *testing.T) {
 	for seed := range uint64(300) {
-		s := newSim(seed)
+		s := newDisk(seed)
+		rnd := rand.New(rand.NewPCG(seed, 2))
 		last := uint64(0)
 		for start := range 30 {
-			s.calls = 0
-			switch s.rnd.IntN(3) {
+			switch rnd.IntN(3) {
 			case 0:
-				s.fail = failFrom(s.rnd.IntN(30))
+				s.CutIn(rnd.IntN(30))
 			case 1:
-				s.fail = failAt(s.rnd.IntN(30), faults()[start%4])
+				s.Inject(faultfs.Fault{N: rnd.IntN(30), Err: faults()[start%4], Bytes: -1})
 			}
-			v, err := NextEpoch(s, "/d/epoch")
-			if err == nil && v == 0 || errors.Is(err, ErrCorrupt) {
+			v, err := durable.NextEpoch(s, "/d/epoch")
+			if err == nil && v == 0 || errors.Is(err, durable.ErrCorrupt) {
 				t.Fatalf("seed %d: %d, %v", seed, v, err)
 			}
 			if v != 0 {
@@ -175,7 +202,7 @@ func TestNextEpochNeverRepeats(t *testing.T) {
 				}
 				last = v
 			}
-			s.cut()
+			s.PowerOn()
 		}
 	}
 }
@@ -183,10 +210,10 @@ func TestNextEpochNeverRepeats(t *testing.T) {
 func TestNextEpochFromDamagedSlots(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "state", "epoch")
-	next := func() (uint64, error) { return NextEpoch(OS{}, path) }
+	next := func() (uint64, error) { return durable.NextEpoch(durable.OS{}, path) }
 	for want := uint64(1); want <= 4; want++ {
 		if v, err := next(); v != want || err != nil {
-			t.Fatalf("NextEpoch = %d, %v, want %d", v, err, want)
+			t.Fatalf("durable.NextEpoch = %d, %v, want %d", v, err, want)
 		}
 	}
 	good, err := os.ReadFile(path + ".0") // slots are 4 and 3, or the other way round
@@ -203,7 +230,7 @@ func TestNextEpochFromDamagedSlots(t *testing.T) {
 				t.Fatal(err)
 			}
 			v, err := next()
-			if v <= last || !errors.Is(err, ErrCorrupt) {
+			if v <= last || !errors.Is(err, durable.ErrCorrupt) {
 				t.Fatalf("slot %s holding %.20q: %d, %v, last was %d", slot, damage, v, err, last)
 			}
 			last = v
@@ -224,58 +251,58 @@ func TestNextEpochFromDamagedSlots(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if v, err := next(); v != 0 || !errors.Is(err, ErrCorrupt) {
+	if v, err := next(); v != 0 || !errors.Is(err, durable.ErrCorrupt) {
 		t.Errorf("both slots corrupt: %d, %v", v, err)
 	}
 	if err := os.Remove(path + ".1"); err != nil {
 		t.Fatal(err)
 	}
-	if v, err := next(); v != 0 || !errors.Is(err, ErrCorrupt) {
+	if v, err := next(); v != 0 || !errors.Is(err, durable.ErrCorrupt) {
 		t.Errorf("one corrupt, one missing: %d, %v", v, err)
 	}
-	if err := os.WriteFile(path+".1", formatSlot(1<<64-1), 0o600); err != nil {
+	if err := os.WriteFile(path+".1", durable.FormatSlot(1<<64-1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if v, err := next(); v != 0 || !errors.Is(err, ErrCorrupt) {
+	if v, err := next(); v != 0 || !errors.Is(err, durable.ErrCorrupt) {
 		t.Errorf("at the end of numbers: %d, %v", v, err)
 	}
 }
 
 func TestOS(t *testing.T) {
-	fsys := OS{}
+	fsys := durable.OS{}
 	dir := filepath.Join(t.TempDir(), "a", "b", "c")
-	if err := MkdirAll(fsys, "x", dir, 0o700); err != nil {
+	if err := durable.MkdirAll(fsys, "x", dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := MkdirAll(fsys, "x", dir, 0o700); err != nil {
+	if err := durable.MkdirAll(fsys, "x", dir, 0o700); err != nil {
 		t.Fatalf("again: %v", err)
 	}
 	file := filepath.Join(dir, "f")
 	for _, content := range []string{"one", "", "three"} {
-		if err := WriteFile(fsys, "x", file, []byte(content), 0o600); err != nil {
+		if err := durable.WriteFile(fsys, "x", file, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := ReadFile(fsys, "x", file, 5); err != nil || string(got) != content {
+		if got, err := durable.ReadFile(fsys, "x", file, 5); err != nil || string(got) != content {
 			t.Errorf("read %q, %v, want %q", got, err, content)
 		}
 	}
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
-	if _, err := ReadFile(fsys, "x", file, 4); !errors.Is(err, ErrTooLarge) {
+	if _, err := durable.ReadFile(fsys, "x", file, 4); !errors.Is(err, durable.ErrTooLarge) {
 		t.Errorf("too large: %v", err)
 	}
-	if _, err := ReadFile(fsys, "x", file+"x", 4); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := durable.ReadFile(fsys, "x", file+"x", 4); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("missing: %v", err)
 	}
-	if err := MkdirAll(fsys, "x", filepath.Join(file, "d"), 0o700); err == nil {
+	if err := durable.MkdirAll(fsys, "x", filepath.Join(file, "d"), 0o700); err == nil {
 		t.Error("made a directory below a file")
 	}
-	if err := MkdirAll(fsys, "x", file, 0o700); err == nil {
+	if err := durable.MkdirAll(fsys, "x", file, 0o700); err == nil {
 		t.Error("made a directory where a file is")
 	}
 
-	l, err := OpenLog(fsys, "x", filepath.Join(dir, "log"), 0o600)
+	l, err := durable.OpenLog(fsys, "x", filepath.Join(dir, "log"), 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,7 +317,7 @@ func TestOS(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if l, err = OpenLog(fsys, "x", filepath.Join(dir, "log"), 0o600); err != nil || l.Size() != 5 {
+	if l, err = durable.OpenLog(fsys, "x", filepath.Join(dir, "log"), 0o600); err != nil || l.Size() != 5 {
 		t.Fatalf("opened again: %v", err)
 	}
 	if err := errors.Join(l.Append([]byte("more")), l.Close()); err != nil {
@@ -300,16 +327,16 @@ func TestOS(t *testing.T) {
 		t.Errorf("log holds %q", got)
 	}
 
-	if err := os.WriteFile(file+TempSuffix, nil, 0o600); err != nil {
+	if err := os.WriteFile(file+durable.TempSuffix, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := Clean(fsys, "x", dir); err != nil {
+	if err := durable.Clean(fsys, "x", dir); err != nil {
 		t.Fatal(err)
 	}
-	if err := Clean(fsys, "x", filepath.Join(dir, "nowhere")); err != nil {
+	if err := durable.Clean(fsys, "x", filepath.Join(dir, "nowhere")); err != nil {
 		t.Error(err)
 	}
-	if err := Remove(fsys, "x", file); err != nil {
+	if err := durable.Remove(fsys, "x", file); err != nil {
 		t.Fatal(err)
 	}
 	names, err := fsys.ReadDir("x", dir)
@@ -320,16 +347,16 @@ func TestOS(t *testing.T) {
 
 func FuzzReadSlot(f *testing.F) {
 	f.Add([]byte("epoch 4 3f3a4b5c\n"))
-	f.Add(formatSlot(17))
+	f.Add(durable.FormatSlot(17))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s := newSim(1)
-		s.now["/d/e"] = &simFile{data: data}
-		v, err := readSlot(s, "/d/e")
-		if err == nil && !bytes.Equal(formatSlot(v), data) {
+		s := newDisk(1)
+		s.Put("/d/e", append([]byte{}, data...))
+		v, err := durable.ReadSlot(s, "/d/e")
+		if err == nil && !bytes.Equal(durable.FormatSlot(v), data) {
 			t.Errorf("%q read as %d", data, v)
 		}
-		if err != nil && !errors.Is(err, ErrCorrupt) {
+		if err != nil && !errors.Is(err, durable.ErrCorrupt) {
 			t.Errorf("error %v", err)
 		}
 	})

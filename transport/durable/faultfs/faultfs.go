@@ -175,7 +175,7 @@ type change struct {
 func New(like Like, seed uint64) *FS {
 	root := &inode{dir: true}
 	return &FS{
-		rnd: rand.New(rand.NewPCG(seed, 0x6661756c74)), like: like, cutIn: -1,
+		rnd: rand.New(rand.NewPCG(seed, 0x6661756c74)), like: like, cutIn: -1, //nolint:gosec // accidents that can be repeated
 		now: map[string]*inode{"/": root}, disk: map[string]*inode{"/": root}, counts: map[string]*Counters{},
 	}
 }

@@ -1,0 +1,7 @@
+package durable
+
+// What the tests see of the inside.
+var (
+	FormatSlot = formatSlot
+	ReadSlot   = readSlot
+)
