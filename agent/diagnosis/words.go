@@ -124,6 +124,7 @@ var words = [...]struct {
 	{"reject.untrusted_root", Words{"信任列表不是本运营商签发的", "the trust list is not signed by this operator"}},
 	{"reject.not_enrolled", Words{"网关还没有配置运营商根密钥", "the gateway has no operator's root key yet"}},
 	{"reject.trust_outdated", Words{"信任列表版本过旧", "the trust list is older than the one in use"}},
+	{"reject.config_outdated", Words{"远程设置版本过旧", "the remote settings are older than those the gateway has seen"}},
 	{"reject.malformed", Words{"格式错误", "it is malformed"}},
 	{"reject.too_large", Words{"内容过大", "it is too large"}},
 	{"reject.wrong_device", Words{"不是给这台设备的", "it is for another device"}},

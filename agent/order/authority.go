@@ -194,10 +194,7 @@ func (a *Authority) verify(req Request) (Verified, error) {
 func (a *Authority) verifyOrdered(req Request) (Verified, error) {
 	order, err := OpenOrder(*req.Order, a.trust)
 	if err != nil {
-		if errors.Is(err, ErrUnknownKey) && a.trust.KeyRevoked(req.Order.Signatures[0].KeyID) {
-			return Verified{}, refuse(ReasonRevoked, "the key that signed the order is revoked")
-		}
-		return Verified{}, refuseErr(err, ReasonUnknownKey)
+		return Verified{}, a.refuseSigned(*req.Order, err)
 	}
 	switch {
 	case order.Tenant != a.o.Tenant:
@@ -249,6 +246,14 @@ func (a *Authority) verifyOrdered(req Request) (Verified, error) {
 		}
 	}
 	return v, nil
+}
+
+// refuseSigned says why env is not what a key of the trust list signed.
+func (a *Authority) refuseSigned(env Envelope, err error) error {
+	if errors.Is(err, ErrUnknownKey) && a.trust.KeyRevoked(env.Signatures[0].KeyID) {
+		return refuse(ReasonRevoked, "the key that signed it is revoked: %v", err)
+	}
+	return refuseErr(err, ReasonUnknownKey)
 }
 
 // verifyNOC judges a command without an order: read-only diagnosis by a NOC

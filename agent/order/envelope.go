@@ -92,19 +92,27 @@ func ParseEnvelope(data []byte) (Envelope, error) {
 	if err := decodeStrict(data, &env); err != nil {
 		return Envelope{}, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	switch {
-	case len(env.Signatures) == 0:
-		return Envelope{}, ErrUnsigned
-	case len(env.Signatures) > 1:
-		return Envelope{}, fmt.Errorf("%w: %d signatures instead of one", ErrMalformed, len(env.Signatures))
-	}
-	if _, err := decodeBase64(env.Payload); err != nil {
-		return Envelope{}, fmt.Errorf("%w: payload: %w", ErrMalformed, err)
-	}
-	if sig, err := decodeBase64(env.Signatures[0].Sig); err != nil || len(sig) != ed25519.SignatureSize {
-		return Envelope{}, fmt.Errorf("%w: signature is not %d bytes of base64", ErrMalformed, ed25519.SignatureSize)
+	if err := env.check(); err != nil {
+		return Envelope{}, err
 	}
 	return env, nil
+}
+
+// check reports what makes env unfit to be opened, whatever the keys.
+func (env Envelope) check() error {
+	switch {
+	case len(env.Signatures) == 0:
+		return ErrUnsigned
+	case len(env.Signatures) > 1:
+		return fmt.Errorf("%w: %d signatures instead of one", ErrMalformed, len(env.Signatures))
+	}
+	if _, err := decodeBase64(env.Payload); err != nil {
+		return fmt.Errorf("%w: payload: %w", ErrMalformed, err)
+	}
+	if sig, err := decodeBase64(env.Signatures[0].Sig); err != nil || len(sig) != ed25519.SignatureSize {
+		return fmt.Errorf("%w: signature is not %d bytes of base64", ErrMalformed, ed25519.SignatureSize)
+	}
+	return nil
 }
 
 // Open verifies env against the key it names among keys and returns the exact

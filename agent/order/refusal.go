@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Reason says why a command is refused. The values travel in job states; the
+// Reason says why a command, or another signed document, is refused. The values travel in job states; the
 // catalogue of agent/diagnosis has their texts.
 type Reason string
 
@@ -18,6 +18,7 @@ const (
 	ReasonUntrustedRoot    Reason = "untrusted_root"
 	ReasonNotEnrolled      Reason = "not_enrolled" // the gateway knows no operator yet
 	ReasonTrustOutdated    Reason = "trust_outdated"
+	ReasonConfigOutdated   Reason = "config_outdated"
 	ReasonMalformed        Reason = "malformed"
 	ReasonTooLarge         Reason = "too_large"
 	ReasonWrongDevice      Reason = "wrong_device"
@@ -38,7 +39,8 @@ const (
 	ReasonInternal         Reason = "internal"
 )
 
-// RefusalError is the error for a command that is not carried out.
+// RefusalError is the error for a command that is not carried out, or a document
+// that is not taken.
 type RefusalError struct {
 	Reason Reason
 	Detail string // English, for logs and experts

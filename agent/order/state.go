@@ -2,6 +2,7 @@ package order
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -21,6 +22,23 @@ type state struct {
 	// later and is not remembered may have been used: it is refused, however
 	// the clock is set afterwards.
 	Forgotten time.Time `json:"forgotten,omitzero"`
+	// Config is the newest remote configuration. It stays when its key is
+	// revoked, so that what is older stays refused.
+	Config *usedConfig `json:"config,omitempty"`
+}
+
+// usedConfig is what is kept of a Config: not its envelope, which may carry a
+// whole trust list and would be written again with every command.
+type usedConfig struct {
+	// Root, Tenant and Device are whom it was signed for: for another gateway
+	// than this one is now, it says nothing.
+	Root     string   `json:"root"` // KeyID
+	Tenant   string   `json:"tenant"`
+	Device   string   `json:"device"`
+	Version  uint64   `json:"version"`
+	Digest   string   `json:"sha256"`
+	KeyID    string   `json:"key_id"`
+	Settings Settings `json:"settings"`
 }
 
 type usedOrder struct {
@@ -45,6 +63,14 @@ func parseState(data []byte) (state, error) {
 		}
 		if st.V != 1 {
 			return state{}, fmt.Errorf("version %d is not known", st.V)
+		}
+	}
+	if c := st.Config; c != nil {
+		if c.Version == 0 || c.Digest == "" || c.KeyID == "" {
+			return state{}, errors.New("the configuration in force has no version, digest or key")
+		}
+		if err := c.Settings.Validate(); err != nil {
+			return state{}, err
 		}
 	}
 	if st.Orders == nil {
