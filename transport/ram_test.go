@@ -210,8 +210,8 @@ func TestRAMQueueDropsOldestOfLowestClass(t *testing.T) {
 	}
 	want := []string{
 		"record/1", "record/2",
-		`event/2 {"gap_class":"telemetry","from_seq":1,"to_seq":2,"count":2,"reason":"queue_full"}`,
-		`event/3 {"gap_class":"debug","from_seq":1,"to_seq":2,"count":2,"reason":"queue_full"}`,
+		`event/2 {"gap_class":"telemetry","gap_epoch":7,"from_seq":1,"to_seq":2,"count":2,"reason":"queue_full"}`,
+		`event/3 {"gap_class":"debug","gap_epoch":7,"from_seq":1,"to_seq":2,"count":2,"reason":"queue_full"}`,
 		"event/1", "telemetry/3",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -234,7 +234,7 @@ func TestRAMQueueRecordsFullDropOldestRecord(t *testing.T) {
 	}
 	next(t, q)
 	gap := next(t, q)
-	want := `{"gap_class":"record","from_seq":1,"to_seq":1,"count":1,"reason":"class_full"}`
+	want := `{"gap_class":"record","gap_epoch":7,"from_seq":1,"to_seq":1,"count":1,"reason":"class_full"}`
 	if got := string(gap.Message.Body); got != want {
 		t.Errorf("gap %s, want %s", got, want)
 	}
