@@ -48,6 +48,7 @@ func commands() []command {
 		{"diagnose", "(--order FILE | --device ID) --key KEY (--broker URL | --gateway HOST:PORT)", "run the read-only rungs, without a record", (*app).diagnose},
 		{"cancel", "--order FILE --key KEY --job ID …", "stop a running job", (*app).cancelJob},
 		{"close", "--order FILE --key KEY …", "close a work order on the gateway", (*app).closeOrder},
+		{"acl mosquitto", "--trust FILE --root KEY [ORDER …]", "write technicians' rights at mosquitto from signed orders", (*app).aclMosquitto},
 		{"watch", "--broker URL [--device ID]", "follow the streams: a live table, or JSON lines with --json", (*app).watch},
 		{"record verify", "--root KEY FILE …", "check signed records offline, and their chain", (*app).recordVerify},
 		{"record show", "[--root KEY] FILE", "show a record to people", (*app).recordShow},
