@@ -43,6 +43,10 @@ func (a *app) run(ctx context.Context, args []string) int {
 		err = a.bench(ctx, args[1:])
 	case benchOneVerb:
 		err = a.benchInLab(ctx, args[1:])
+	case "fleet":
+		err = a.fleet(ctx, args[1:])
+	case "vm":
+		return a.vm(ctx, args[1:])
 	case lab.InitVerb:
 		err = lab.GatewayInit(ctx, args[1:])
 	case "version":
@@ -63,6 +67,10 @@ func (a *app) usage() {
 
   demo [--lang zh-CN|en] [--keep DIR]   play a visit: order, ladder, verdict, record, three times
   bench [--minutes N]                   measure the agents in bin/ and dist/: size, memory, CPU, event latency
+  fleet --broker URL [--gateways N] [--spread 30s] [--duration 5m] [--telemetry-interval 1m] [--json]
+                                        play many gateways against a broker: connections, attempts, rates, memory
+  vm [--modules M,M] [--memory MIB] COMMAND [ARG...]
+                                        run a command in a guest with Debian's kernel, with its exit status
   version
 
 Exit codes: 0 as expected, 1 not as expected, 2 usage, or this machine cannot
