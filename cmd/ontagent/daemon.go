@@ -331,7 +331,7 @@ func (d *daemon) openMQTT() error {
 			Broker: m.Broker, Username: m.Username, Password: string(m.Password), Interface: m.BindInterface,
 			TLS:       mqtt.TLSOptions{CAFile: m.CAFile, CertFile: m.CertFile, KeyFile: m.KeyFile, ServerName: m.ServerName},
 			KeepAlive: m.Keepalive,
-			Time:      d.tlsTime,
+			Clock:     d.tlsClock,
 		},
 		Tenant: d.c.Main.Tenant, Stamper: d.stamper, Queue: d.queue, Birth: d.birth, Inbound: d.inbound,
 		Backoff: mqtt.Backoff{Spread: m.Spread, Cap: m.BackoffCap},
@@ -344,11 +344,15 @@ func (d *daemon) openMQTT() error {
 	return nil
 }
 
-// tlsTime is the time certificates are judged by: never before a time that has
-// certainly passed.
-func (d *daemon) tlsTime() time.Time {
-	t, _ := d.clock.Reading()
-	return t
+// tlsClock is the time certificates are judged by. Where the clock is not
+// trusted, it may be ahead as well as behind: only the floor has certainly
+// passed.
+func (d *daemon) tlsClock() (t time.Time, trusted bool) {
+	t, quality := d.clock.Reading()
+	if quality != clock.NTP {
+		return d.clock.Floor(), false
+	}
+	return t, true
 }
 
 // inbound takes a message from the broker. Whoever sent it proves nothing by

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -23,6 +24,14 @@ type Backoff struct {
 // thousands of connections per second.
 func DefaultBackoff() Backoff {
 	return Backoff{Spread: 30 * time.Second, Base: time.Second, Cap: 120 * time.Second}
+}
+
+// check reports what is out of bounds.
+func (b Backoff) check() error {
+	if b.Spread < 0 || b.Spread > MaxSpread || b.Base < 0 || b.Base > MaxSpread || b.Cap < 0 || b.Cap > MaxCap {
+		return fmt.Errorf("spread %v, base %v, cap %v are not from 0 to %v, %v, %v", b.Spread, b.Base, b.Cap, MaxSpread, MaxSpread, MaxCap)
+	}
+	return nil
 }
 
 const (

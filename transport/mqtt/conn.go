@@ -2,7 +2,6 @@ package mqtt
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -23,6 +22,18 @@ type Packet struct {
 	Topic    string
 	Payload  []byte
 	Retained bool
+
+	ack func() // nil: done
+}
+
+// Ack tells the broker that a message is taken care of. Until then a persistent
+// session keeps it and brings it again with the next connection; without a
+// persistent session Ack does nothing, as the broker was told before. It may
+// block for Options.WriteTimeout.
+func (p Packet) Ack() {
+	if p.ack != nil {
+		p.ack()
+	}
 }
 
 // Conn is one connection to a broker. It is safe for concurrent use. Whoever
@@ -30,6 +41,8 @@ type Packet struct {
 type Conn struct {
 	client  paho.Client
 	guard   *guard
+	dial    Options
+	own     *pair // shown to the broker; nil: none
 	acks    ackStore
 	ackTime time.Duration
 	inbound chan Packet
@@ -48,33 +61,43 @@ type Conn struct {
 // error is listed at the top of this package.
 func Dial(ctx context.Context, o Options) (*Conn, error) {
 	o = o.withDefaults()
-	if err := o.Check(); err != nil {
-		return nil, err
+	if err := o.form(); err != nil {
+		return nil, fmt.Errorf("cannot use broker options: %w", err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.ConnectTimeout, ErrTimeout)
 	defer cancel()
-	c, err := dial(ctx, o)
+	own, err := o.TLS.pair()
+	if err != nil {
+		return nil, fmt.Errorf("cannot connect to %s: %w", o.Broker, err)
+	}
+	c, err := dial(ctx, o, own)
 	if err != nil {
 		if ctx.Err() != nil && !errors.Is(err, context.Cause(ctx)) {
 			err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		}
-		return nil, fmt.Errorf("cannot connect to %s: %w", o.Broker, classify(err, o.Time()))
+		now, trusted := o.Clock()
+		err = classify(err, now, trusted)
+		if problem := own.problem(o.TLS.device, now, trusted); problem != nil && refusedForGood(err) {
+			err = fmt.Errorf("%w: %w", problem, err)
+		}
+		return nil, fmt.Errorf("cannot connect to %s: %w", o.Broker, err)
 	}
 	return c, nil
 }
 
-func dial(ctx context.Context, o Options) (*Conn, error) {
-	conn, err := open(ctx, o)
+func dial(ctx context.Context, o Options, own *pair) (*Conn, error) {
+	conn, err := open(ctx, o, own)
 	if err != nil {
 		return nil, err
 	}
 	c := &Conn{
+		dial: o, own: own,
 		ackTime: o.AckTimeout,
 		inbound: make(chan Packet, o.InboundDepth),
 		lost:    make(chan struct{}),
 		acks:    ackStore{acked: make(map[string]bool)},
 	}
-	c.guard = newGuard(conn, o.MaxPacket, o.WriteTimeout, c.lose)
+	c.guard = newGuard(conn, o, c.lose)
 	c.client = paho.NewClient(c.options(o))
 
 	token := c.client.Connect()
@@ -95,32 +118,6 @@ func dial(ctx context.Context, o Options) (*Conn, error) {
 	return nil, c.Err()
 }
 
-// open makes the network connection, TLS included.
-func open(ctx context.Context, o Options) (net.Conn, error) {
-	hostport, secure, err := o.address()
-	if err != nil {
-		return nil, err
-	}
-	dialer := net.Dialer{
-		KeepAlive: -1, // MQTT pings by itself
-		Control:   control(o.Interface),
-	}
-	conn, err := dialer.DialContext(ctx, "tcp", hostport)
-	if err != nil || !secure {
-		return conn, err
-	}
-	host, _, _ := net.SplitHostPort(hostport)
-	config, err := o.tlsConfig(host)
-	if err == nil {
-		tlsConn := tls.Client(conn, config)
-		if err = tlsConn.HandshakeContext(ctx); err == nil {
-			return tlsConn, nil
-		}
-	}
-	_ = conn.Close()
-	return nil, err
-}
-
 // options set the library up as a pipe for one connection.
 func (c *Conn) options(o Options) *paho.ClientOptions {
 	p := paho.NewClientOptions()
@@ -132,13 +129,17 @@ func (c *Conn) options(o Options) *paho.ClientOptions {
 	p.SetPassword(o.Password)
 	p.SetAutoReconnect(false) // with it, lost messages are reported as published
 	p.SetConnectRetry(false)
-	p.SetCleanSession(true) // without it, tokens of a lost connection never end
+	// With a persistent session, tokens of a lost connection never end: who
+	// waits for one waits for the loss as well.
+	p.SetCleanSession(!o.PersistentSession)
+	p.SetAutoAckDisabled(true) // receive decides
 	p.SetResumeSubs(false)
 	p.SetStore(&c.acks)
 	p.SetConnectTimeout(o.ConnectTimeout)
 	p.SetWriteTimeout(o.WriteTimeout)
 	p.SetKeepAlive(o.KeepAlive)
-	p.SetPingTimeout(o.PingTimeout)
+	// Its own timing is coarse: the guard finds a silent broker before it does.
+	p.SetPingTimeout(o.PingTimeout + 2*o.pingTick())
 	// In order, the handler runs in the library's reading goroutine: ours never
 	// blocks nor publishes, so that is safe, and a flood of messages is slowed
 	// down by their acknowledgements. Out of order, each message would get a
@@ -154,8 +155,16 @@ func (c *Conn) options(o Options) *paho.ClientOptions {
 
 // receive takes a message from the library. It must not block.
 func (c *Conn) receive(m paho.Message) {
+	p := Packet{Topic: m.Topic(), Payload: m.Payload(), Retained: m.Retained()}
+	if c.dial.PersistentSession {
+		p.ack = m.Ack
+	} else {
+		// Dropped or not: what is not acknowledged takes a place in the
+		// broker's window until the connection ends.
+		defer m.Ack()
+	}
 	select {
-	case c.inbound <- Packet{Topic: m.Topic(), Payload: m.Payload(), Retained: m.Retained()}:
+	case c.inbound <- p:
 	default:
 		c.dropped.Add(1)
 	}

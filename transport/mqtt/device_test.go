@@ -254,43 +254,51 @@ func TestDeviceConservesOnBadLine(t *testing.T) {
 	}
 }
 
+// TestDeviceWindowIsBounded: a broker that acknowledges only when everything in
+// flight has come. The window grows one by one, never beyond its end.
 func TestDeviceWindowIsBounded(t *testing.T) {
 	noLeaks(t)
 	var mu sync.Mutex
-	most, open := 0, 0
+	most := 0
 	s := newStub(t, func(l *link) {
 		l.accept()
 		var ids []uint16
+		var last []string
+		due := startWindow
 		l.behave(func(p *packets.PublishPacket) (bool, bool) {
-			if p.TopicName == "ont/1/isp/HWTC12345678/backfill/link" {
-				mu.Lock()
-				open++
-				most = max(most, open)
-				mu.Unlock()
-				ids = append(ids, p.MessageID)
-				if len(ids) == maxInFlight {
-					time.Sleep(20 * time.Millisecond) // a 17th would come now
-					for _, id := range ids {
-						mu.Lock()
-						open--
-						mu.Unlock()
-						l.puback(id)
-					}
-					ids = nil
-				}
+			if p.TopicName != "ont/1/isp/HWTC12345678/backfill/link" {
+				return true, true
+			}
+			last = append(last, string(p.Payload))
+			ids = append(ids, p.MessageID)
+			mu.Lock()
+			most = max(most, len(ids))
+			mu.Unlock()
+			if len(ids) < due {
 				return false, true
 			}
-			return true, true
+			_ = l.SetReadDeadline(time.Now().Add(20 * time.Millisecond)) // one more would come now
+			if _, err := l.r.Peek(1); err == nil {
+				_ = l.SetReadDeadline(time.Time{})
+				due++
+				return false, true
+			}
+			_ = l.SetReadDeadline(time.Time{})
+			for _, id := range ids {
+				l.puback(id)
+			}
+			ids = nil
+			return false, true
 		})
 	})
 	d, q := testDevice(t, func(o *DeviceOptions) { o.Dial.Broker = s.url })
-	queueTelemetry(t, q, 5*maxInFlight)
+	queueTelemetry(t, q, 760)
 	serve(t, d)
-	eventually(t, "all acknowledged", func() bool { return depth(q) == 0 })
+	eventually(t, "window at its end", func() bool { return d.Status().Window == maxWindow })
 	mu.Lock()
 	defer mu.Unlock()
-	if most != maxInFlight {
-		t.Errorf("%d in flight, want %d", most, maxInFlight)
+	if most < startWindow || most > maxWindow {
+		t.Errorf("%d in flight, want %d to %d", most, startWindow, maxWindow)
 	}
 }
 
@@ -305,7 +313,7 @@ func TestDeviceStopIsBounded(t *testing.T) {
 	d, q := testDevice(t, func(o *DeviceOptions) { o.Dial.Broker = s.url })
 	queueTelemetry(t, q, 40)
 	stop := serve(t, d)
-	eventually(t, "window full", func() bool { return d.Status().InFlight == maxInFlight })
+	eventually(t, "window full", func() bool { return d.Status().InFlight == startWindow })
 	start := time.Now()
 	stop()
 	if took := time.Since(start); took > stopTime+500*time.Millisecond {

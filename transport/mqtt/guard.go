@@ -25,11 +25,14 @@ const (
 // not send to this client, before the library sees enough of it to act:
 // the library allocates any length that is announced (up to 256 MiB), indexes
 // by what a SUBACK holds, takes an unknown CONNACK code for success and keeps
-// QoS 2 messages without bound. Outbound it puts a deadline on every write. It
-// counts bytes both ways.
+// QoS 2 messages without bound. It also ends a connection on which no packet
+// was completed for silence: the broker has been asked by then. Outbound it
+// puts a deadline on every write. It counts bytes both ways.
 type guard struct {
 	net.Conn
-	timeout time.Duration // of a write
+	timeout time.Duration // of writing up to chunk bytes
+	silence time.Duration // most time between two inbound packets, once connected
+	session bool          // CONNACK may tell of a session
 	failed  func(error)   // told of the first error on either way
 
 	in, out  atomic.Int64 // bytes above TLS
@@ -43,6 +46,7 @@ type guard struct {
 	// Only the library's one reading goroutine touches these.
 	reader    *bufio.Reader
 	maxPacket int
+	whole     uint64 // packets completed
 	state     scanState
 	head      byte   // first byte of the current packet
 	length    int    // its remaining length, as far as read
@@ -60,10 +64,14 @@ const (
 	scanRest
 )
 
-func newGuard(conn net.Conn, maxPacket int, writeTimeout time.Duration, failed func(error)) *guard {
+// chunk is how much is written under one deadline, in bytes: a slow line is no
+// dead one.
+const chunk = 16 << 10
+
+func newGuard(conn net.Conn, o Options, failed func(error)) *guard {
 	g := &guard{
-		Conn: conn, timeout: writeTimeout, failed: failed,
-		reader: bufio.NewReaderSize(conn, 1024), maxPacket: maxPacket,
+		Conn: conn, timeout: o.WriteTimeout, silence: o.silence(), session: o.PersistentSession, failed: failed,
+		reader: bufio.NewReaderSize(conn, 1024), maxPacket: o.MaxPacket,
 	}
 	g.greeting.Store(true)
 	return g
@@ -73,8 +81,15 @@ func newGuard(conn net.Conn, maxPacket int, writeTimeout time.Duration, failed f
 func (g *guard) Read(p []byte) (int, error) {
 	n, err := g.reader.Read(p)
 	g.in.Add(int64(n))
+	if timedOut(err) {
+		err = fmt.Errorf("%w: no packet for %v", ErrTimeout, g.silence)
+	}
+	before := g.whole
 	if scanErr := g.scan(p[:n]); scanErr != nil {
 		n, err = 0, scanErr
+	}
+	if err == nil && g.whole != before {
+		err = g.SetReadDeadline(time.Now().Add(g.silence))
 	}
 	return n, g.end(err)
 }
@@ -123,6 +138,7 @@ func (g *guard) scan(b []byte) error {
 			}
 			if g.state = scanRest; g.length == 0 {
 				g.state = scanHead
+				g.whole++
 			}
 		case scanRest:
 			n := min(len(b), g.length-g.pos)
@@ -140,6 +156,7 @@ func (g *guard) scan(b []byte) error {
 			b = b[n:]
 			if g.pos == g.length {
 				g.state = scanHead
+				g.whole++
 			}
 		}
 	}
@@ -188,7 +205,7 @@ func (g *guard) checkConnack(b []byte) error {
 	for i, c := range b {
 		switch g.pos + i {
 		case 0:
-			if c != 0 { // a session, although we asked for a clean one
+			if c != 0 && (c != 1 || !g.session) { // a session, although we asked for a clean one
 				return fmt.Errorf("%w: CONNACK flags %#x", ErrProtocol, c)
 			}
 		case 1:
@@ -248,10 +265,14 @@ func (g *guard) Write(p []byte) (int, error) {
 	g.note(p)
 	g.writing.Lock()
 	defer g.writing.Unlock()
-	err := g.Conn.SetWriteDeadline(time.Now().Add(g.timeout))
-	n := 0
-	if err == nil {
-		n, err = g.Conn.Write(p)
+	n, err := 0, error(nil)
+	for n < len(p) && err == nil {
+		if err = g.Conn.SetWriteDeadline(time.Now().Add(g.timeout)); err != nil {
+			break
+		}
+		var m int
+		m, err = g.Conn.Write(p[n:min(len(p), n+chunk)])
+		n += m
 	}
 	g.out.Add(int64(n))
 	if err != nil && g.greeting.Load() {
@@ -263,12 +284,22 @@ func (g *guard) Write(p []byte) (int, error) {
 			err = readErr
 		}
 	}
+	if timedOut(err) {
+		err = fmt.Errorf("%w: nothing could be written for %v", ErrTimeout, g.timeout)
+	}
 	return n, g.end(err)
 }
 
-// SetDeadline sets the deadline of reading; each write has its own.
-func (g *guard) SetDeadline(t time.Time) error { return g.SetReadDeadline(t) }
+// SetDeadline does nothing. Up to CONNACK whoever dials minds the time; from
+// then on the guard does, whose deadlines the library would clear.
+func (*guard) SetDeadline(time.Time) error { return nil }
 
-// SetWriteDeadline does nothing: each write has its own deadline, which the
-// library would clear under the feet of another.
-func (g *guard) SetWriteDeadline(time.Time) error { return nil }
+// SetWriteDeadline does nothing: each write has its own deadline.
+func (*guard) SetWriteDeadline(time.Time) error { return nil }
+
+// timedOut reports whether a deadline has passed. Not every layer wraps
+// os.ErrDeadlineExceeded.
+func timedOut(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}

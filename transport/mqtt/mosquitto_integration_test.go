@@ -369,12 +369,19 @@ func TestMosquittoTLS(t *testing.T) {
 	if err := dial(func(o *Options) { o.TLS.ServerName = "other.example" }); !errors.As(err, &host) {
 		t.Errorf("broker by another name: %v", err)
 	}
-	boot := func(o *Options) { o.Time = func() time.Time { return time.Unix(0, 0) } }
-	if err := dial(boot); !errors.Is(err, ErrCertificateTime) {
+	at := func(clock time.Time, trusted bool) func(*Options) {
+		return func(o *Options) { o.Clock = func() (time.Time, bool) { return clock, trusted } }
+	}
+	if err := dial(at(time.Unix(0, 0), true)); !errors.Is(err, ErrCertificateTime) {
 		t.Errorf("clock at 1970: %v", err)
 	}
-	if err := dial(func(o *Options) { o.Time = func() time.Time { return time.Now().AddDate(1, 0, 0) } }); err == nil || errors.Is(err, ErrCertificateTime) {
-		t.Errorf("expired certificate: %v", err)
+	if err := dial(at(time.Unix(0, 0), false)); err != nil {
+		t.Errorf("clock at 1970, not trusted: %v", err)
+	}
+	for _, trusted := range []bool{true, false} {
+		if err := dial(at(time.Now().AddDate(1, 0, 0), trusted)); err == nil || errors.Is(err, ErrCertificateTime) {
+			t.Errorf("expired certificate, trusted %v: %v", trusted, err)
+		}
 	}
 	// Renewed in place: the next connection uses it.
 	_, _, fresh, freshKey := stranger.issue("HWTC12345678", past, nil)

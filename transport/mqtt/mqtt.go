@@ -12,6 +12,10 @@
 // because they report messages as delivered that were not. It also trusts the
 // broker with its memory and its index bounds: nothing reaches it that has not
 // passed guard.
+//
+// The promises: a broker that is gone is found within keepalive and 20 s; a
+// message counts as sent by its PUBACK alone; nothing the broker does makes
+// memory or goroutines grow without bound; Serve ends within 3 s.
 package mqtt
 
 import (
@@ -21,8 +25,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/url"
-	"os"
 	"strings"
 	"time"
 )
@@ -42,9 +44,13 @@ var (
 	ErrPacketTooLarge = errors.New("inbound packet too large")
 	// ErrSubscribeRefused says that the broker refused a subscription.
 	ErrSubscribeRefused = errors.New("subscription refused")
-	// ErrCertificateTime says that the broker's certificate is not valid yet:
-	// far more often our clock is wrong than the certificate.
+	// ErrCertificateTime says that the broker's certificate is not valid yet
+	// by a clock that is trusted: far more often that is wrong than the
+	// certificate.
 	ErrCertificateTime = errors.New("broker certificate not valid yet, or clock wrong")
+	// ErrOwnCertificate says that the broker refused us while our own
+	// certificate is expired, not valid yet or for another device.
+	ErrOwnCertificate = errors.New("own certificate")
 
 	// The refusals of CONNACK, by return code.
 	ErrRefusedProtocol    = errors.New("broker refused the protocol version") // 1
@@ -57,7 +63,7 @@ var (
 // Defaults of Options.
 const (
 	DefaultKeepAlive      = 120 * time.Second
-	DefaultPingTimeout    = 15 * time.Second
+	DefaultPingTimeout    = 14 * time.Second
 	DefaultConnectTimeout = 20 * time.Second
 	DefaultWriteTimeout   = 10 * time.Second
 	DefaultAckTimeout     = 30 * time.Second
@@ -67,29 +73,43 @@ const (
 
 // Options say how to reach a broker. Zero values stand for the defaults above.
 type Options struct {
-	// Broker is a URL: tcp://host[:1883] (also mqtt) or ssl://host[:8883] (also
-	// tls, mqtts). It holds no user and no path.
+	// Broker is a URL: tcp://host[:1883] (also mqtt), ssl://host[:8883] (also
+	// tls, mqtts), ws://host[:80][/path] or wss://host[:443][/path]. A
+	// WebSocket without a path goes to /mqtt. The URL holds no user.
 	Broker   string
 	ClientID string
 	Username string // empty: none
 	Password string // never printed
 	TLS      TLSOptions
 	// Interface binds the connection to a network device (SO_BINDTODEVICE);
-	// empty means by routing. Linux only.
+	// empty means by routing. Linux only. Names are resolved by the system's
+	// own resolver, which is not bound.
 	Interface string
-	Will      *Will
+	// SourceAddress is the IP address to connect from; empty means the
+	// kernel's choice. With Interface both hold. Only addresses of the broker
+	// that are of the same family are tried.
+	SourceAddress string
+	Will          *Will
+	// PersistentSession asks the broker to keep subscriptions and unacknowledged
+	// QoS 1 messages while we are away. Whoever takes a message from Inbound
+	// then says Packet.Ack.
+	PersistentSession bool
 
-	KeepAlive      time.Duration // whole seconds, 1 s to 18 h
+	KeepAlive time.Duration // whole seconds, 1 s to 18 h
+	// PingTimeout is how long the broker may take to answer a ping, 14 s at
+	// most: a silent broker is found within KeepAlive and 20 s.
 	PingTimeout    time.Duration
-	ConnectTimeout time.Duration // for name, TCP, TLS and CONNACK together
-	WriteTimeout   time.Duration // for every single write
+	ConnectTimeout time.Duration // for name, TCP, TLS, WebSocket and CONNACK together
+	WriteTimeout   time.Duration // for every 16 KiB written
 	AckTimeout     time.Duration // from handing a message over to its PUBACK
 	MaxPacket      int           // of inbound packets, in bytes
 	InboundDepth   int           // messages that wait to be taken from Inbound
 
-	// Time tells the time by which certificates are judged. nil means
-	// time.Now.
-	Time func() time.Time
+	// Clock tells the time by which certificates are judged, and whether it
+	// can be trusted. If not, it is a time that has certainly passed: what had
+	// expired by then is refused, and "not valid yet" is not judged. nil means
+	// the system's time, trusted.
+	Clock func() (t time.Time, trusted bool)
 }
 
 // TLSOptions name the files of a TLS connection. They are read at every
@@ -101,6 +121,9 @@ type TLSOptions struct {
 	ServerName string // expected in the certificate; empty: the host dialled
 	// Sessions keeps session tickets between connections; nil means none.
 	Sessions tls.ClientSessionCache
+
+	own    func() (*pair, error) // instead of reading CertFile and KeyFile
+	device string                // expected as the common name of CertFile; empty: any
 }
 
 // Will is what the broker publishes when the connection ends without a
@@ -150,8 +173,8 @@ func (o Options) withDefaults() Options {
 	if o.InboundDepth == 0 {
 		o.InboundDepth = DefaultInboundDepth
 	}
-	if o.Time == nil {
-		o.Time = time.Now
+	if o.Clock == nil {
+		o.Clock = func() (time.Time, bool) { return time.Now(), true }
 	}
 	return o
 }
@@ -160,23 +183,9 @@ func (o Options) withDefaults() Options {
 // broker's URL, the bounds of the durations, files that cannot be read.
 func (o Options) Check() error {
 	o = o.withDefaults()
-	_, secure, err := o.address()
-	if err == nil && secure {
-		_, err = o.tlsConfig("")
-		if err == nil && o.TLS.CertFile != "" {
-			_, err = o.clientCertificate()
-		}
-	}
-	switch {
-	case err != nil:
-	case o.ClientID == "" || len(o.ClientID) > 128:
-		err = fmt.Errorf("client id %.40q is not 1–128 bytes", o.ClientID)
-	case o.KeepAlive < time.Second || o.KeepAlive > 65535*time.Second || o.KeepAlive%time.Second != 0:
-		err = fmt.Errorf("keepalive %v is not whole seconds from 1 to 65535", o.KeepAlive)
-	case o.PingTimeout < 0 || o.ConnectTimeout < 0 || o.WriteTimeout < 0 || o.AckTimeout < 0:
-		err = errors.New("a timeout is negative")
-	case o.MaxPacket < 128 || o.InboundDepth < 1:
-		err = fmt.Errorf("inbound limits %d bytes, %d messages are too small", o.MaxPacket, o.InboundDepth)
+	err := o.form()
+	if err == nil {
+		err = o.files()
 	}
 	if err != nil {
 		return fmt.Errorf("cannot use broker options: %w", err)
@@ -184,66 +193,52 @@ func (o Options) Check() error {
 	return nil
 }
 
-// address returns host:port of the broker and whether to speak TLS.
-func (o Options) address() (hostport string, secure bool, err error) {
-	u, err := url.Parse(o.Broker)
-	if err != nil || u.Hostname() == "" || u.User != nil ||
-		strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		// Not echoed: it may hold a password.
-		return "", false, errors.New("broker URL is not of the form tcp://host:port or ssl://host:port")
+// form reports what makes o unusable whatever the files hold.
+func (o Options) form() error {
+	_, err := o.target()
+	_, addrErr := o.source()
+	switch {
+	case err != nil:
+		return err
+	case addrErr != nil:
+		return addrErr
+	case o.ClientID == "" || len(o.ClientID) > 128:
+		return fmt.Errorf("client id %.40q is not 1–128 bytes", o.ClientID)
+	case o.KeepAlive < time.Second || o.KeepAlive > 65535*time.Second || o.KeepAlive%time.Second != 0:
+		return fmt.Errorf("keepalive %v is not whole seconds from 1 to 65535", o.KeepAlive)
+	case o.PingTimeout < 0 || o.PingTimeout > DefaultPingTimeout:
+		return fmt.Errorf("ping timeout %v is not up to %v", o.PingTimeout, DefaultPingTimeout)
+	case o.ConnectTimeout < 0 || o.WriteTimeout < 0 || o.AckTimeout < 0:
+		return errors.New("a timeout is negative")
+	case o.MaxPacket < 128 || o.InboundDepth < 1:
+		return fmt.Errorf("inbound limits %d bytes, %d messages are too small", o.MaxPacket, o.InboundDepth)
 	}
-	port := u.Port()
-	switch u.Scheme {
-	case "tcp", "mqtt":
-		if port == "" {
-			port = "1883"
-		}
-	case "ssl", "tls", "mqtts":
-		secure = true
-		if port == "" {
-			port = "8883"
-		}
-	default:
-		return "", false, fmt.Errorf("broker URL has scheme %.20q, want tcp or ssl", u.Scheme)
-	}
-	return net.JoinHostPort(u.Hostname(), port), secure, nil
+	return nil
 }
 
-// tlsConfig builds the TLS configuration for one connection to host.
-func (o Options) tlsConfig(host string) (*tls.Config, error) {
-	c := &tls.Config{
-		MinVersion:         tls.VersionTLS12,
-		ServerName:         o.TLS.ServerName,
-		Time:               o.Time,
-		ClientSessionCache: o.TLS.Sessions,
+// files reports whether the files of TLS are unusable.
+func (o Options) files() error {
+	to, err := o.target()
+	if err != nil || !to.secure {
+		return err
 	}
-	if c.ServerName == "" {
-		c.ServerName = host
+	if _, _, err := o.TLS.roots(); err != nil {
+		return err
 	}
-	if o.TLS.CAFile != "" {
-		pem, err := os.ReadFile(o.TLS.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("cannot load CA certificates: %w", err)
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("cannot load CA certificates: none in %s", o.TLS.CAFile)
-		}
-	}
-	if o.TLS.CertFile != "" {
-		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			return o.clientCertificate()
-		}
-	}
-	return c, nil
+	_, err = o.TLS.pair()
+	return err
 }
 
-func (o Options) clientCertificate() (*tls.Certificate, error) {
-	cert, err := tls.LoadX509KeyPair(o.TLS.CertFile, o.TLS.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("cannot load client certificate of %s and %s: %w", o.TLS.CertFile, o.TLS.KeyFile, err)
+// silence is how long the broker may send nothing before it counts as dead: by
+// then it has had PingTimeout to answer a ping.
+func (o Options) silence() time.Duration { return o.KeepAlive + o.pingTick() + o.PingTimeout }
+
+// pingTick is how often the library looks whether a ping is due.
+func (o Options) pingTick() time.Duration {
+	if o.KeepAlive > 10*time.Second {
+		return 5 * time.Second
 	}
-	return &cert, nil
+	return o.KeepAlive / 4
 }
 
 // tlsAlert is the Op of the net.OpError that crypto/tls returns for an alert
@@ -270,13 +265,12 @@ func refusal(code byte) error {
 }
 
 // classify adds to a network error what it means for whoever connects.
-func classify(err error, now time.Time) error {
+func classify(err error, now time.Time, trusted bool) error {
 	var invalid x509.CertificateInvalidError
-	if errors.As(err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil && now.Before(invalid.Cert.NotBefore) {
+	if trusted && errors.As(err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil && now.Before(invalid.Cert.NotBefore) {
 		return fmt.Errorf("%w: it is %s here: %w", ErrCertificateTime, now.UTC().Format(time.DateOnly), err)
 	}
-	var timeout net.Error
-	if errors.As(err, &timeout) && timeout.Timeout() && !errors.Is(err, ErrTimeout) {
+	if timedOut(err) && !errors.Is(err, ErrTimeout) {
 		return fmt.Errorf("%w: %w", ErrTimeout, err)
 	}
 	var op *net.OpError
