@@ -34,6 +34,8 @@ type link struct {
 	n int // number of the connection, from 0
 }
 
+func newLink(c net.Conn, n int) *link { return &link{Conn: c, r: bufio.NewReader(c), n: n} }
+
 func newStub(t *testing.T, serve func(*link)) *stub {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -53,7 +55,7 @@ func newStub(t *testing.T, serve func(*link)) *stub {
 			s.open[c] = true
 			s.mu.Unlock()
 			s.wg.Go(func() {
-				serve(&link{Conn: c, r: bufio.NewReader(c), n: n})
+				serve(newLink(c, n))
 				_ = c.Close()
 			})
 		}

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"math"
 	"sync"
 	"time"
 )
@@ -31,8 +30,8 @@ type CertificateStatus struct {
 	Subject   string    `json:"subject,omitempty"` // common name
 	NotBefore time.Time `json:"not_before,omitzero"`
 	NotAfter  time.Time `json:"not_after,omitzero"`
-	// DaysLeft is the whole days to NotAfter, negative from the first day
-	// after it. By a clock that is only a lower bound it is an upper bound.
+	// DaysLeft is the whole days to NotAfter, negative if there are days since.
+	// By a clock that is only a lower bound it is an upper bound.
 	DaysLeft int `json:"days_left"`
 	// Error says why the files as they are now are unusable. With a State other
 	// than CertificateUnusable, the pair they held before is in use.
@@ -52,7 +51,7 @@ type CertificateEvent struct {
 func judge(c *x509.Certificate, device string, now time.Time, trusted bool) CertificateStatus {
 	s := CertificateStatus{
 		State: CertificateValid, Subject: c.Subject.CommonName, NotBefore: c.NotBefore, NotAfter: c.NotAfter,
-		DaysLeft: int(math.Floor(c.NotAfter.Sub(now).Hours() / 24)),
+		DaysLeft: int(c.NotAfter.Sub(now) / (24 * time.Hour)),
 	}
 	switch {
 	case now.After(c.NotAfter):

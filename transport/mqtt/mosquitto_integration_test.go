@@ -4,16 +4,10 @@ package mqtt
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -267,75 +261,17 @@ func TestMosquittoOversizeInboundClosesOnlyThatConnection(t *testing.T) {
 	}
 }
 
-// authority makes certificates for a test.
-type authority struct {
-	t    *testing.T
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	CA   string // file
-}
-
-func newAuthority(t *testing.T, name string) *authority {
-	t.Helper()
-	a := &authority{t: t, dir: t.TempDir()}
-	a.cert, a.key, a.CA, _ = a.issue(name, time.Now().Add(-time.Hour), nil)
-	return a
-}
-
-// issue writes a certificate and its key to files.
-func (a *authority) issue(name string, from time.Time, ips []net.IP) (cert *x509.Certificate, key *ecdsa.PrivateKey, certFile, keyFile string) {
-	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
-		NotBefore: from, NotAfter: from.Add(240 * time.Hour), IPAddresses: ips,
-		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	parent, signer := a.cert, a.key
-	if parent == nil {
-		parent, signer = template, key
-		template.IsCA, template.BasicConstraintsValid = true, true
-		template.KeyUsage, template.ExtKeyUsage = x509.KeyUsageCertSign, nil
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	cert, err = x509.ParseCertificate(der)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	certFile, keyFile = filepath.Join(a.dir, name+".pem"), filepath.Join(a.dir, name+".key")
-	for file, block := range map[string]*pem.Block{
-		certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "EC PRIVATE KEY", Bytes: keyDER},
-	} {
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			a.t.Fatal(err)
-		}
-	}
-	return cert, key, certFile, keyFile
-}
-
 func TestMosquittoTLS(t *testing.T) {
 	noLeaks(t)
 	ca, stranger := newAuthority(t, "ca"), newAuthority(t, "stranger")
-	past := time.Now().Add(-time.Hour)
-	_, _, serverCert, serverKey := ca.issue("broker", past, []net.IP{net.IPv4(127, 0, 0, 1)})
+	server := ca.issue("broker", nil)
 	m := startMosquitto(t,
-		"cafile "+ca.CA, "certfile "+serverCert, "keyfile "+serverKey,
+		"cafile "+ca.CA, "certfile "+server.cert, "keyfile "+server.key,
 		"require_certificate true", "use_identity_as_username true")
 	ok := testOptions("ssl://" + m.addr)
 	ok.TLS.CAFile = ca.CA
-	_, _, ok.TLS.CertFile, ok.TLS.KeyFile = ca.issue("HWTC12345678", past, nil)
+	own := ca.issue("HWTC12345678", nil)
+	ok.TLS.CertFile, ok.TLS.KeyFile = own.cert, own.key
 
 	l := listen(t, ok, "ont/1/#")
 	d, _ := testDevice(t, func(do *DeviceOptions) { do.Dial = ok })
@@ -362,7 +298,8 @@ func TestMosquittoTLS(t *testing.T) {
 	if err := dial(func(o *Options) { o.TLS.CertFile, o.TLS.KeyFile = "", "" }); !errors.Is(err, ErrRefusedCredentials) {
 		t.Errorf("no client certificate: %v", err)
 	}
-	if err := dial(func(o *Options) { _, _, o.TLS.CertFile, o.TLS.KeyFile = stranger.issue("HWTC12345678", past, nil) }); !errors.Is(err, ErrRefusedCredentials) {
+	foreign := stranger.issue("HWTC12345678", nil)
+	if err := dial(func(o *Options) { o.TLS.CertFile, o.TLS.KeyFile = foreign.cert, foreign.key }); !errors.Is(err, ErrRefusedCredentials) {
 		t.Errorf("client certificate of another CA: %v", err)
 	}
 	var host x509.HostnameError
@@ -384,28 +321,16 @@ func TestMosquittoTLS(t *testing.T) {
 		}
 	}
 	// Renewed in place: the next connection uses it.
-	_, _, fresh, freshKey := stranger.issue("HWTC12345678", past, nil)
 	o := ok
 	o.TLS.CertFile, o.TLS.KeyFile = filepath.Join(t.TempDir(), "c"), filepath.Join(t.TempDir(), "k")
-	copyFile(t, fresh, o.TLS.CertFile)
-	copyFile(t, freshKey, o.TLS.KeyFile)
+	copyFile(t, foreign.cert, o.TLS.CertFile)
+	copyFile(t, foreign.key, o.TLS.KeyFile)
 	if _, err := Dial(testContext(t), o); err == nil {
 		t.Fatal("the wrong certificate was accepted")
 	}
 	copyFile(t, ok.TLS.CertFile, o.TLS.CertFile)
 	copyFile(t, ok.TLS.KeyFile, o.TLS.KeyFile)
 	shut(t, mustDial(t, o))
-}
-
-func copyFile(t *testing.T, from, to string) {
-	t.Helper()
-	data, err := os.ReadFile(from)
-	if err == nil {
-		err = os.WriteFile(to, data, 0o600)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 func TestMosquittoRefusesUser(t *testing.T) {

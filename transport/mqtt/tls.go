@@ -111,18 +111,17 @@ func (v *verifier) times(certs []*x509.Certificate) []time.Time {
 	if trusted {
 		return []time.Time{t}
 	}
-	var later []time.Time
+	var all []time.Time
 	for _, c := range slices.Concat(certs, v.anchors) {
-		if c.NotBefore.After(t) {
-			later = append(later, c.NotBefore)
+		from := c.NotBefore
+		if from.Before(t) {
+			from = t
+		}
+		if !slices.Contains(all, from) {
+			all = append(all, from)
 		}
 	}
-	slices.SortFunc(later, func(a, b time.Time) int { return b.Compare(a) })
-	first := t
-	if own := certs[0].NotBefore; own.After(t) {
-		first = own
-	}
-	return slices.CompactFunc(append([]time.Time{first}, later...), time.Time.Equal)
+	return all
 }
 
 // roots returns the pool of CAFile and what is in it; nil for the system's.
