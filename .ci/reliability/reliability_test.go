@@ -18,8 +18,11 @@ func TestParseLine(t *testing.T) {
 		ok   bool
 		err  string // part of it
 	}{
-		{at + "reliability: power-cut | sector model | 10000 | acknowledged loss 0 of 51 233; 812 drops, all in gaps | ok\n",
-			line{"power-cut", "sector model", "10000", "acknowledged loss 0 of 51 233; 812 drops, all in gaps", "ok"}, true, ""},
+		{
+			at + "reliability: power-cut | sector model | 10000 | acknowledged loss 0 of 51 233; 812 drops, all in gaps | ok\n",
+			line{"power-cut", "sector model", "10000", "acknowledged loss 0 of 51 233; 812 drops, all in gaps", "ok"},
+			true, "",
+		},
 		{"reliability: clock | steps | 10 000 | a | b | FAIL\r\n", line{"clock", "steps", "10000", "a | b", "FAIL"}, true, ""},
 		{at + "reliability: storm | paho | 1,000_000 | never | peer", line{"storm", "paho", "1000000", "never", "peer"}, true, ""},
 		{"=== RUN   TestReliabilityClock\n", line{}, false, ""},

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"ontagent/transport"
@@ -36,10 +35,9 @@ type Options struct {
 
 // Fleet is many gateways. It is made by New and runs once.
 type Fleet struct {
-	o        Options
-	began    time.Time
-	attempts atomic.Uint64
-	members  []*member
+	o       Options
+	began   time.Time
+	members []*member
 }
 
 // member is one gateway.
@@ -57,9 +55,9 @@ type Sample struct {
 	Attempts    uint64  `json:"attempts"`
 	Connections uint64  `json:"connections"` // attempts that succeeded
 	Published   uint64  `json:"published"`   // acknowledged by the broker, births not included
-	// Errors are the attempts that failed and the connections that were lost.
+	// Errors are the attempts that failed and the connections that were lost;
+	// an attempt under way counts as well.
 	Errors    uint64 `json:"errors"`
-	Dropped   uint64 `json:"dropped"`   // telemetry for which a gateway had no room
 	BytesIn   int64  `json:"bytes_in"`  // above TLS
 	BytesOut  int64  `json:"bytes_out"` // above TLS
 	LastError string `json:"last_error,omitempty"`
@@ -102,12 +100,6 @@ func (f *Fleet) newMember(i int, epoch uint64) (*member, error) {
 		Dial: f.o.Dial, Tenant: f.o.Tenant, Stamper: stamper, Queue: m.queue, Backoff: f.o.Backoff,
 	}
 	o.Dial.InboundDepth = 4
-	session := uint64(0)
-	o.Session = func() uint64 { // called once for every attempt
-		f.attempts.Add(1)
-		session++
-		return session
-	}
 	m.device, err = mqtt.New(o)
 	return m, err
 }
@@ -155,9 +147,6 @@ func (f *Fleet) feed(ctx context.Context) {
 	}
 }
 
-// Attempts counts the connections tried so far. It is cheap.
-func (f *Fleet) Attempts() uint64 { return f.attempts.Load() }
-
 // Sample asks all gateways. It takes about a microsecond for each.
 func (f *Fleet) Sample() Sample {
 	s := Sample{AtS: time.Since(f.began).Seconds(), Gateways: len(f.members)}
@@ -168,14 +157,12 @@ func (f *Fleet) Sample() Sample {
 		s.Published += d.Published
 		s.BytesIn += d.BytesIn
 		s.BytesOut += d.BytesOut
-		// What is neither up nor under way has failed.
-		s.Errors += d.Attempts
 		if d.Connected {
 			s.Connected++
-			s.Errors--
 		} else if d.LastError != "" {
 			s.LastError = d.LastError
 		}
 	}
+	s.Errors = s.Attempts - uint64(s.Connected)
 	return s
 }
