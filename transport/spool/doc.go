@@ -1,0 +1,2 @@
+// Package spool is the durable queue.
+package spool
