@@ -143,11 +143,11 @@ func TestConfigBringsTheTrustListThatNamesItsKey(t *testing.T) {
 	holds(t, a, 1, 1)
 	// A list that is not newer spoils nothing, and changes nothing.
 	for i, env := range []Envelope{newer, older} {
-		v := uint64(i + 2) //nolint:gosec // 2 or 3
+		v := uint64(i + 2)
 		if err := a.AdoptMessage(must(bring(v, env).Sign(noc2))); err != nil {
 			t.Errorf("config with list %d: %v", i, err)
 		}
-		holds(t, a, v, uint32(v)) //nolint:gosec // as above
+		holds(t, a, v, uint32(v))
 	}
 	if list, _, _ := a.Trust(); list.Version != 2 {
 		t.Errorf("trust list went back to %d", list.Version)
