@@ -9,6 +9,7 @@ const (
 	OpStatus   = "status"   // the agent's own state
 	OpCollect  = "collect"  // every collector once
 	OpOptics   = "optics"   // every optical source, fresh
+	OpQueue    = "queue"    // what waits for the broker
 	OpDiagnose = "diagnose" // the read-only rungs, by local root, without a record
 )
 
@@ -20,6 +21,7 @@ const (
 	KindAgent    = "agent"
 	KindCollect  = "collect"
 	KindOptics   = "optics"
+	KindQueue    = "queue"
 	KindProgress = "progress"
 	KindResult   = "result"
 )

@@ -33,6 +33,7 @@ import (
 	"ontagent/transport"
 	"ontagent/transport/durable"
 	"ontagent/transport/mqtt"
+	"ontagent/transport/spool"
 )
 
 const (
@@ -104,7 +105,7 @@ type daemon struct {
 	records   *record.Log
 	jobs      *job.Manager
 	visits    *agent.Visits
-	queue     *transport.RAMQueue
+	queue     *spool.Queue
 	stamper   *transport.Stamper
 	reporter  *agent.Reporter
 	mqtt      *mqtt.Device // nil: switched off
@@ -145,7 +146,9 @@ func newDaemon(c config.Config, log *slog.Logger) (*daemon, error) {
 	if d.stamper, err = transport.NewStamper(c.Main.Device, d.epoch, d.clock); err != nil {
 		return nil, err
 	}
-	d.queue = transport.NewRAMQueue(transport.RAMOptions{Stamper: d.stamper, Now: time.Now, Log: log})
+	if err := d.openQueue(); err != nil {
+		return nil, err
+	}
 	d.reporter = &agent.Reporter{Queue: d.queue, Log: log}
 	if d.sources, err = openSources(c, log); err != nil {
 		return nil, err
@@ -320,64 +323,6 @@ func (d *daemon) moment() record.Moment {
 	return record.Moment{UptimeS: d.clock.Uptime().Seconds(), UTC: t.Format(time.RFC3339), Clock: string(quality)}
 }
 
-func (d *daemon) openMQTT() error {
-	m := d.c.MQTT
-	if !m.Enabled {
-		return nil
-	}
-	var err error
-	d.mqtt, err = mqtt.New(mqtt.DeviceOptions{
-		Dial: mqtt.Options{
-			Broker: m.Broker, Username: m.Username, Password: string(m.Password), Interface: m.BindInterface,
-			TLS:       mqtt.TLSOptions{CAFile: m.CAFile, CertFile: m.CertFile, KeyFile: m.KeyFile, ServerName: m.ServerName},
-			KeepAlive: m.Keepalive,
-			Clock:     d.tlsClock,
-		},
-		Tenant: d.c.Main.Tenant, Stamper: d.stamper, Queue: d.queue, Birth: d.birth, Inbound: d.inbound,
-		Backoff: mqtt.Backoff{Spread: m.Spread, Cap: m.BackoffCap},
-		Urgent:  func() bool { return d.authority != nil && d.authority.OrderOpen() },
-		Log:     d.log.With("part", "mqtt"),
-	})
-	if err != nil {
-		return fmt.Errorf("%s: %w", d.c.Path, err)
-	}
-	return nil
-}
-
-// tlsClock is the time certificates are judged by. Where the clock is not
-// trusted, it may be ahead as well as behind: only the floor has certainly
-// passed.
-func (d *daemon) tlsClock() (t time.Time, trusted bool) {
-	t, quality := d.clock.Reading()
-	if quality != clock.NTP {
-		return d.clock.Floor(), false
-	}
-	return t, true
-}
-
-// inbound takes a message from the broker. Whoever sent it proves nothing by
-// having reached us; the envelopes inside do.
-func (d *daemon) inbound(in transport.Inbound) {
-	switch in.Kind {
-	case transport.KindCommand:
-		d.submit(in.Name, in.Payload)
-	case transport.KindConfig:
-		env, err := order.ParseEnvelope(in.Payload)
-		switch {
-		case err != nil:
-		case d.authority == nil:
-			err = d.refusing
-		default:
-			err = d.authority.AdoptTrust(env)
-		}
-		if err != nil {
-			d.log.Warn("refused cfg message", "error", err)
-		}
-	default:
-		d.log.Debug("ignored message", "kind", in.Kind)
-	}
-}
-
 func (d *daemon) submit(id string, request []byte) job.Status {
 	if d.jobs == nil {
 		st := job.Status{ID: id, State: job.Rejected, Reason: d.refusing.Reason, Detail: d.refusing.Detail}
@@ -440,11 +385,12 @@ func (d *daemon) collectorNames() []string {
 // the others' last words are told.
 func (d *daemon) serve(ctx context.Context, local net.Listener) error {
 	sup := &agent.Supervisor{Log: d.log}
+	sup.Add("spool", d.queue)
 	if d.mqtt != nil {
 		sup.Add("mqtt", d.mqtt)
 	}
 	sup.Add("collectors", agent.Func(func(ctx context.Context) error { return d.registry.Serve(ctx, sink{d.reporter, d.mqtt}) }))
-	sup.Add("health", agent.Func(d.reportHealth))
+	sup.Add("pulse", agent.Func(d.pulse))
 	if d.jobs != nil {
 		sup.Add("jobs", d.jobs)
 	}
@@ -476,11 +422,12 @@ func (d *daemon) serve(ctx context.Context, local net.Listener) error {
 		return server.Serve(ctx, l)
 	}))
 	err := sup.Serve(ctx)
-	return errors.Join(err, d.sources.close())
+	return errors.Join(err, d.queue.Close(), d.sources.close())
 }
 
-// sink passes on what collectors say, and tells the transport when the line is
-// back: while an order is open it then connects at once.
+// sink passes on what collectors say, and tells the transport when the way out
+// has changed: a connection over one that is gone would hang for minutes, and
+// while an order is open a new one is made at once.
 type sink struct {
 	*agent.Reporter
 	mqtt *mqtt.Device
@@ -488,25 +435,8 @@ type sink struct {
 
 func (s sink) Event(e collectors.Event) {
 	s.Reporter.Event(e)
-	if s.mqtt != nil && e.Type == wan.Name && e.What == wan.WhatDefaultRoute && e.After != "" {
-		s.mqtt.Hurry()
-	}
-}
-
-const healthInterval = time.Minute
-
-// reportHealth tells how old each collector's data is and what its last error
-// was: silence must not look like health.
-func (d *daemon) reportHealth(ctx context.Context) error {
-	ticker := time.NewTicker(healthInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case now := <-ticker.C:
-			d.reporter.Samples("collector", now, d.registry.HealthSamples())
-		}
+	if s.mqtt != nil && e.Type == wan.Name {
+		s.mqtt.NetworkChanged()
 	}
 }
 

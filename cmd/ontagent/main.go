@@ -70,6 +70,7 @@ func verbs() []verb {
 		{"optics", "", "read every optical source, fresh; optics decode FILE: an EEPROM image; optics parse --driver NAME FILE: a captured console", (*app).optics},
 		{"diagnose", "", "climb the read-only rungs and say what is wrong; no record", (*app).diagnose},
 		{"accept", "REQUEST.json", "hand a signed order and command to the daemon", (*app).accept},
+		{"queue", "", "what waits for the broker: depth, age, drops and gaps by class; queue check DIR: verify a spool on flash", (*app).queue},
 		{"identity", "", "print the public keys the operator vouches for (made at first use)", (*app).identity},
 		{"config", "check|show", "check the configuration, or print it with secrets redacted", (*app).configure},
 		{"version", "", "print the version", (*app).version},

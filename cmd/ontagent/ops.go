@@ -21,6 +21,7 @@ func (d *daemon) localServer() *control.Server {
 		control.OpStatus:   d.opStatus,
 		control.OpCollect:  d.opCollect,
 		control.OpOptics:   d.opOptics,
+		control.OpQueue:    d.opQueue,
 		control.OpDiagnose: d.opDiagnose,
 		control.OpSubmit:   d.opSubmit,
 	}}

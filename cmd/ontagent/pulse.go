@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ontagent/transport"
+)
+
+const heartbeatInterval = time.Minute
+
+// pulse tells once a minute how the gateway itself is: silence must not look
+// like health. When the power is about to go, and something says so by SIGPWR,
+// it puts what waits on flash.
+func (d *daemon) pulse(ctx context.Context) error {
+	power := make(chan os.Signal, 1)
+	signal.Notify(power, unix.SIGPWR)
+	defer signal.Stop(power)
+	ticker := time.NewTicker(heartbeatInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-power:
+			if err := d.queue.Flush(); err != nil {
+				d.log.Error("cannot put what waits on flash", "error", err)
+			}
+		case now := <-ticker.C:
+			d.reporter.Samples("collector", now, d.registry.HealthSamples())
+			d.reporter.Heartbeat(d.heartbeat())
+		}
+	}
+}
+
+// heartbeat carries the ends of the chains: who keeps them finds out later
+// whether something was cut off.
+func (d *daemon) heartbeat() []transport.Field {
+	health := d.queue.Health()
+	var unconfirmed int
+	var dropped, gaps uint64
+	var flash int64
+	fields := []transport.Field{{Key: "spool_degraded", Value: health.Degraded}}
+	for _, s := range d.queue.Stats() {
+		fields = append(fields, transport.Field{Key: "queue_" + string(s.Class), Value: s.Depth})
+		unconfirmed += s.Unconfirmed
+		dropped += s.Dropped
+		gaps += s.Gaps
+		flash += s.FlashBytes
+	}
+	fields = append(fields,
+		transport.Field{Key: "unconfirmed", Value: unconfirmed},
+		transport.Field{Key: "dropped_total", Value: dropped},
+		transport.Field{Key: "gaps_total", Value: gaps},
+		transport.Field{Key: "spool_flash_bytes", Value: flash},
+	)
+	if d.records != nil {
+		n, digest := d.records.Head()
+		fields = append(fields, transport.Field{Key: "record_n", Value: n}, transport.Field{Key: "record_sha256", Value: digest})
+	}
+	if d.mqtt != nil {
+		s := d.mqtt.Status()
+		fields = append(fields, transport.Field{Key: "mqtt_sessions", Value: s.Connections})
+	}
+	return fields
+}
