@@ -196,17 +196,24 @@ func Default() Config {
 	return c
 }
 
-// derive fills in the defaults that depend on other values.
-func (c *Config) derive() {
-	for _, d := range []struct {
-		to        *string
-		dir, name string
-	}{
+// derived is a path whose default lies in a directory that the file names.
+type derived struct {
+	to        *string
+	dir, name string
+}
+
+func (c *Config) derived() []derived {
+	return []derived{
 		{&c.Authority.TrustList, c.Main.StateDir, "trust.json"},
 		{&c.Authority.Statement, c.Main.StateDir, "statement.json"},
-		{&c.Control.Socket, c.Main.RunDir, "control.sock"},
 		{&c.Spool.Dir, c.Main.StateDir, "spool"},
-	} {
+		{&c.Control.Socket, c.Main.RunDir, "control.sock"},
+	}
+}
+
+// derive fills in the defaults that depend on other values.
+func (c *Config) derive() {
+	for _, d := range c.derived() {
 		if *d.to == "" {
 			*d.to = filepath.Join(d.dir, d.name)
 		}
@@ -313,8 +320,9 @@ func Parse(name string, data []byte) (Config, []Warning, error) {
 	}
 	c := Default()
 	c.Path = name
-	// What derives from directories is filled in when those are known.
-	c.Authority.TrustList, c.Authority.Statement, c.Control.Socket = "", "", ""
+	for _, d := range c.derived() { // filled in when the directories are known
+		*d.to = ""
+	}
 	c.lines = map[string]int{}
 	if err := errors.Join(c.decode(blocks)...); err != nil {
 		return Config{}, nil, err

@@ -90,6 +90,20 @@ func TestMinimalFileTakesDefaults(t *testing.T) {
 	}
 }
 
+func TestFilesLieInTheirDirectories(t *testing.T) {
+	c := parse(t, minimal+"\toption state_dir /data/state\n\toption run_dir /data/run\n")
+	for got, want := range map[string]string{
+		c.Authority.TrustList: "/data/state/trust.json",
+		c.Authority.Statement: "/data/state/statement.json",
+		c.Spool.Dir:           "/data/state/spool",
+		c.Control.Socket:      "/data/run/control.sock",
+	} {
+		if got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
 func TestFullFile(t *testing.T) {
 	got, warnings, err := config.Parse("full.conf", read(t, "testdata/full.conf"))
 	if err != nil {
