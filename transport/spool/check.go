@@ -147,18 +147,18 @@ func checkSegment(fsys durable.FS, op, dir, path string, id segID, rank int, cla
 			f.FirstSeq = r.seq
 		}
 	})
-	f.LastSeq, f.Entries, f.Level = found.last, found.records, int(found.level)
-	if found.version > version {
-		f.Problems = append(f.Problems, Problem{What: "format version " + strconv.Itoa(int(found.version)) + ", of a newer program"})
+	f.LastSeq, f.Entries, f.Level = found.last, found.records, int(found.header.level)
+	if found.header.version > version {
+		f.Problems = append(f.Problems, Problem{What: "format version " + strconv.Itoa(int(found.header.version)) + ", of a newer program"})
 		return f
 	}
-	if !found.headerOK && len(b) > 0 {
+	if !found.header.ok && len(b) > 0 {
 		f.Problems = append(f.Problems, Problem{Bytes: int64(min(len(b), headerSize)), What: "header does not hold", Harmless: found.records == 0})
 	}
 	for _, d := range found.damage {
 		p := Problem{Offset: int64(d.from), Bytes: int64(d.to - d.from), What: "no record holds"}
 		switch {
-		case d.to <= headerSize && !found.headerOK:
+		case d.to <= headerSize && !found.header.ok:
 			continue // told above
 		case d.hi == 0 && zeros(b[d.from:d.to]):
 			p.What, p.Harmless = "tail of zeros", true

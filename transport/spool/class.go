@@ -57,6 +57,7 @@ type class struct {
 	active *segment     // takes appends, also in segs; guarded by io
 	file   durable.File // of active; guarded by io
 	made   segID        // made last; guarded by io
+	before span         // of the segment made last, guarded by io
 }
 
 // point says that in an epoch all numbers up to seq are gone.

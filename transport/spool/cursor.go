@@ -13,12 +13,12 @@ import (
 
 // The format of a cursor slot, little endian:
 //
-//	"ONTC", version 4, generation 8, ack version 8, told 8, clean 8,
-//	last numbers 3*8, count 4, then each {class 1, live 1, epoch 8, seq 8}, crc 4
+//	"ONTC", version 4, generation 8, ack version 8, told 8, clean 8, count 4,
+//	then each {class 1, live 1, epoch 8, gone 8, last 8}, crc 4
 const (
 	cursorMagic = "ONTC"
-	cursorHead  = 4 + 4 + 4*8 + durableRanks*8 + 4
-	cursorPoint = 18
+	cursorHead  = 4 + 4 + 4*8 + 4
+	cursorPoint = 26
 	cursorMost  = 512 // points
 	cursorLimit = cursorHead + cursorMost*cursorPoint + 4
 	cursorSeed  = 0xC0 // of the checksum
@@ -34,7 +34,6 @@ type cursor struct {
 	ack        uint64 // version of the latest acknowledgement
 	told       uint64 // the restart gaps of epochs up to it are durable
 	clean      uint64 // the epoch that ended cleanly, 0 if the last one did not
-	lasts      [durableRanks]uint64
 	points     []cursorEntry
 }
 
@@ -44,11 +43,12 @@ type cursorEntry struct {
 	rank uint8
 	live bool
 	point
+	last uint64 // highest number on flash, or known to have been
 }
 
 func (c cursor) encode() []byte {
 	b := binary.LittleEndian.AppendUint32([]byte(cursorMagic), version)
-	for _, v := range [...]uint64{c.generation, c.ack, c.told, c.clean, c.lasts[0], c.lasts[1], c.lasts[2]} {
+	for _, v := range [...]uint64{c.generation, c.ack, c.told, c.clean} {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
 	points := c.points[:min(len(c.points), cursorMost)]
@@ -61,6 +61,7 @@ func (c cursor) encode() []byte {
 		b = append(b, p.rank, live)
 		b = binary.LittleEndian.AppendUint64(b, p.epoch)
 		b = binary.LittleEndian.AppendUint64(b, p.seq)
+		b = binary.LittleEndian.AppendUint64(b, p.last)
 	}
 	return binary.LittleEndian.AppendUint32(b, sum(cursorSeed, b))
 }
@@ -75,7 +76,7 @@ func decodeCursor(b []byte) (c cursor, ok bool) {
 		return cursor{}, false
 	}
 	at := 8
-	for _, to := range [...]*uint64{&c.generation, &c.ack, &c.told, &c.clean, &c.lasts[0], &c.lasts[1], &c.lasts[2]} {
+	for _, to := range [...]*uint64{&c.generation, &c.ack, &c.told, &c.clean} {
 		*to = binary.LittleEndian.Uint64(b[at:])
 		at += 8
 	}
@@ -83,9 +84,11 @@ func decodeCursor(b []byte) (c cursor, ok bool) {
 		if p[0] >= durableRanks || p[1] > 1 {
 			return cursor{}, false
 		}
-		c.points = append(c.points, cursorEntry{p[0], p[1] == 1, point{
-			binary.LittleEndian.Uint64(p[2:]), binary.LittleEndian.Uint64(p[10:]),
-		}})
+		c.points = append(c.points, cursorEntry{
+			rank: p[0], live: p[1] == 1,
+			point: point{binary.LittleEndian.Uint64(p[2:]), binary.LittleEndian.Uint64(p[10:])},
+			last:  binary.LittleEndian.Uint64(p[18:]),
+		})
 	}
 	return c, true
 }
@@ -133,9 +136,6 @@ func (q *Queue) writeCursor(clean bool) error {
 	}
 	for i := range durableRanks {
 		class := &q.classes[i]
-		if clean {
-			c.lasts[i] = class.last
-		}
 		if !class.loaded {
 			// Nothing new is known of it.
 			for _, p := range f.from.points {
@@ -176,7 +176,7 @@ func (q *Queue) writeCursor(clean bool) error {
 func (c *class) points() []cursorEntry {
 	var points []cursorEntry
 	for _, p := range c.gone {
-		points = append(points, cursorEntry{point: p})
+		points = append(points, cursorEntry{point: p, last: p.seq})
 	}
 	for _, s := range c.segs {
 		i := 0
@@ -187,6 +187,7 @@ func (c *class) points() []cursorEntry {
 			points = append(points, cursorEntry{point: point{epoch: s.epoch}})
 		}
 		p := &points[i]
+		p.last = max(p.last, s.last())
 		if !p.live { // else an earlier segment stops it
 			p.seq = max(p.seq, s.goneUpTo())
 			p.live = s.live > 0

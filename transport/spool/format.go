@@ -12,7 +12,8 @@ import (
 
 // The format of a segment file. All numbers are little endian.
 //
-//	header: "ONTQ", version 1, class 1, level 1, part 1, epoch 8, first seq 8, crc 4
+//	header: "ONTQ", version 1, class 1, level 1, part 1, epoch 8, first seq 8,
+//	        first and last seq of the segment written before 8+8, crc 4
 //	record: magic 1, flags 1, name length 1, body length 3, seq - first 4,
 //	        uptime ms 6, wall ms 8, name, body, crc 4
 //
@@ -22,7 +23,7 @@ import (
 const (
 	segMagic   = "ONTQ"
 	version    = 1
-	headerSize = 28
+	headerSize = 44
 	// recMagic is a byte that UTF-8 never contains, so that names and bodies
 	// hold none.
 	recMagic = 0xF7
@@ -106,28 +107,42 @@ func (id segID) seed(rank int) uint32 {
 	return sum(0x5EED, binary.LittleEndian.AppendUint64(b, id.first)) | 1
 }
 
-// appendHeader appends the header of a segment.
-func appendHeader(b []byte, id segID, rank int, level uint8) []byte {
+// span is a range of numbers.
+type span struct{ lo, hi uint64 }
+
+// appendHeader appends the header of a segment; before is the segment of the
+// epoch that was written before it, zero if there is none: so a missing end of
+// that one is noticed even where the cut is clean.
+func appendHeader(b []byte, id segID, rank int, level uint8, before span) []byte {
 	at := len(b)
 	b = append(b, segMagic...)
 	b = append(b, version, byte(rank), level, id.part)
 	b = binary.LittleEndian.AppendUint64(b, id.epoch)
 	b = binary.LittleEndian.AppendUint64(b, id.first)
+	b = binary.LittleEndian.AppendUint64(b, before.lo)
+	b = binary.LittleEndian.AppendUint64(b, before.hi)
 	return binary.LittleEndian.AppendUint32(b, sum(id.seed(rank), b[at:]))
 }
 
-// parseHeader reports the format version and level of a segment that begins
-// with b, and whether its header is whole and that of this file.
-func parseHeader(b []byte, id segID, rank int) (v, level uint8, ok bool) {
-	if len(b) < headerSize || string(b[:4]) != segMagic {
-		return 0, 0, false
+// header is what is read of one.
+type header struct {
+	ok      bool  // whole, and that of this file
+	version uint8 // 0 if it is not ok
+	level   uint8
+	before  span
+}
+
+func parseHeader(b []byte, id segID, rank int) header {
+	const at = headerSize - 4
+	if len(b) < headerSize || string(b[:4]) != segMagic || binary.LittleEndian.Uint32(b[at:]) != sum(id.seed(rank), b[:at]) {
+		return header{}
 	}
-	at := headerSize - 4
-	if binary.LittleEndian.Uint32(b[at:]) != sum(id.seed(rank), b[:at]) {
-		return 0, 0, false
+	return header{
+		ok: b[4] == version && int(b[5]) == rank && b[7] == id.part && b[6] < uint8(len(windows)) &&
+			binary.LittleEndian.Uint64(b[8:]) == id.epoch && binary.LittleEndian.Uint64(b[16:]) == id.first,
+		version: b[4], level: b[6],
+		before: span{binary.LittleEndian.Uint64(b[24:]), binary.LittleEndian.Uint64(b[32:])},
 	}
-	return b[4], b[6], b[4] == version && int(b[5]) == rank && b[7] == id.part &&
-		binary.LittleEndian.Uint64(b[8:]) == id.epoch && binary.LittleEndian.Uint64(b[16:]) == id.first
 }
 
 // recordSize is what a message takes in a segment.
@@ -228,11 +243,10 @@ type damage struct {
 
 // contents is what scan finds in a segment.
 type contents struct {
-	version, level uint8
-	headerOK       bool
-	records        int
-	last           uint64 // highest number, 0 if none
-	damage         []damage
+	header  header
+	records int
+	last    uint64 // highest number, 0 if none
+	damage  []damage
 }
 
 // scan goes through b, the bytes of a segment, and calls visit for each valid
@@ -240,12 +254,11 @@ type contents struct {
 // that are not one it looks for the next. It reads each byte a bounded number
 // of times, whatever b holds.
 func scan(b []byte, id segID, rank int, visit func(off int, r record)) contents {
-	var c contents
-	c.version, c.level, c.headerOK = parseHeader(b, id, rank)
+	c := contents{header: parseHeader(b, id, rank)}
 	seed := id.seed(rank)
 	budget := 16*len(b) + 1<<16 // bytes to checksum in vain
 	at := 0                     // where no header is, records may be anywhere
-	if c.headerOK {
+	if c.header.ok {
 		at = headerSize
 	}
 	bad := -1 // where the present damage begins

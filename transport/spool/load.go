@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -58,7 +59,7 @@ func (q *Queue) loadClass(c *class) {
 			continue
 		}
 		s, found := q.index(c, id, b)
-		if found.version > version {
+		if found.header.version > version {
 			continue // of a newer program: not ours either
 		}
 		q.mu.Lock()
@@ -126,7 +127,7 @@ func (q *Queue) index(c *class, id segID, b []byte) (*segment, contents) {
 		s.add(off, recExtra+len(r.name)+len(r.body), r.seq, st, 0)
 	})
 	s.entries = slices.Clip(s.entries)
-	s.level, s.damage = found.level, found.damage
+	s.level, s.damage, s.before = found.header.level, found.damage, found.header.before
 	return s, found
 }
 
@@ -233,63 +234,107 @@ func (q *Queue) holes(c *class) {
 // lost returns the numbers of c that are missing, and takes the damage off the
 // segments. mu is held.
 func (q *Queue) lost(c *class) []transport.Gap {
+	known := map[uint64]cursorEntry{}
+	for _, p := range q.cursor.from.points {
+		if int(p.rank) == c.rank {
+			known[p.epoch] = p
+		}
+	}
+	// All that is written stays until it is signed for, and the cursor knows
+	// of that at once.
+	whole := c.exact && q.confirm == BySignature
 	var gaps []transport.Gap
-	for i := 0; i < len(c.segs); {
-		epoch, from := c.segs[i].epoch, i
-		var there []uint64
-		for ; i < len(c.segs) && c.segs[i].epoch == epoch; i++ {
-			for k := range c.segs[i].entries {
-				there = append(there, c.segs[i].seq(k))
-			}
+	epochs := map[uint64][]*segment{}
+	for _, s := range c.segs {
+		epochs[s.epoch] = append(epochs[s.epoch], s)
+	}
+	if whole {
+		for e := range known {
+			epochs[e] = epochs[e][:len(epochs[e]):len(epochs[e])]
 		}
-		slices.Sort(there)
-		end := uint64(0) // the last number of the epoch, if known
-		if epoch == q.cursor.from.clean {
-			end = q.cursor.from.lasts[c.rank]
+	}
+	for _, epoch := range slices.Sorted(maps.Keys(epochs)) {
+		if epoch == q.epoch {
+			continue
 		}
-		var spans []damage
-		for _, s := range c.segs[from:i] {
-			for _, d := range s.damage {
-				q.damaged += int64(d.to - d.from)
-				if d.hi == 0 {
-					d.hi = end
-					if at, _ := slices.BinarySearch(there, d.lo); at < len(there) {
-						d.hi = there[at] - 1
-					}
-				}
-				s.owed = s.owed || d.lo <= d.hi
-				spans = append(spans, d)
-			}
-			s.damage = nil
+		k, isKnown := known[epoch]
+		end := uint64(0) // the last number that was on flash, if that is known
+		if whole || epoch == q.cursor.from.clean && epoch+1 == q.epoch {
+			end = k.last
 		}
-		if c.exact && q.confirm == BySignature && epoch != q.epoch && len(there) > 0 {
-			spans = append(spans, damage{lo: there[0], hi: max(there[len(there)-1], end)})
+		there, spans := q.missing(epochs[epoch], end)
+		if whole && isKnown {
+			spans = append(spans, span{k.seq + 1, end})
 		}
-		sort.Slice(spans, func(a, b int) bool { return spans[a].lo < spans[b].lo })
-		done := c.goneUpTo(epoch)
-		note := func(lo, hi uint64) {
-			if lo = max(lo, done+1); lo <= hi {
-				gaps = append(gaps, transport.Gap{
-					Class: c.name, Epoch: epoch, FromSeq: lo, ToSeq: hi, Count: hi - lo + 1, Reason: transport.GapCorrupt,
-				})
-				done = hi
-			}
+		if n := len(there); n > 0 && whole {
+			spans = append(spans, span{there[0], there[n-1]})
+		} else if n > 0 && end > 0 {
+			spans = append(spans, span{there[n-1] + 1, end})
 		}
-		for _, d := range spans {
-			lo := d.lo
-			at, _ := slices.BinarySearch(there, lo)
-			for ; at < len(there) && there[at] <= d.hi; at++ {
-				if there[at] > lo {
-					note(lo, there[at]-1)
-				}
-				lo = there[at] + 1
-			}
-			if lo <= d.hi {
-				note(lo, d.hi)
-			}
+		for _, m := range subtract(spans, there, max(k.seq, c.goneUpTo(epoch))) {
+			gaps = append(gaps, transport.Gap{
+				Class: c.name, Epoch: epoch, FromSeq: m.lo, ToSeq: m.hi, Count: m.hi - m.lo + 1, Reason: transport.GapCorrupt,
+			})
 		}
 	}
 	return gaps
+}
+
+// missing returns the numbers that are in segs, those of one epoch, and the
+// ranges that may have been in what is damaged or cut off. It takes the damage
+// off the segments. mu is held.
+func (q *Queue) missing(segs []*segment, end uint64) (there []uint64, spans []span) {
+	for _, s := range segs {
+		for k := range s.entries {
+			there = append(there, s.seq(k))
+		}
+	}
+	slices.Sort(there)
+	for _, s := range segs {
+		for _, d := range s.damage {
+			q.damaged += int64(d.to - d.from)
+			if d.hi == 0 {
+				d.hi = end
+				if at, _ := slices.BinarySearch(there, d.lo); at < len(there) {
+					d.hi = there[at] - 1
+				}
+			}
+			s.owed = s.owed || d.lo <= d.hi
+			spans = append(spans, span{d.lo, d.hi})
+		}
+		s.damage = nil
+		for _, other := range segs {
+			if other.first == s.before.lo && other.last() < s.before.hi {
+				spans = append(spans, span{other.last() + 1, s.before.hi})
+				other.owed = true
+			}
+		}
+	}
+	return there, spans
+}
+
+// subtract returns spans without what is in there, which is sorted, and
+// without what is up to gone; in order and without overlaps.
+func subtract(spans []span, there []uint64, gone uint64) []span {
+	sort.Slice(spans, func(a, b int) bool { return spans[a].lo < spans[b].lo })
+	var rest []span
+	note := func(lo, hi uint64) {
+		if lo = max(lo, gone+1); lo <= hi {
+			rest = append(rest, span{lo, hi})
+			gone = hi
+		}
+	}
+	for _, s := range spans {
+		at, _ := slices.BinarySearch(there, s.lo)
+		for ; at < len(there) && there[at] <= s.hi; at++ {
+			if there[at] > s.lo {
+				note(s.lo, there[at]-1)
+			}
+			s.lo = there[at] + 1
+		}
+		note(s.lo, s.hi)
+	}
+	return rest
 }
 
 // restarts tells of the epochs since the last one told that did not end

@@ -38,6 +38,7 @@ type segment struct {
 	owed   bool      // its file stays while gaps wait to be durable
 	// damage is what recovery found, until it has told of it.
 	damage []damage
+	before span // as in the header
 }
 
 func (s *segment) seq(i int) uint64 { return s.first + uint64(s.entries[i].delta) }

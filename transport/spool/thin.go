@@ -114,7 +114,7 @@ func (q *Queue) replace(c *class, from []*segment, roll *rollup, level uint8) bo
 		s.part++
 	}
 	q.mu.Unlock()
-	b := appendHeader(nil, s.segID, c.rank, level)
+	b := appendHeader(nil, s.segID, c.rank, level, span{})
 	for _, e := range roll.out {
 		at := len(b)
 		b = appendRecord(b, s.seed(c.rank), s.first, e)

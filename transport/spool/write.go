@@ -92,7 +92,7 @@ func (q *Queue) writeSome(c *class, items []*item) (int, error) {
 		if err := q.create(c, s); err != nil {
 			return 0, err
 		}
-		b = appendHeader(b, s.segID, c.rank, s.level)
+		b = appendHeader(b, s.segID, c.rank, s.level, c.before)
 	}
 	seed, n := s.seed(c.rank), 0
 	ends := make([]int, 0, len(items))
@@ -138,6 +138,7 @@ func (q *Queue) writeSome(c *class, items []*item) (int, error) {
 	}
 	s.size += int64(len(b))
 	c.flashBytes += int64(len(b))
+	c.before = span{s.first, s.last()}
 	q.wake()
 	return n, nil
 }
