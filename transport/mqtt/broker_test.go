@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"net/http"
 	"runtime"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
+	"github.com/gorilla/websocket"
 )
 
 // stub is a broker that misbehaves as told. Each accepted connection is given
@@ -171,26 +173,41 @@ func shut(t *testing.T, c *Conn) {
 }
 
 // noLeaks fails the test if, when everything registered after it has been
-// cleaned up, goroutines of this package or of the MQTT library stay.
+// cleaned up, goroutines of this package or of the MQTT library stay that were
+// not there before.
 func noLeaks(t *testing.T) {
 	t.Helper()
+	before := goroutines()
 	t.Cleanup(func() {
-		var stacks string
+		var left string
 		for range 200 {
-			buf := make([]byte, 1<<20)
-			stacks = ""
-			for stack := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
-				if strings.Contains(stack, "paho") || strings.Contains(stack, "transport/mqtt.(*") {
-					stacks += stack + "\n\n"
+			left = ""
+			for id, stack := range goroutines() {
+				if _, old := before[id]; !old {
+					left += stack + "\n\n"
 				}
 			}
-			if stacks == "" {
+			if left == "" {
 				return
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
-		t.Errorf("goroutines left over:\n%s", stacks)
+		t.Errorf("goroutines left over:\n%s", left)
 	})
+}
+
+// goroutines returns the stacks of this package's and the library's goroutines
+// by id.
+func goroutines() map[string]string {
+	stacks := map[string]string{}
+	buf := make([]byte, 1<<20)
+	for stack := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+		if strings.Contains(stack, "paho") || strings.Contains(stack, "transport/mqtt.(*") {
+			id, _, _ := strings.Cut(stack, " [")
+			stacks[id] = stack
+		}
+	}
+	return stacks
 }
 
 func wantLost(t *testing.T, c *Conn) {
@@ -200,4 +217,32 @@ func wantLost(t *testing.T, c *Conn) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("connection not lost")
 	}
+}
+
+// upgrade makes a WebSocket of l, as a server; nil if there is none asked for.
+func (l *link) upgrade() *link {
+	req, err := http.ReadRequest(l.r)
+	if err != nil {
+		return nil
+	}
+	w := &hijacked{header: http.Header{}, Conn: l.Conn, r: l.r}
+	u := websocket.Upgrader{Subprotocols: []string{"mqtt"}}
+	ws, err := u.Upgrade(w, req, nil)
+	if err != nil {
+		return nil
+	}
+	return newLink(&webConn{Conn: ws}, l.n)
+}
+
+// hijacked is a response writer that is only good for an upgrade.
+type hijacked struct {
+	net.Conn
+	header http.Header
+	r      *bufio.Reader
+}
+
+func (h *hijacked) Header() http.Header { return h.header }
+func (h *hijacked) WriteHeader(int)     {}
+func (h *hijacked) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return h.Conn, bufio.NewReadWriter(h.r, bufio.NewWriter(h.Conn)), nil
 }
