@@ -124,7 +124,7 @@ func ports(t *testing.T, n int) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer ln.Close() //nolint:errcheck // all at once, so that none is given twice
+		defer ln.Close() // all at once, so that none is given twice
 		_, port, _ := net.SplitHostPort(ln.Addr().String())
 		all = append(all, port)
 	}

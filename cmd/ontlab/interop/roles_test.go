@@ -1,14 +1,8 @@
 package interop
 
 import (
-	"crypto/ed25519"
-	"crypto/rand"
 	"crypto/x509"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"ontagent/agent/order"
 	"ontagent/transport"
 	"ontagent/transport/mqtt"
 )
@@ -336,83 +329,4 @@ func TestRightsFollowOrders(t *testing.T) {
 	if witness.heard("ont/1/isp/"+ours+"/cmd/late", "x") {
 		t.Error("a command passed after the order had ended")
 	}
-}
-
-// office is where orders are signed.
-type office struct {
-	dir, ontctl    string
-	root, operator ed25519.PrivateKey
-}
-
-func newOffice(t *testing.T) *office {
-	t.Helper()
-	o := &office{dir: t.TempDir(), root: newKey(t), operator: newKey(t)}
-	o.ontctl = filepath.Join(o.dir, "ontctl")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", o.ontctl, "ontagent/cmd/ontctl").CombinedOutput(); err != nil {
-		t.Fatalf("cannot build ontctl: %v\n%s", err, out)
-	}
-	env, err := order.TrustList{V: 1, Version: 1, Tenant: tenant, Keys: []order.TrustKey{
-		{ID: "op-1", Role: order.RoleOperator, Key: public(o.operator)},
-	}}.Sign(o.root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.write(t, "trust", env)
-	return o
-}
-
-func newKey(t *testing.T) ed25519.PrivateKey {
-	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func public(key ed25519.PrivateKey) order.PublicKey {
-	pub, _ := key.Public().(ed25519.PublicKey)
-	return order.PublicKey(pub)
-}
-
-// write puts a document into a file.
-func (o *office) write(t *testing.T, name string, doc any) string {
-	t.Helper()
-	data, err := json.Marshal(doc)
-	if err == nil {
-		err = os.WriteFile(filepath.Join(o.dir, name), data, 0o600)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(o.dir, name)
-}
-
-// order returns the file of a signed order for one technician.
-func (o *office) order(t *testing.T, id, device, technician string, until time.Time) string {
-	t.Helper()
-	env, err := order.Order{
-		V: 1, Order: id, Rev: 1, Type: order.Repair, Tenant: tenant, Device: device,
-		Technicians: []order.Technician{{ID: technician, Key: public(newKey(t))}},
-		Allow:       []order.CommandType{order.Accept, order.Diagnose}, MaxRuns: 3,
-		NotBefore: until.Add(-2 * time.Hour), NotAfter: until,
-	}.Sign(o.operator)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return o.write(t, id+"-"+technician, env)
-}
-
-// section returns what `ontctl acl mosquitto` makes of orders.
-func (o *office) section(t *testing.T, orders ...string) string {
-	t.Helper()
-	args := []string{"acl", "mosquitto", "--trust", filepath.Join(o.dir, "trust"), "--root", public(o.root).String()}
-	cmd := exec.CommandContext(t.Context(), o.ontctl, append(args, orders...)...)
-	out, err := cmd.Output()
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-		t.Fatalf("ontctl acl: %v: %s", err, exit.Stderr)
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	return string(out)
 }
