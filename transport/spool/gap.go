@@ -174,8 +174,8 @@ func (q *Queue) due(c *class, now time.Time, alone bool) bool {
 	switch {
 	case !q.online && now.Sub(q.asked) > gapAlone:
 		interval = gapOffline
-	case alone:
-		interval = gapAlone
+	case alone && !c.exact && !slices.ContainsFunc(c.gaps, func(g transport.Gap) bool { return isOpen(g) || g.Epoch != q.epoch }):
+		interval = gapAlone // what goes on and on, where a ring is too small
 	}
 	last := c.lastGap
 	if last.IsZero() && interval == gapOffline {

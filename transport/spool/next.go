@@ -155,7 +155,7 @@ func (q *Queue) first(c *class, live bool, now time.Time) place {
 	return p
 }
 
-func (q *Queue) look(c *class, live bool, now time.Time) place {
+func (q *Queue) look(c *class, live bool, now time.Time) (p place) {
 	after, upTo := uint64(0), c.mark
 	if live {
 		after, upTo = c.mark, math.MaxUint64
@@ -171,9 +171,16 @@ func (q *Queue) look(c *class, live bool, now time.Time) place {
 		if s.waiting == 0 || s.frozen || now.Before(s.paused) {
 			continue
 		}
-		if i := s.next(after, to); i >= 0 {
-			return place{class: c, seg: s, index: i}
+		if p.seg != nil && (p.seg.epoch != s.epoch || p.seg.seq(p.index) < s.first) {
+			break
 		}
+		// A rollup and what came back of its originals may overlap.
+		if i := s.next(after, to); i >= 0 && (p.seg == nil || s.seq(i) < p.seg.seq(p.index)) {
+			p = place{class: c, seg: s, index: i}
+		}
+	}
+	if p.seg != nil {
+		return p
 	}
 	if c.exact && c.trouble == nil {
 		return place{} // not written yet
