@@ -42,6 +42,7 @@ func (a *app) fleet(ctx context.Context, args []string) error {
 	telemetry := f.Duration("telemetry-interval", time.Minute, "how often each sends a message; 0 means never")
 	tenant := f.String("tenant", "fleet", "tenant in the topics")
 	ca := f.String("ca", "", "file with the CA certificates of the broker, for ssl://")
+	sources := f.String("sources", "", fmt.Sprintf("addresses to connect from, with commas between; each serves %d gateways. A broker on 127.0.0.1 needs none given", fleet.PerSource))
 	asJSON := f.Bool("json", false, "print a JSON object per second rather than a line for people")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -59,9 +60,13 @@ func (a *app) fleet(ctx context.Context, args []string) error {
 	}
 	backoff := mqtt.DefaultBackoff()
 	backoff.Spread, backoff.Cap = *spread, *limit
+	var from []string
+	if *sources != "" {
+		from = strings.Split(*sources, ",")
+	}
 	many, err := fleet.New(fleet.Options{
 		Dial:   mqtt.Options{Broker: *broker, TLS: mqtt.TLSOptions{CAFile: *ca}},
-		Tenant: *tenant, Gateways: *gateways, Backoff: backoff, Telemetry: *telemetry,
+		Tenant: *tenant, Gateways: *gateways, Backoff: backoff, Telemetry: *telemetry, Sources: from,
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)

@@ -11,6 +11,8 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
+	"net/url"
 	"sync"
 	"time"
 
@@ -21,13 +23,22 @@ import (
 // MaxGateways is the most that Options take: the device ids have seven digits.
 const MaxGateways = 1_000_000
 
+// PerSource is how many gateways connect from one address: a little less than
+// Linux has ports for it by default.
+const PerSource = 25_000
+
 // Options configure a Fleet.
 type Options struct {
-	// Dial says how to reach the broker. ClientID is set by each gateway.
+	// Dial says how to reach the broker. ClientID is set by each gateway,
+	// SourceAddress where there are Sources.
 	Dial     mqtt.Options
 	Tenant   string
 	Gateways int // 1 to MaxGateways
-	Backoff  mqtt.Backoff
+	// Sources are the addresses to connect from, used by PerSource gateways
+	// each. nil means as the kernel chooses, or for a broker on 127.0.0.0/8
+	// as many addresses of it as are needed.
+	Sources []string
+	Backoff mqtt.Backoff
 	// Telemetry is how often each gateway sends a message, of some 100 bytes.
 	// 0 means never.
 	Telemetry time.Duration
@@ -78,6 +89,12 @@ func New(o Options) (*Fleet, error) {
 	if o.Gateways < 1 || o.Gateways > MaxGateways {
 		return nil, fmt.Errorf("cannot make fleet of %d gateways: not 1–%d", o.Gateways, MaxGateways)
 	}
+	if o.Sources == nil {
+		o.Sources = loopbackSources(o)
+	}
+	if n := max(1, len(o.Sources)) * PerSource; o.Gateways > n {
+		return nil, fmt.Errorf("cannot make fleet of %d gateways: %d source addresses are enough for %d", o.Gateways, max(1, len(o.Sources)), n)
+	}
 	f := &Fleet{o: o, began: time.Now(), members: make([]*member, o.Gateways)}
 	epoch := uint64(f.began.Unix())
 	for i := range f.members {
@@ -90,6 +107,24 @@ func New(o Options) (*Fleet, error) {
 	return f, nil
 }
 
+// loopbackSources returns the addresses that a fleet needs on this machine, nil
+// if one is enough or the broker is elsewhere.
+func loopbackSources(o Options) []string {
+	u, err := url.Parse(o.Dial.Broker)
+	if err != nil || o.Gateways <= PerSource {
+		return nil
+	}
+	host, err := netip.ParseAddr(u.Hostname())
+	if err != nil || !host.Is4() || !host.IsLoopback() {
+		return nil
+	}
+	var all []string
+	for i := range (o.Gateways + PerSource - 1) / PerSource {
+		all = append(all, netip.AddrFrom4([4]byte{127, 0, 1, byte(1 + i)}).String())
+	}
+	return all
+}
+
 func (f *Fleet) newMember(i int, epoch uint64) (*member, error) {
 	stamper, err := transport.NewStamper(fmt.Sprintf("FLEET%07d", i), epoch, clock{f.began})
 	if err != nil {
@@ -100,6 +135,9 @@ func (f *Fleet) newMember(i int, epoch uint64) (*member, error) {
 		Dial: f.o.Dial, Tenant: f.o.Tenant, Stamper: stamper, Queue: m.queue, Backoff: f.o.Backoff,
 	}
 	o.Dial.InboundDepth = 4
+	if len(f.o.Sources) > 0 {
+		o.Dial.SourceAddress = f.o.Sources[i/PerSource]
+	}
 	m.device, err = mqtt.New(o)
 	return m, err
 }

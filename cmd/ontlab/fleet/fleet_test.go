@@ -16,7 +16,7 @@ func TestFleet(t *testing.T) {
 	f, err := fleet.New(fleet.Options{
 		Dial: mqtt.Options{Broker: "tcp://" + b.addr}, Tenant: tenant, Gateways: gateways,
 		Backoff:   mqtt.Backoff{Spread: 50 * time.Millisecond, Base: 10 * time.Millisecond, Cap: 100 * time.Millisecond},
-		Telemetry: 100 * time.Millisecond,
+		Telemetry: 100 * time.Millisecond, Sources: []string{"127.0.3.4"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -53,6 +53,9 @@ func TestFleetRefusesBadOptions(t *testing.T) {
 	good := fleet.Options{Dial: mqtt.Options{Broker: "tcp://127.0.0.1:1"}, Tenant: tenant, Gateways: 1}
 	for name, spoil := range map[string]func(*fleet.Options){
 		"none":       func(o *fleet.Options) { o.Gateways = 0 },
+		"few ports":  func(o *fleet.Options) { o.Sources, o.Gateways = []string{"127.0.0.1"}, fleet.PerSource+1 },
+		"no source":  func(o *fleet.Options) { o.Sources = []string{"here"} },
+		"elsewhere":  func(o *fleet.Options) { o.Dial.Broker, o.Gateways = "tcp://192.0.2.1", fleet.PerSource+1 },
 		"too many":   func(o *fleet.Options) { o.Gateways = fleet.MaxGateways + 1 },
 		"no broker":  func(o *fleet.Options) { o.Dial.Broker = "" },
 		"bad tenant": func(o *fleet.Options) { o.Tenant = "a/b" },
@@ -63,6 +66,7 @@ func TestFleetRefusesBadOptions(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 		}
 	}
+	good.Gateways = fleet.PerSource + 1 // needs a second address, and 127.0.0.0/8 has many
 	if _, err := fleet.New(good); err != nil {
 		t.Error(err)
 	}
