@@ -14,12 +14,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
 
-	"github.com/miekg/dns"
+	"golang.org/x/net/dns/dnsmessage"
 )
 
 // What errors.Is finds in the error of a Lookup. An error that is none of them
@@ -36,11 +35,16 @@ type Type uint16
 
 // The types.
 const (
-	A    Type = Type(dns.TypeA)
-	AAAA Type = Type(dns.TypeAAAA)
+	A    Type = Type(dnsmessage.TypeA)
+	AAAA Type = Type(dnsmessage.TypeAAAA)
 )
 
-func (t Type) String() string { return dns.TypeToString[uint16(t)] }
+func (t Type) String() string {
+	if t == AAAA {
+		return "AAAA"
+	}
+	return "A"
+}
 
 // maxAddresses bounds what is kept of one answer.
 const maxAddresses = 16
@@ -100,13 +104,12 @@ func (p Prober) Duration() time.Duration { return time.Duration(p.attempts()) * 
 // the Answer then holds the question and the attempts.
 func (p Prober) Lookup(ctx context.Context, resolver netip.AddrPort, name string, t Type) (Answer, error) {
 	a := Answer{Name: name, Type: t}
-	err := errors.New("not a domain name")
-	if _, ok := dns.IsDomainName(name); ok {
-		for a.Attempts < p.attempts() && ctx.Err() == nil {
+	_, err := newQuestion(0, name, t)
+	if err == nil {
+		err = ErrTimeout
+		for errors.Is(err, ErrTimeout) && a.Attempts < p.attempts() && ctx.Err() == nil {
 			a.Attempts++
-			if err = p.ask(ctx, resolver, &a); !errors.Is(err, ErrTimeout) {
-				break
-			}
+			err = p.ask(ctx, resolver, &a)
 		}
 		if err != nil && ctx.Err() != nil {
 			err = ctx.Err()
@@ -122,7 +125,11 @@ func (p Prober) Lookup(ctx context.Context, resolver netip.AddrPort, name string
 func (p Prober) ask(ctx context.Context, resolver netip.AddrPort, a *Answer) error {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout())
 	defer cancel()
-	q, err := p.question(a.Name, a.Type)
+	id, err := p.random(2)
+	if err != nil {
+		return err
+	}
+	q, err := newQuestion(binary.BigEndian.Uint16(id), a.Name, a.Type)
 	if err != nil {
 		return err
 	}
@@ -131,18 +138,14 @@ func (p Prober) ask(ctx context.Context, resolver netip.AddrPort, a *Answer) err
 	if err != nil {
 		return classify(ctx, err)
 	}
-	if m.Truncated {
+	if m.truncated {
 		a.TCP = true
 		if m, err = exchange(ctx, "tcp", resolver, q); err != nil {
 			return fmt.Errorf("over TCP, after a truncated answer: %w", classify(ctx, err))
 		}
 	}
 	a.Latency = time.Since(begin)
-	a.Rcode = dns.RcodeToString[m.Rcode]
-	if a.Rcode == "" {
-		a.Rcode = fmt.Sprintf("RCODE%d", m.Rcode)
-	}
-	a.Addresses = addresses(m, a.Type)
+	a.Rcode, a.Addresses = m.rcodeName(), m.addresses
 	return nil
 }
 
@@ -158,84 +161,68 @@ func (p Prober) random(n int) ([]byte, error) {
 	return b, nil
 }
 
-func (p Prober) question(name string, t Type) (*dns.Msg, error) {
-	id, err := p.random(2)
-	if err != nil {
-		return nil, err
-	}
-	// No EDNS: old forwarders choke on it, and the answers looked for fit.
-	return &dns.Msg{
-		MsgHdr:   dns.MsgHdr{Id: binary.BigEndian.Uint16(id), RecursionDesired: true},
-		Question: []dns.Question{{Name: dns.Fqdn(name), Qtype: uint16(t), Qclass: dns.ClassINET}},
-	}, nil
-}
-
 // exchange sends q and returns the first message that answers it. It ends with
 // ctx.
-func exchange(ctx context.Context, network string, resolver netip.AddrPort, q *dns.Msg) (*dns.Msg, error) {
-	wire, err := q.Pack()
-	if err != nil {
-		return nil, fmt.Errorf("cannot encode question: %w", err)
-	}
+func exchange(ctx context.Context, network string, resolver netip.AddrPort, q question) (reply, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, network, resolver.String())
 	if err != nil {
-		return nil, err
+		return reply{}, err
 	}
 	defer conn.Close() //nolint:errcheck // nothing is lost
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 
 	if network == "tcp" {
-		return exchangeTCP(conn, wire, q)
+		return exchangeTCP(conn, q)
 	}
-	if _, err := conn.Write(wire); err != nil {
-		return nil, err
+	if _, err := conn.Write(q.wire); err != nil {
+		return reply{}, err
 	}
 	buf := make([]byte, 4096)
 	for ignored := 0; ; ignored++ {
 		n, err := conn.Read(buf)
 		switch {
 		case err != nil && ignored > 0 && errors.Is(err, os.ErrDeadlineExceeded):
-			return nil, fmt.Errorf("%w: %d datagrams that answer no question of ours", ErrMalformed, ignored)
+			return reply{}, fmt.Errorf("%w: %d datagrams that answer no question of ours", ErrMalformed, ignored)
 		case err != nil:
-			return nil, err
+			return reply{}, err
 		}
-		if !isReply(buf[:n], q.Id) {
+		if !isReply(buf[:n], q.id) {
 			continue
 		}
-		m, err := parse(buf[:n])
+		m, err := parse(buf[:n], q.typ)
 		if err != nil {
-			return nil, err
+			return reply{}, err
 		}
-		if answers(m, q) {
+		if m.answers(q) {
 			return m, nil
 		}
 	}
 }
 
-func exchangeTCP(conn net.Conn, wire []byte, q *dns.Msg) (*dns.Msg, error) {
-	framed := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(wire)), uint16(len(wire)))
-	if _, err := conn.Write(append(framed, wire...)); err != nil {
-		return nil, err
+func exchangeTCP(conn net.Conn, q question) (reply, error) {
+	framed := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(q.wire)), uint16(len(q.wire)))
+	if _, err := conn.Write(append(framed, q.wire...)); err != nil {
+		return reply{}, err
 	}
 	var length [2]byte
 	if _, err := io.ReadFull(conn, length[:]); err != nil {
-		return nil, short(err)
+		return reply{}, short(err)
 	}
 	buf := make([]byte, binary.BigEndian.Uint16(length[:]))
 	if _, err := io.ReadFull(conn, buf); err != nil {
-		return nil, short(err)
+		return reply{}, short(err)
 	}
-	if !isReply(buf, q.Id) {
-		return nil, fmt.Errorf("%w: not an answer to our question", ErrMalformed)
+	if !isReply(buf, q.id) {
+		return reply{}, fmt.Errorf("%w: not an answer to our question", ErrMalformed)
 	}
-	m, err := parse(buf)
+	m, err := parse(buf, q.typ)
 	if err != nil {
-		return nil, err
+		return reply{}, err
 	}
-	if !answers(m, q) {
-		return nil, fmt.Errorf("%w: answers another question", ErrMalformed)
+	if !m.answers(q) {
+		return reply{}, fmt.Errorf("%w: answers another question", ErrMalformed)
 	}
 	return m, nil
 }
@@ -252,53 +239,6 @@ func short(err error) error {
 func isReply(wire []byte, id uint16) bool {
 	const header = 12
 	return len(wire) >= header && binary.BigEndian.Uint16(wire) == id && wire[2]&0x80 != 0
-}
-
-// parse decodes a message. A truncated message need not be whole.
-func parse(wire []byte) (*dns.Msg, error) {
-	m := new(dns.Msg)
-	if err := m.Unpack(wire); err != nil && !m.Truncated {
-		return nil, fmt.Errorf("%w: %v", ErrMalformed, err) //nolint:errorlint // the library's errors are not ours to promise
-	}
-	return m, nil
-}
-
-// answers reports whether m answers the question of q. Some resolvers leave the
-// question out of an error.
-func answers(m, q *dns.Msg) bool {
-	if len(m.Question) == 0 {
-		return m.Rcode != dns.RcodeSuccess || m.Truncated
-	}
-	got, want := m.Question[0], q.Question[0]
-	return dns.CanonicalName(got.Name) == dns.CanonicalName(want.Name) &&
-		got.Qtype == want.Qtype && got.Qclass == want.Qclass
-}
-
-// addresses returns the distinct addresses of the type in the answer section,
-// whatever the chain of aliases before them.
-func addresses(m *dns.Msg, t Type) []netip.Addr {
-	var out []netip.Addr
-	for _, rr := range m.Answer {
-		var ip net.IP
-		switch rr := rr.(type) {
-		case *dns.A:
-			if t == A {
-				ip = rr.A
-			}
-		case *dns.AAAA:
-			if t == AAAA {
-				ip = rr.AAAA
-			}
-		}
-		addr, ok := netip.AddrFromSlice(ip)
-		if t == A {
-			addr = addr.Unmap()
-		}
-		if ok && len(out) < maxAddresses && !slices.Contains(out, addr) {
-			out = append(out, addr)
-		}
-	}
-	return out
 }
 
 // classify gives an error of the network its sentinel.

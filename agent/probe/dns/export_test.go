@@ -4,9 +4,9 @@ import "net/netip"
 
 // Decode parses a message and returns its addresses.
 func Decode(wire []byte, t Type) ([]netip.Addr, error) {
-	m, err := parse(wire)
+	m, err := parse(wire, t)
 	if err != nil {
 		return nil, err
 	}
-	return addresses(m, t), nil
+	return m.addresses, nil
 }
