@@ -40,7 +40,12 @@ func newLink(c net.Conn, n int) *link { return &link{Conn: c, r: bufio.NewReader
 
 func newStub(t *testing.T, serve func(*link)) *stub {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	return newStubAt(t, "127.0.0.1:0", serve)
+}
+
+func newStubAt(t *testing.T, address string, serve func(*link)) *stub {
+	t.Helper()
+	ln, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
