@@ -81,7 +81,7 @@ func signed(t *testing.T, id string, counter uint64, typ order.CommandType) []by
 	o := order.Order{
 		V: 1, Order: "WO-1", Rev: 1, Type: order.Repair, Tenant: "lab", Device: device,
 		Technicians: []order.Technician{{ID: "T-7", Key: pub}}, Allow: []order.CommandType{order.Accept, order.Close},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), MaxRuns: 9,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), MaxRuns: 99,
 	}
 	c := order.Command{V: 1, ID: id, Order: "WO-1", Rev: 1, Device: device, Type: typ, Counter: counter}
 	list := order.TrustList{V: 1, Version: 1, Tenant: "lab", Keys: []order.TrustKey{{ID: "op", Role: order.RoleOperator, Key: pub}}}

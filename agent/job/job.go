@@ -5,6 +5,9 @@
 // the daemon starts is interrupted, never run again. One job disturbs the line
 // or the console at a time. What a command does is a Handler's business.
 //
+// What is granted, and how it ends, is told to the audit trail: the grant before
+// anything is done, and what the trail cannot take is not done.
+//
 // Only what is granted is kept. Refusals and challenges are answered and
 // forgotten: sending what others have signed must not wear the flash, nor push
 // out of the table what did run.
@@ -114,4 +117,20 @@ type Stored struct {
 	N      uint64    `json:"n"` // order of arrival
 	Status Status    `json:"status"`
 	At     time.Time `json:"at"` // wall time of the last change, as good as the clock
+	By     Origin    `json:"by,omitzero"`
+}
+
+// Origin says who asked for a job, by which exact bytes.
+type Origin struct {
+	KeyID         string `json:"key_id"`
+	Technician    string `json:"technician,omitempty"` // or the NOC key's name
+	Rev           uint64 `json:"rev,omitempty"`        // of the order
+	CommandSHA256 string `json:"command_sha256"`       // of the signed payload
+}
+
+// AuditEvent is what the audit trail is told of a job: that it was granted, or
+// how it ended. Status.State tells which: ACCEPTED, or an end.
+type AuditEvent struct {
+	Status Status
+	By     Origin
 }

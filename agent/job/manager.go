@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"ontagent/agent/order"
@@ -26,10 +27,21 @@ type Options struct {
 	// status of a command that came again. Anybody who has seen a command can
 	// cause those, at any rate; whoever needs one lost asks again. It must not
 	// block.
-	Answer  func(Status)
-	Timeout time.Duration // of one job
-	Now     func() time.Time
-	Log     *slog.Logger
+	Answer func(Status)
+	// Audit returns once an event is on flash; nil keeps no trail. A command
+	// whose grant it does not take is refused. An end that it does not take is
+	// told again before the next grant, once a minute, and after a restart.
+	Audit func(AuditEvent) error
+	// Unended reports whether the trail knows that a command was granted, and
+	// not that it ended: asked at the start of jobs that have. May be nil.
+	Unended func(id string) bool
+	// Recorded returns the digest of the record that a job closed just before
+	// it was cut short, if it did; whoever keeps records then sends it. Asked at
+	// the start of jobs that are found interrupted. May be nil.
+	Recorded func(Status) (sha256 string, ok bool)
+	Timeout  time.Duration // of one job
+	Now      func() time.Time
+	Log      *slog.Logger
 }
 
 // Manager runs jobs. Use New.
@@ -42,6 +54,8 @@ type Manager struct {
 	running  *run
 	stopping bool
 	watchers map[string][]chan Status
+	owed     []AuditEvent    // ends that the trail has not taken yet, oldest first
+	unkept   map[string]bool // ended jobs whose end is not on flash yet
 	done     sync.WaitGroup
 }
 
@@ -64,25 +78,54 @@ func New(o Options) (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot load jobs: %w", err)
 	}
-	m := &Manager{o: o, jobs: map[string]Stored{}, watchers: map[string][]chan Status{}}
+	m := &Manager{o: o, jobs: map[string]Stored{}, watchers: map[string][]chan Status{}, unkept: map[string]bool{}}
 	for _, s := range stored {
 		m.n = max(m.n, s.N)
-		if !s.Status.State.Terminal() {
+		switch {
+		case !s.Status.State.Terminal():
 			s.Status.State = Interrupted
 			s.Status.Detail = "the daemon stopped or lost power while the job was under way"
+			if o.Recorded != nil {
+				if sha, ok := o.Recorded(s.Status); ok {
+					s.Status.RecordSHA = sha
+					s.Status.Detail += "; its record had been closed"
+				}
+			}
 			if err := o.Store.Put(s); err != nil {
-				return nil, fmt.Errorf("cannot mark job %s as interrupted: %w", s.Status.ID, err)
+				// It would be found so again. Until flash takes writes, nothing
+				// is granted anyway.
+				o.Log.Warn("cannot mark job as interrupted yet", "job", s.Status.ID, "error", err)
+				m.unkept[s.Status.ID] = true
 			}
 			o.Publish(s.Status)
+			m.owe(s)
+		case o.Unended != nil && o.Unended(s.Status.ID):
+			m.owe(s)
 		}
 		m.jobs[s.Status.ID] = s
 	}
+	m.payAudit()
 	return m, nil
 }
 
+// retryEvery is how long an end that flash did not take waits for the next try.
+const retryEvery = time.Minute
+
 // Serve waits for ctx to end, then stops the running job and waits for it.
+// Meanwhile it tries again to keep what could not be kept.
 func (m *Manager) Serve(ctx context.Context) error {
-	<-ctx.Done()
+	retry := time.NewTicker(retryEvery)
+	defer retry.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-retry.C:
+			m.mu.Lock()
+			m.keepEnds()
+			m.payAudit()
+			m.mu.Unlock()
+		}
+	}
 	m.mu.Lock()
 	m.stopping = true
 	if m.running != nil {
@@ -132,7 +175,7 @@ func (m *Manager) Submit(id string, raw []byte) Status {
 	case !inline && m.running != nil:
 		return m.answer(rejected(st, &order.RefusalError{Reason: order.ReasonBusy, Detail: "job " + m.running.id + " is running"}))
 	}
-	job := Stored{N: m.n + 1, Status: st}
+	job := Stored{N: m.n + 1, Status: st, By: origin(v)}
 	job.Status.State = Received
 	begun := false
 	grant, err := m.o.Authority.Admit(v, func() error {
@@ -150,9 +193,14 @@ func (m *Manager) Submit(id string, raw []byte) Status {
 	case err != nil && !begun:
 		return m.answer(rejected(st, err))
 	case err != nil:
-		return m.end(&job, rejected(job.Status, err))
+		m.conclude(&job, rejected(job.Status, err))
+		return job.Status
 	}
 	job.Status.State = Accepted
+	if err := m.auditGrant(job); err != nil {
+		m.conclude(&job, rejected(job.Status, err))
+		return job.Status
+	}
 	if err := m.keep(&job); err != nil {
 		return m.end(&job, rejected(job.Status, err))
 	}
@@ -273,23 +321,46 @@ func (m *Manager) guard(ctx context.Context, g order.Grant, handler Handler, tel
 	return handler(ctx, g, tell)
 }
 
-// end keeps and tells a job's last status. The job has happened, so a store
-// that fails now is logged, not reported as the job's end.
+// end keeps, tells and audits how a job ended.
 func (m *Manager) end(job *Stored, st Status) Status {
+	m.conclude(job, st)
+	m.owe(*job)
+	m.payAudit()
+	return st
+}
+
+// conclude keeps and tells a job's last status. The job has happened, so a store
+// that fails now is logged and tried again, not reported as the job's end.
+func (m *Manager) conclude(job *Stored, st Status) {
 	job.Status = st
 	if err := m.keep(job); err != nil {
 		m.o.Log.Error("cannot keep end of job", "job", st.ID, "state", st.State, "error", err)
 		m.jobs[st.ID] = *job
+		m.unkept[st.ID] = true
 		m.forgetOldest()
 		m.tell(st)
 	}
-	return st
+}
+
+// keepEnds tries again to keep the ends that the store did not take.
+func (m *Manager) keepEnds() {
+	for id := range m.unkept {
+		if job, ok := m.jobs[id]; ok && m.o.Store.Put(job) != nil {
+			continue
+		}
+		delete(m.unkept, id)
+	}
 }
 
 // keep makes a job durable, then tells it.
 func (m *Manager) keep(job *Stored) error {
 	job.At = m.o.Now()
-	if err := m.o.Store.Put(*job); err != nil {
+	err := m.o.Store.Put(*job)
+	if errors.Is(err, syscall.ENOSPC) && m.forget(roomFor) > 0 {
+		// Old answers are worth less than what happens now.
+		err = m.o.Store.Put(*job)
+	}
+	if err != nil {
 		return &order.RefusalError{Reason: order.ReasonInternal, Detail: fmt.Sprintf("cannot keep job state: %v", err)}
 	}
 	m.n = max(m.n, job.N)
@@ -299,8 +370,18 @@ func (m *Manager) keep(job *Stored) error {
 	return nil
 }
 
+// roomFor is how many old answers make room for one job on a full disk.
+const roomFor = 8
+
 func (m *Manager) forgetOldest() {
-	for len(m.jobs) > keepJobs {
+	if over := len(m.jobs) - keepJobs; over > 0 {
+		m.forget(over)
+	}
+}
+
+// forget forgets up to n ended jobs, the oldest first, and returns how many.
+func (m *Manager) forget(n int) int {
+	for done := range n {
 		oldest, found := "", false
 		for id, s := range m.jobs {
 			if s.Status.State.Terminal() && (!found || s.N < m.jobs[oldest].N) {
@@ -308,14 +389,16 @@ func (m *Manager) forgetOldest() {
 			}
 		}
 		if !found {
-			return
+			return done
 		}
 		if err := m.o.Store.Forget(oldest); err != nil {
 			m.o.Log.Warn("cannot forget old job", "job", oldest, "error", err)
-			return
+			return done
 		}
 		delete(m.jobs, oldest)
+		delete(m.unkept, oldest)
 	}
+	return n
 }
 
 func (m *Manager) tell(st Status) {

@@ -165,6 +165,9 @@ type Verified struct {
 	trustVersion uint64 // of the list it was verified by
 }
 
+// KeyID names the key that signed the command.
+func (v Verified) KeyID() string { return v.keyID }
+
 // Verify checks everything about a request that needs no freshness, and adopts
 // the trust list it may carry. Errors are *RefusalError.
 func (a *Authority) Verify(req Request) (Verified, error) {

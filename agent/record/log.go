@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 
 	"ontagent/agent/order"
 	"ontagent/transport/durable"
@@ -125,9 +126,10 @@ func (l *Log) names() ([]string, error) {
 	return names, nil
 }
 
-// Close completes, signs and chains r, and returns once it is durable. It
-// fails with an error compatible with errors.Is(err, order.ErrTooLarge) if the
-// record exceeds MaxSize; the caller may then leave evidence out.
+// Close completes, signs and chains r, and returns once it is durable; on a full
+// disk the oldest records go for it. It fails with an error compatible with
+// errors.Is(err, order.ErrTooLarge) if the record exceeds MaxSize; the caller may
+// then leave evidence out.
 func (l *Log) Close(r Record) (env order.Envelope, data []byte, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -147,7 +149,7 @@ func (l *Log) Close(r Record) (env order.Envelope, data []byte, err error) {
 		return order.Envelope{}, nil, fmt.Errorf("cannot close record %d: %w: %d bytes", r.N, order.ErrTooLarge, len(data))
 	}
 	path := filepath.Join(l.dir, fmt.Sprintf("%016x-%s%s", r.N, r.Job, recordSuffix))
-	if err := durable.WriteFile(l.fs, "record.write", path, data, 0o600); err != nil {
+	if err := l.write(path, data); err != nil {
 		// It may be there all the same. It is not closed: its number is given
 		// again.
 		_ = durable.Remove(l.fs, "record.undo", path)
@@ -166,18 +168,49 @@ func (l *Log) Close(r Record) (env order.Envelope, data []byte, err error) {
 	return env, data, nil
 }
 
+// write makes a record durable. On a full disk the oldest records make room: they
+// were sent long ago, this one exists nowhere else.
+func (l *Log) write(path string, data []byte) error {
+	for {
+		err := durable.WriteFile(l.fs, "record.write", path, data, 0o600)
+		if !errors.Is(err, syscall.ENOSPC) || !l.makeRoom(filepath.Base(path)) {
+			return err
+		}
+	}
+}
+
+// keepOnFullDisk is how many records stay even if there is no room for the next.
+const keepOnFullDisk = 8
+
+// makeRoom deletes the oldest quarter of the records, all but a few, and reports
+// whether that was any.
+func (l *Log) makeRoom(except string) bool {
+	names, err := l.names()
+	if err != nil {
+		return false
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return name == except })
+	n := min((len(names)+3)/4, len(names)-keepOnFullDisk)
+	return n > 0 && l.remove(names[:n])
+}
+
 // prune deletes the oldest records over the bound.
 func (l *Log) prune() {
 	names, err := l.names()
-	if err != nil {
-		return // tidying up must not fail a visit
+	if err == nil && len(names) > l.keep {
+		l.remove(names[:len(names)-l.keep])
 	}
-	for len(names) > l.keep {
-		if err := durable.Remove(l.fs, "record.prune", filepath.Join(l.dir, names[0])); err != nil {
-			return // next time
+	// Tidying up must not fail a visit.
+}
+
+// remove deletes records and reports whether all are gone.
+func (l *Log) remove(names []string) bool {
+	for _, name := range names {
+		if err := durable.Remove(l.fs, "record.prune", filepath.Join(l.dir, name)); err != nil {
+			return false // next time
 		}
-		names = names[1:]
 	}
+	return true
 }
 
 // Head returns the number and digest of the last record; 0 if there is none.
