@@ -129,6 +129,7 @@ func (q *Queue) replace(c *class, from []*segment, roll *rollup, level uint8) bo
 	for _, e := range roll.out {
 		kept[e.Header.Seq] = true
 	}
+	slices.Sort(roll.seen) // the segments may overlap
 	gap := transport.Gap{Class: c.name, Epoch: s.epoch, Reason: transport.GapThinned}
 	for _, seq := range roll.seen {
 		if !kept[seq] {
