@@ -73,6 +73,13 @@ bench: build build-all ## measure size, memory, CPU and event latency for docs/b
 bench-optics: need-go ## measure polls and parsers of every console driver for docs/optics-measured.md
 	$(GO) test ./collectors/optics/console ./cmd/ontlab/ontsim -run '^$$' -bench . -benchtime 500ms
 
+GATEWAYS ?= 5000
+BROKER   ?=
+
+.PHONY: fleet
+fleet: build ## play GATEWAYS (5000) real sessions for a minute against BROKER (URL; else a mosquitto)
+	bin/ontlab fleet --gateways $(GATEWAYS) --spread 12s --duration 1m $(if $(BROKER),--broker '$(BROKER)')
+
 ## Checking, while you work
 
 .PHONY: check
@@ -88,7 +95,7 @@ fmt-check: $(GOLANGCI) ## fail where `make fmt` would change something
 
 .PHONY: vet
 vet: need-go ## go vet
-	$(GO) vet ./... ./.ci/suite
+	$(GO) vet ./... ./.ci/suite ./.ci/reliability
 
 .PHONY: lint
 lint: $(GOLANGCI) ## golangci-lint, with the import rules
@@ -96,7 +103,7 @@ lint: $(GOLANGCI) ## golangci-lint, with the import rules
 
 .PHONY: unit
 unit: need-go ## unit tests (-short), this machine only
-	$(GO) test -short ./...
+	$(GO) test -short ./... ./.ci/reliability
 
 .PHONY: golden
 golden: need-go ## rewrite the golden files from what the tests see now
@@ -141,6 +148,11 @@ test-qemu: need-go deps ## unit tests on every foreign processor, under qemu-use
 e2e: need-go deps ## the lab's end-to-end tests only, verbosely
 	$(GO) test -count=1 -v ./cmd/ontlab/...
 
+.PHONY: reliability
+reliability: need-go deps ## what is promised, shown: a line per property; LONG=1: long forms; MARKDOWN=docs/reliability.md: refresh it
+	@$(GO) test ./.ci/reliability
+	@$(GO) run ./.ci/reliability $(if $(MARKDOWN),--markdown '$(MARKDOWN)') $(PACKAGES)
+
 .PHONY: vuln
 vuln: need-go ## known vulnerabilities in what we link
 	@out=$$($(GO) run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) ./... 2>&1); status=$$?; \
@@ -152,6 +164,31 @@ vuln: need-go ## known vulnerabilities in what we link
 .PHONY: tidy-check
 tidy-check: need-go ## fail where go.mod or go.sum isn't tidy
 	$(GO) mod tidy -diff
+
+## With other people's programs
+
+# go.mod knows nothing of them: they are built for this target alone.
+TELEGRAF_VERSION := v1.39.3
+TELEGRAF_TAGS    := custom,inputs.mqtt_consumer,parsers.json_v2,outputs.file,serializers.influx
+NATS_VERSION     := v2.15.2
+
+TELEGRAF = $(TOOLS)/telegraf-$(TELEGRAF_VERSION)/telegraf
+NATS     = $(TOOLS)/nats-server-$(NATS_VERSION)/nats-server
+
+.PHONY: interop
+interop: need-go deps $(TELEGRAF) $(NATS) ## a stock Telegraf and a NATS cluster, set up as docs/brokers says (builds them once)
+	TELEGRAF='$(abspath $(TELEGRAF))' NATS_SERVER='$(abspath $(NATS))' \
+		$(GO) test -count=1 -v -timeout 15m -run 'Telegraf|NATS' ./cmd/ontlab/interop
+
+$(TELEGRAF): | need-go
+	@mkdir -p $(@D)
+	GOFLAGS= CGO_ENABLED=0 GOBIN=$(abspath $(@D)) nice $(GO) install -trimpath -ldflags '-s -w' \
+		-tags $(TELEGRAF_TAGS) github.com/influxdata/telegraf/cmd/telegraf@$(TELEGRAF_VERSION)
+
+$(NATS): | need-go
+	@mkdir -p $(@D)
+	GOFLAGS= CGO_ENABLED=0 GOBIN=$(abspath $(@D)) nice $(GO) install -trimpath -ldflags '-s -w' \
+		github.com/nats-io/nats-server/v2@$(NATS_VERSION)
 
 ## Preparing
 

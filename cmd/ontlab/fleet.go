@@ -6,12 +6,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"syscall"
 	"time"
 
 	"ontagent/cmd/ontlab/fleet"
+	"ontagent/cmd/ontlab/lab"
 	"ontagent/transport"
 	"ontagent/transport/mqtt"
 )
@@ -34,7 +36,7 @@ type fleetLine struct {
 func (a *app) fleet(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("ontlab fleet", flag.ContinueOnError)
 	f.SetOutput(a.err)
-	broker := f.String("broker", "", "URL of the broker: tcp://HOST:PORT or ssl://HOST:PORT")
+	broker := f.String("broker", "", "URL of the broker: tcp://HOST:PORT, ssl:// …; empty means a mosquitto of our own")
 	gateways := f.Int("gateways", 1000, "how many, up to 1000000")
 	spread := f.Duration("spread", mqtt.DefaultBackoff().Spread, "over how long they come back after an outage")
 	limit := f.Duration("backoff-cap", mqtt.DefaultBackoff().Cap, "longest wait between attempts")
@@ -51,8 +53,8 @@ func (a *app) fleet(ctx context.Context, args []string) error {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
 	switch {
-	case f.NArg() > 0 || *broker == "":
-		return fmt.Errorf("%w: fleet takes --broker URL and nothing but flags", errUsage)
+	case f.NArg() > 0:
+		return fmt.Errorf("%w: fleet takes nothing but flags", errUsage)
 	case *spread < 0 || *limit <= 0 || *duration < 0 || *telemetry < 0:
 		return fmt.Errorf("%w: a duration is negative", errUsage)
 	case !transport.ValidTenant(*tenant):
@@ -60,19 +62,27 @@ func (a *app) fleet(ctx context.Context, args []string) error {
 	}
 	backoff := mqtt.DefaultBackoff()
 	backoff.Spread, backoff.Cap = *spread, *limit
-	var from []string
-	if *sources != "" {
-		from = strings.Split(*sources, ",")
-	}
-	many, err := fleet.New(fleet.Options{
+	o := fleet.Options{
 		Dial:   mqtt.Options{Broker: *broker, TLS: mqtt.TLSOptions{CAFile: *ca}},
-		Tenant: *tenant, Gateways: *gateways, Backoff: backoff, Telemetry: *telemetry, Sources: from,
-	})
+		Tenant: *tenant, Gateways: *gateways, Backoff: backoff, Telemetry: *telemetry,
+	}
+	if *sources != "" {
+		o.Sources = strings.Split(*sources, ",")
+	}
+	if err := raiseFileLimit(*gateways + 100); err != nil { // the broker's limit, too
+		return err
+	}
+	if *broker == "" {
+		url, stop, err := ownBroker(ctx)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		o.Dial.Broker = url
+	}
+	many, err := fleet.New(o)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
-	}
-	if err := raiseFileLimit(*gateways + 100); err != nil {
-		return err
 	}
 	if *duration > 0 {
 		var cancel context.CancelFunc
@@ -86,6 +96,33 @@ func (a *app) fleet(ctx context.Context, args []string) error {
 	}()
 	a.tellFleet(many, ended, *asJSON)
 	return nil
+}
+
+// ownBroker starts a mosquitto on a free port of this machine.
+func ownBroker(ctx context.Context) (url string, stop func(), err error) {
+	dir, err := os.MkdirTemp("", "ontlab-fleet-")
+	if err != nil {
+		return "", nil, fmt.Errorf("cannot start broker: %w", err)
+	}
+	cleanup := func() { _ = os.RemoveAll(dir) }
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		cleanup()
+		return "", nil, fmt.Errorf("cannot start broker: %w", err)
+	}
+	address := listener.Addr().String()
+	_ = listener.Close()
+	broker, err := lab.NewMosquitto(dir, address)
+	if err == nil {
+		// It outlives ctx, so that the fleet can say goodbye.
+		err = broker.Start(context.WithoutCancel(ctx))
+	}
+	if err != nil {
+		cleanup()
+		return "", nil, err
+	}
+	return "tcp://" + address, func() { _ = broker.Stop(); cleanup() }, nil
 }
 
 // tellFleet prints a line a second until the fleet has ended, and a last one.
@@ -113,6 +150,9 @@ func (a *app) tellFleet(many *fleet.Fleet, ended <-chan struct{}, asJSON bool) {
 			line.PublishedPerS = per(line.Published, last.Published)
 			line.ErrorsPerS = per(line.Errors, last.Errors)
 			line.PeakPerS = max(line.PeakPerS, line.AttemptsPerS)
+		}
+		if !open { // a goodbye is no error
+			line.Errors = last.Errors
 		}
 		last = line
 		if asJSON {

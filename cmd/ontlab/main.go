@@ -67,7 +67,7 @@ func (a *app) usage() {
 
   demo [--lang zh-CN|en] [--keep DIR]   play a visit: order, ladder, verdict, record, three times
   bench [--minutes N]                   measure the agents in bin/ and dist/: size, memory, CPU, event latency
-  fleet --broker URL [--gateways N] [--spread 30s] [--duration 5m] [--telemetry-interval 1m] [--json]
+  fleet [--broker URL] [--gateways N] [--spread 30s] [--duration 5m] [--telemetry-interval 1m] [--json]
                                         play many gateways against a broker: connections, attempts, rates, memory
   vm [--modules M,M] [--memory MIB] COMMAND [ARG...]
                                         run a command in a guest with Debian's kernel, with its exit status
