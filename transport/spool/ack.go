@@ -64,7 +64,7 @@ func (q *Queue) release(version uint64, points []transport.Point) (released bool
 			known = true
 			for k := 0; k < len(s.entries) && s.seq(k) <= p.Seq; k++ {
 				if s.entries[k].state() != gone {
-					q.forget(c, s, k)
+					q.forget(s, k)
 					progress = true
 				}
 			}

@@ -81,8 +81,10 @@ func (c *class) init(rank int, limits map[transport.Class]Limits) {
 	}[rank]
 	c.exact = rank <= rankEvent
 	c.limits = [...]Limits{
-		{1 << 20, 128, 256 << 10, 512}, {512 << 10, 128, 128 << 10, 512},
-		{2 << 20, 64, 192 << 10, 768}, {0, 0, 64 << 10, 128},
+		{1 << 20, 128, 256 << 10, 512},
+		{512 << 10, 128, 128 << 10, 512},
+		{2 << 20, 64, 192 << 10, 768},
+		{0, 0, 64 << 10, 128},
 	}[rank]
 	l := limits[c.name]
 	if l.FlashBytes > 0 {

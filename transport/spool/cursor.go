@@ -124,7 +124,7 @@ func readCursor(fsys durable.FS, op, dir string) (newest cursor, slot int, errs 
 	return newest, slot, errs
 }
 
-// writeCursor writes the cursor; clean says that all there is is durable and
+// writeCursor writes the cursor; clean says that everything is durable and
 // nothing more will come. io is held.
 func (q *Queue) writeCursor(clean bool) error {
 	q.mu.Lock()

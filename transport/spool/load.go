@@ -250,7 +250,7 @@ func (q *Queue) lost(c *class) []transport.Gap {
 	}
 	if whole {
 		for e := range known {
-			epochs[e] = epochs[e][:len(epochs[e]):len(epochs[e])]
+			epochs[e] = slices.Clip(epochs[e])
 		}
 	}
 	for _, epoch := range slices.Sorted(maps.Keys(epochs)) {

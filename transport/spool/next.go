@@ -211,14 +211,14 @@ func (q *Queue) failed(p place, err error) {
 	}
 	q.log.Error("lost a message on flash", "class", string(c.name), "epoch", s.epoch, "seq", seq, "error", err)
 	s.fails = 0
-	q.forget(c, s, p.index)
+	q.forget(s, p.index)
 	c.dropped++
 	q.addGap(transport.Gap{Class: c.name, Epoch: s.epoch, FromSeq: seq, ToSeq: seq, Count: 1, Reason: transport.GapCorrupt})
 	q.hurry()
 }
 
 // forget makes entry i of s gone. mu is held.
-func (q *Queue) forget(c *class, s *segment, i int) {
+func (q *Queue) forget(s *segment, i int) {
 	q.drained += s.length(i)
 	s.set(i, gone, 0)
 	q.touch()
@@ -343,7 +343,7 @@ func (q *Queue) settle(e transport.Entry, done bool) {
 		return
 	}
 	if st == gone {
-		q.forget(c, s, i)
+		q.forget(s, i)
 	} else {
 		s.set(i, st, q.seconds(now))
 	}

@@ -309,8 +309,7 @@ func (q *Queue) check(m transport.Message) (*class, error) {
 	if _, err := transport.Topic("t", q.stamper.Device(), m.Kind, m.Name); err != nil {
 		return nil, err
 	}
-	switch m.Kind {
-	case transport.KindCommand, transport.KindConfig, transport.KindAck:
+	if m.Kind == transport.KindCommand || m.Kind == transport.KindConfig || m.Kind == transport.KindAck {
 		return nil, fmt.Errorf("%w: kind %q comes down", transport.ErrTopic, string(m.Kind))
 	}
 	// As long as headers get.

@@ -68,7 +68,7 @@ func message(class transport.Class, body string) transport.Message {
 	return m
 }
 
-func put(t testing.TB, q *Queue, class transport.Class, body string) {
+func put(t *testing.T, q *Queue, class transport.Class, body string) {
 	t.Helper()
 	if err := q.Put(context.Background(), message(class, body)); err != nil {
 		t.Fatal(err)
@@ -82,7 +82,7 @@ func tryNext(q *Queue) (transport.Entry, bool) {
 	return e, err == nil
 }
 
-func next(t testing.TB, q *Queue) transport.Entry {
+func next(t *testing.T, q *Queue) transport.Entry {
 	t.Helper()
 	e, ok := tryNext(q)
 	if !ok {
@@ -112,7 +112,7 @@ func drain(q *Queue) []string {
 	}
 }
 
-func wantIDs(t testing.TB, got []string, want ...string) {
+func wantIDs(t *testing.T, got []string, want ...string) {
 	t.Helper()
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -311,7 +311,7 @@ func (q *Queue) drop(c *class, s *segment, reason string, told bool) error {
 		// From here on it cannot be leased, nor does it stand in the gap's way.
 		if s.entries[i].state() != gone {
 			c.dropped++
-			q.forget(c, s, i)
+			q.forget(s, i)
 		}
 	}
 	for _, g := range append(gaps, kept...) {
@@ -414,8 +414,7 @@ func (q *Queue) healthy(c *class) bool {
 
 // reason names an error in an event, without what differs from case to case.
 func reason(err error) string {
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno.Error()
 	}
 	return err.Error()
