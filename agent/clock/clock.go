@@ -83,8 +83,8 @@ func New(o Options) (*Clock, error) {
 func (c *Clock) Now() (utc time.Time, trusted bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	wall := c.o.System.Wall().UTC()
-	if c.disciplined(wall) {
+	wall, disciplined := c.look()
+	if disciplined {
 		return wall, true
 	}
 	if c.signed {
@@ -93,10 +93,18 @@ func (c *Clock) Now() (utc time.Time, trusted bool) {
 	return wall, false
 }
 
-// disciplined reports whether the wall clock may be relied on: NTP says so, and
-// it does not contradict what a time key signed. NTP is not authenticated;
-// without the second condition it could make valid again what has expired.
-func (c *Clock) disciplined(wall time.Time) bool {
+// look reads the wall clock and whether it may be relied on. It asks for the
+// discipline first: a clock that is set in between was not read before it was.
+func (c *Clock) look() (wall time.Time, disciplined bool) {
+	synchronised := c.o.System.Synchronised()
+	wall = c.o.System.Wall().UTC()
+	return wall, synchronised && c.plausible(wall)
+}
+
+// plausible reports whether what NTP says may be relied on: where it does not
+// contradict what a time key signed. NTP is not authenticated; without this
+// condition it could make valid again what has expired.
+func (c *Clock) plausible(wall time.Time) bool {
 	least := c.floor
 	if c.signed {
 		passed := c.o.System.Uptime() - c.base
@@ -105,7 +113,7 @@ func (c *Clock) disciplined(wall time.Time) bool {
 			least = sure
 		}
 	}
-	return !c.o.NeverTrustSystem && !wall.Before(least) && c.o.System.Synchronised()
+	return !c.o.NeverTrustSystem && !wall.Before(least)
 }
 
 // Floor returns a time that has certainly passed.
@@ -143,9 +151,9 @@ func (c *Clock) Wall() (unixMS int64, quality string) {
 func (c *Clock) Reading() (time.Time, Quality) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	wall := c.o.System.Wall().UTC()
+	wall, disciplined := c.look()
 	switch {
-	case c.disciplined(wall):
+	case disciplined:
 		return wall, NTP
 	case c.signed:
 		return c.signedAt.Add(c.o.System.Uptime() - c.base), Floor

@@ -176,7 +176,7 @@ func TestWhatTheTrailDoesNotTakeIsNotDone(t *testing.T) {
 	// The grant is written, the end is not: neither in this life nor by the next
 	// grant is anything done before it is.
 	b := signed(t, "b", 2, order.Accept)
-	man, a, err = m.audited(func(ctx context.Context, g order.Grant, tell func(Progress)) Outcome {
+	man, a, err := m.audited(func(ctx context.Context, g order.Grant, tell func(Progress)) Outcome {
 		if g.Command.ID == "b" {
 			m.disk.Inject(faultfs.Fault{Op: "trail", Forever: true, Err: syscall.ENOSPC})
 		}
