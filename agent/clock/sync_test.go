@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,7 +47,9 @@ func TestSyncDetector(t *testing.T) {
 
 // bubble is a system that runs on the time of a synctest bubble.
 type bubble struct {
-	start  time.Time
+	start time.Time
+
+	mu     sync.Mutex
 	boot   time.Time // what the wall clock said at the start
 	synced bool
 	slow   bool // the processor is taken away between two readings
@@ -54,14 +57,26 @@ type bubble struct {
 }
 
 func (b *bubble) Uptime() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.asked++
 	if b.slow && b.asked%2 == 0 {
 		return time.Since(b.start) + time.Minute
 	}
 	return time.Since(b.start)
 }
-func (b *bubble) Wall() time.Time    { return b.boot.Add(time.Since(b.start)) }
-func (b *bubble) Synchronised() bool { return b.synced }
+
+func (b *bubble) Wall() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.boot.Add(time.Since(b.start))
+}
+
+func (b *bubble) Synchronised() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.synced
+}
 
 func TestWatchTellsWhenTheClockIsSetAndSteps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -70,17 +85,26 @@ func TestWatchTellsWhenTheClockIsSetAndSteps(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var told []Sync
+		var told []Sync // guarded by sys.mu
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
-		go func() { done <- c.Watch(ctx, 10*time.Second, func(s Sync) { told = append(told, s) }) }()
+		go func() {
+			done <- c.Watch(ctx, 10*time.Second, func(s Sync) {
+				sys.mu.Lock()
+				defer sys.mu.Unlock()
+				told = append(told, s)
+			})
+		}()
 		phase := func(change func(), want ...Sync) {
 			t.Helper()
-			synctest.Wait()
+			sys.mu.Lock()
 			told = nil
 			change()
+			sys.mu.Unlock()
 			time.Sleep(30 * time.Second)
 			synctest.Wait()
+			sys.mu.Lock()
+			defer sys.mu.Unlock()
 			if !slices.Equal(told, want) {
 				t.Errorf("told %+v, want %+v", told, want)
 			}
