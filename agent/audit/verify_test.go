@@ -65,13 +65,15 @@ func TestVerifyHolds(t *testing.T) {
 	}
 }
 
-// TestAnyEditIsFoundAndNamed: every bit, every line removed, every two swapped,
+// TestReliabilityAuditEdits: every bit, every line removed, every two swapped,
 // every line doubled, every truncation of the text.
-func TestAnyEditIsFoundAndNamed(t *testing.T) {
+func TestReliabilityAuditEdits(t *testing.T) {
 	const n = 6
+	trials := 0
 	lines, head := chain(t, n)
 	want := func(what string, lines [][]byte, kind Kind, number uint64) {
 		t.Helper()
+		trials++
 		err := Verify(lines, Head{}, head)
 		if err == nil {
 			t.Fatalf("%s: not found", what)
@@ -112,7 +114,10 @@ func TestAnyEditIsFoundAndNamed(t *testing.T) {
 		if Verify(cut, Head{}, head) == nil {
 			t.Fatalf("cut to %d bytes: not found", size)
 		}
+		trials++
 	}
+	reliability(t, "corruption", "audit trail as collected: every bit, every line removed, every two swapped, every truncation", trials,
+		"all found, the entry named")
 }
 
 func FuzzVerify(f *testing.F) {
