@@ -116,24 +116,6 @@ type number struct {
 	seq   uint64
 }
 
-// numbers returns how often each message of a device arrived, by its header,
-// those of class session apart.
-func (c *client) numbers() map[number]int {
-	c.t.Helper()
-	all := map[number]int{}
-	for _, p := range c.packets() {
-		h, _, err := transport.Decode(p.Payload)
-		if err != nil {
-			c.t.Errorf("%s: %v", p.Topic, err)
-			continue
-		}
-		if h.Class != transport.ClassSession {
-			all[number{h.Epoch, h.Class, h.Seq}]++
-		}
-	}
-	return all
-}
-
 // missing returns which of the first n messages of a class did not come, and
 // how many came more than once.
 func missing(all map[number]int, class transport.Class, n int) (gone []uint64, again int) {

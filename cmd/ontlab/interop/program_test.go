@@ -22,6 +22,7 @@ type program struct {
 	t    *testing.T
 	name string
 	args []string
+	env  []string // beside ours
 	cmd  *exec.Cmd
 	log  output
 }
@@ -52,6 +53,7 @@ func (p *program) start() {
 	p.t.Helper()
 	p.cmd = exec.CommandContext(context.Background(), p.name, p.args...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
+	p.cmd.Env = append(os.Environ(), p.env...)
 	// Nothing is left running if the test is killed.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
