@@ -140,16 +140,16 @@ func (d *disk) attach() (*os.File, error) {
 	return nil, errors.New("no loop device stays free")
 }
 
-// unmount ends it; the image goes with it. It returns the sectors written to
-// the device, of 512 bytes.
-func (d *disk) unmount() (sectors int64, err error) {
+// unmount ends it; the image goes with it.
+func (d *disk) unmount() error {
+	var err error
 	for range 100 {
 		if err = unix.Unmount(d.dir, 0); !errors.Is(err, unix.EBUSY) {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	return 0, errors.Join(err, d.file.Close(), os.Remove(d.dir))
+	return errors.Join(err, d.file.Close(), os.Remove(d.dir))
 }
 
 // written returns how many writes the device has completed since it was set
@@ -260,8 +260,7 @@ func ext4Life(m *machine, n int, forgetful bool, seed uint64, t *tally) (within 
 	for _, p := range g.problems {
 		t.problem("seed %d: %s", seed, p)
 	}
-	_, unmountErr := d.unmount()
-	return within, errors.Join(err, unmountErr)
+	return within, errors.Join(err, d.unmount())
 }
 
 // live plays the gateway through several lives until stop is closed.
@@ -304,6 +303,5 @@ func (m *machine) checkCopy(image []byte, s style, h0, h1 history, t *tally, whe
 	f.problems = append(f.problems, g.problems...)
 	t.add(f, where)
 	fsys.abandon()
-	_, err = d.unmount()
-	return err
+	return d.unmount()
 }

@@ -43,7 +43,7 @@ func play(ctx context.Context, role string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(work)
+	defer os.RemoveAll(work) //nolint:errcheck // a temporary directory
 	switch role {
 	case "ext4":
 		return playExt4(ctx, work, out)
@@ -127,7 +127,7 @@ func TestReliabilityPowerCutExt4(t *testing.T) {
 		t.Skip("not with -short: this takes half a minute")
 	}
 	if os.Getuid() != 0 {
-		inGuest(t, "ext4", nil)
+		inGuest(t, "ext4", []string{"loop", "ext4"})
 		return
 	}
 	self, err := os.Executable()
@@ -145,7 +145,7 @@ func TestReliabilityPowerCutExt4(t *testing.T) {
 	var failed *command.Error
 	if errors.As(err, &failed) && (errors.Is(err, syscall.EPERM) || bytes.Contains(result.Stderr, []byte(noLoop))) {
 		t.Logf("no loop devices here, so in a guest: %v", err)
-		inGuest(t, "ext4", nil)
+		inGuest(t, "ext4", []string{"loop", "ext4"})
 		return
 	}
 	relay(t, result.Stdout, result.Stderr, err)

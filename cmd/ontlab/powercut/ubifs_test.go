@@ -18,7 +18,7 @@ import (
 const (
 	ubiAttach       = 1<<30 | 24<<16 | 'o'<<8 | 64 // UBI_IOCATT, on /dev/ubi_ctrl
 	ubiDetach       = 1<<30 | 4<<16 | 'o'<<8 | 65  // UBI_IOCDET
-	ubiMakeVolume   = 1<<30 | 152<<16 | 'o'<<8 | 0 // UBI_IOCMKVOL, on /dev/ubi0
+	ubiMakeVolume   = 1<<30 | 152<<16 | 'o'<<8     // UBI_IOCMKVOL, number 0, on /dev/ubi0
 	ubiRemoveVolume = 1<<30 | 4<<16 | 'o'<<8 | 1   // UBI_IOCRMVOL
 )
 
@@ -33,9 +33,8 @@ const (
 
 // flash is UBI on the simulated NAND, as device 0, with UBIFS in a volume.
 type flash struct {
-	dir   string
-	size  int64 // of the volume, in bytes
-	steps int
+	dir  string
+	size int64 // of the volume, in bytes
 }
 
 // attach attaches UBI, which reads the headers of all blocks.
@@ -128,7 +127,7 @@ func (k kindOfCut) arm(rnd *rand.Rand) error {
 	}
 	kinds := [...]int{cutEraseCounter, cutVolumeID, cutEraseCounter | cutVolumeID}
 	// The counter is drawn at the first header write, which is not failed.
-	after := strconv.Itoa(1 + rnd.IntN(6))
+	after := strconv.Itoa(1 + rnd.IntN(4))
 	return errors.Join(
 		setDebug("ubi/ubi0/tst_emulate_power_cut_min", after),
 		setDebug("ubi/ubi0/tst_emulate_power_cut_max", after),
@@ -212,7 +211,6 @@ func ubifsCuts(f *flash, kind kindOfCut, n int, forgetful bool, seed uint64, unt
 					}
 				}
 				g.step()
-				f.steps++
 				if rnd.IntN(10) == 0 {
 					ballast(f.dir, rnd)
 				}
