@@ -26,6 +26,9 @@ const (
 	killCap = 20 * time.Millisecond
 	// grace is what a busy machine may take on top of any wait.
 	grace = 5 * time.Second
+	// killWrite is how long the library may hold on to a packet that it cannot
+	// write any more; goroutines of a connection that was lost end with it.
+	killWrite = time.Second
 	// patience is how long what was put may take over links that live.
 	patience = 30 * time.Second
 )
@@ -231,6 +234,11 @@ func (r *killRun) run() {
 		producers.Go(func() { s.produce(producing) })
 	}
 	if r.usage[0] = r.rest(ctx, r.want/10); !t.Failed() {
+		for _, s := range r.sources { // the rest was no silence
+			s.mu.Lock()
+			s.heard = time.Now()
+			s.mu.Unlock()
+		}
 		r.pause.Store(false)
 		r.usage[1] = r.rest(ctx, r.want)
 	}
@@ -248,7 +256,7 @@ func (r *killRun) run() {
 func (s *source) sessions(ctx context.Context) {
 	for ctx.Err() == nil {
 		device, err := mqtt.New(mqtt.DeviceOptions{
-			Dial: mqtt.Options{Broker: "tcp://" + s.relay.Addr()}, Tenant: tenant, Stamper: s.stamper, Queue: s.queue,
+			Dial: mqtt.Options{Broker: "tcp://" + s.relay.Addr(), WriteTimeout: killWrite}, Tenant: tenant, Stamper: s.stamper, Queue: s.queue,
 			Backoff: mqtt.Backoff{Spread: time.Millisecond, Base: 2 * time.Millisecond, Cap: killCap},
 		})
 		if err != nil {
@@ -347,7 +355,7 @@ func (r *killRun) rest(ctx context.Context, kills int) usage {
 			return usage{}
 		case made < int64(kills) || made != before || !r.settled():
 			before, since = made, now
-		case now.Sub(since) > 700*time.Millisecond:
+		case now.Sub(since) > 2*killWrite:
 			return r.look()
 		}
 	}
