@@ -3,6 +3,8 @@ package mqtt
 import (
 	"bufio"
 	"context"
+	"crypto/sha1"
+	"encoding/base64"
 	"encoding/binary"
 	"io"
 	"net"
@@ -250,4 +252,29 @@ func (h *hijacked) Header() http.Header { return h.header }
 func (h *hijacked) WriteHeader(int)     {}
 func (h *hijacked) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return h.Conn, bufio.NewReadWriter(h.r, bufio.NewWriter(h.Conn)), nil
+}
+
+// websocketAccept answers a client's key by RFC 6455, section 4.2.2.
+func websocketAccept(key string) string {
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// cutAfter relays l to address and ends both after n bytes came from there.
+func cutAfter(t *testing.T, l *link, address string, n int) {
+	t.Helper()
+	var dialer net.Dialer
+	up, err := dialer.DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		return
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_, _ = io.Copy(up, l.r)
+		_ = up.Close()
+	})
+	_, _ = io.CopyN(l, up, int64(n))
+	_ = l.Close()
+	_ = up.Close()
+	wg.Wait()
 }

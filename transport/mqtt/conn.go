@@ -47,6 +47,8 @@ type Conn struct {
 	ackTime time.Duration
 	inbound chan Packet
 	dropped atomic.Uint64
+	owed    atomic.Bool // one of those comes again in the next connection
+	stuck   bool        // nobody takes from inbound; only for receive
 	closing atomic.Bool
 	lost    chan struct{}
 
@@ -153,7 +155,11 @@ func (c *Conn) options(o Options) *paho.ClientOptions {
 	return p
 }
 
-// receive takes a message from the library. It must not block.
+// roomWait is how long a message of a persistent session waits for room in
+// Inbound. Meanwhile nothing else is read, so it has to be short.
+const roomWait = 3 * time.Second
+
+// receive takes a message from the library.
 func (c *Conn) receive(m paho.Message) {
 	p := Packet{Topic: m.Topic(), Payload: m.Payload(), Retained: m.Retained()}
 	if c.dial.PersistentSession {
@@ -165,9 +171,37 @@ func (c *Conn) receive(m paho.Message) {
 	}
 	select {
 	case c.inbound <- p:
+		c.stuck = false
+		return
 	default:
-		c.dropped.Add(1)
 	}
+	if c.dial.PersistentSession && m.Qos() > 0 {
+		// What has gathered while we were away comes at once, from some brokers
+		// without regard to their window.
+		if c.waitForRoom(p) {
+			return
+		}
+		c.owed.Store(true)
+	}
+	c.dropped.Add(1)
+}
+
+// waitForRoom reports whether p found room in Inbound. If nobody takes at all
+// it waits once, not for every message.
+func (c *Conn) waitForRoom(p Packet) bool {
+	if c.stuck {
+		return false
+	}
+	timer := time.NewTimer(roomWait)
+	defer timer.Stop()
+	select {
+	case c.inbound <- p:
+		return true
+	case <-timer.C:
+		c.stuck = true
+	case <-c.lost:
+	}
+	return false
 }
 
 // lose ends the connection, for the first reason given.
@@ -210,7 +244,9 @@ func (c *Conn) Err() error {
 // Inbound gives the messages received. It is never closed: select on Lost too.
 func (c *Conn) Inbound() <-chan Packet { return c.inbound }
 
-// Dropped counts the inbound messages that found Inbound full.
+// Dropped counts the inbound messages that found Inbound full. In a persistent
+// session those of QoS 1 first wait a while for room; dropped, they come again
+// with the next connection.
 func (c *Conn) Dropped() uint64 { return c.dropped.Load() }
 
 // Bytes counts what was received and sent, above TLS.

@@ -104,6 +104,9 @@ type session struct {
 	flight *window
 }
 
+// errDropped ends a connection so that the broker repeats what was dropped.
+var errDropped = errors.New("inbound messages dropped that the session still has")
+
 // errNoGoodbye ends a connection so that the broker tells of it.
 var errNoGoodbye = errors.New("ended without goodbye")
 
@@ -214,6 +217,10 @@ func (s *session) forward() {
 			case s.inbox <- inbound{in, p.Ack}:
 			case <-s.conn.Lost():
 				return
+			}
+			if s.conn.owed.Load() && len(s.conn.Inbound()) == 0 {
+				// There is room now for what was dropped.
+				s.conn.lose(errDropped)
 			}
 		case <-s.conn.Lost():
 			return
