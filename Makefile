@@ -190,31 +190,6 @@ $(NATS): | need-go
 	GOFLAGS= CGO_ENABLED=0 GOBIN=$(abspath $(@D)) nice $(GO) install -trimpath -ldflags '-s -w' \
 		github.com/nats-io/nats-server/v2@$(NATS_VERSION)
 
-## With other people's programs
-
-# go.mod knows nothing of them: they are built for this target alone.
-TELEGRAF_VERSION := v1.39.3
-TELEGRAF_TAGS    := custom,inputs.mqtt_consumer,parsers.json_v2,outputs.file,serializers.influx
-NATS_VERSION     := v2.15.2
-
-TELEGRAF = $(TOOLS)/telegraf-$(TELEGRAF_VERSION)/telegraf
-NATS     = $(TOOLS)/nats-server-$(NATS_VERSION)/nats-server
-
-.PHONY: interop
-interop: need-go deps $(TELEGRAF) $(NATS) ## a stock Telegraf and a NATS cluster, set up as docs/brokers says (builds them once)
-	TELEGRAF='$(abspath $(TELEGRAF))' NATS_SERVER='$(abspath $(NATS))' \
-		$(GO) test -count=1 -v -timeout 15m -run 'Telegraf|NATS' ./cmd/ontlab/interop
-
-$(TELEGRAF): | need-go
-	@mkdir -p $(@D)
-	GOFLAGS= CGO_ENABLED=0 GOBIN=$(abspath $(@D)) nice $(GO) install -trimpath -ldflags '-s -w' \
-		-tags $(TELEGRAF_TAGS) github.com/influxdata/telegraf/cmd/telegraf@$(TELEGRAF_VERSION)
-
-$(NATS): | need-go
-	@mkdir -p $(@D)
-	GOFLAGS= CGO_ENABLED=0 GOBIN=$(abspath $(@D)) nice $(GO) install -trimpath -ldflags '-s -w' \
-		github.com/nats-io/nats-server/v2@$(NATS_VERSION)
-
 ## Preparing
 
 .PHONY: deps
