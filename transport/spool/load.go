@@ -132,7 +132,8 @@ func (q *Queue) index(c *class, id segID, b []byte) (*segment, contents) {
 }
 
 // single makes each number of c wait once: where it is in two files, in the
-// one that holds it as it came. mu is held.
+// one that holds it as it came, and of two such in the later one, because it
+// was written anew after a write that may not be durable. mu is held.
 func (c *class) single() {
 	for i, a := range c.segs {
 		for _, b := range c.segs[i+1:] {
@@ -140,7 +141,7 @@ func (c *class) single() {
 				continue
 			}
 			keep, other := a, b
-			if b.level < a.level {
+			if b.level <= a.level {
 				keep, other = b, a
 			}
 			for k := range other.entries {

@@ -114,47 +114,59 @@ func TestReliabilityFileFaults(t *testing.T) {
 	}
 }
 
+// jumble plays a gateway whose disk has several troubles at a time, and returns
+// how many calls failed.
+func jumble(seed uint64, tell func(string, ...any)) (w *world, failed int) {
+	w = newWorld(faultfs.Like(seed%2), seed)
+	w.tell = tell
+	w.limits, w.full = small(), true
+	for range 4 {
+		for range w.rnd.IntN(4) {
+			w.disk.Inject(faultfs.Fault{
+				Call: []string{
+					"", "", faultfs.CallWrite, faultfs.CallDatasync, faultfs.CallSync, faultfs.CallSyncDir, faultfs.CallRemove,
+				}[w.rnd.IntN(7)],
+				N: w.rnd.IntN(60), Forever: w.rnd.IntN(3) == 0, Bytes: -1,
+				Err: []error{syscall.ENOSPC, syscall.EROFS, syscall.EIO, syscall.EMFILE, nil}[w.rnd.IntN(5)],
+			})
+		}
+		if w.rnd.IntN(3) == 0 {
+			w.disk.SetCapacity(w.disk.Used() + int64(w.rnd.IntN(30))<<10)
+		}
+		if err := w.start(); err != nil {
+			w.fail("open: %v", err)
+			return w, failed
+		}
+		for range 80 {
+			w.step()
+		}
+		failed += w.disk.Heal()
+		w.disk.SetCapacity(0)
+		if w.rnd.IntN(2) == 0 {
+			for range 40 {
+				w.step()
+			}
+		}
+		w.end([]string{"cut", "kill", "close"}[w.rnd.IntN(3)])
+		if len(w.problems) > 0 {
+			return w, failed
+		}
+	}
+	if err := w.start(); err != nil {
+		w.fail("open: %v", err)
+		return w, failed
+	}
+	w.drain()
+	return w, failed
+}
+
 // TestReliabilityFileFaultsInJumble injects several faults of all kinds at
 // random, short writes and a full disk among them.
 func TestReliabilityFileFaultsInJumble(t *testing.T) {
 	trials, failed, promised := 0, 0, 0
 	for seed := uint64(0); seed < uint64(size(20, 1500, 30_000)) && failed < 5; seed++ {
-		w := newWorld(faultfs.Like(seed%2), seed)
-		w.limits, w.full = small(), true
-		for life := 0; life < 4 && len(w.problems) == 0; life++ {
-			for range w.rnd.IntN(4) {
-				w.disk.Inject(faultfs.Fault{
-					Call: []string{"", "", faultfs.CallWrite, faultfs.CallDatasync, faultfs.CallSync, faultfs.CallSyncDir, faultfs.CallRemove}[w.rnd.IntN(7)],
-					N:    w.rnd.IntN(60), Forever: w.rnd.IntN(3) == 0, Bytes: -1,
-					Err: []error{syscall.ENOSPC, syscall.EROFS, syscall.EIO, syscall.EMFILE, nil}[w.rnd.IntN(5)],
-				})
-			}
-			if w.rnd.IntN(3) == 0 {
-				w.disk.SetCapacity(w.disk.Used() + int64(w.rnd.IntN(30))<<10)
-			}
-			if err := w.start(); err != nil {
-				w.fail("open: %v", err)
-				break
-			}
-			for range 80 {
-				w.step()
-			}
-			trials += w.disk.Heal()
-			w.disk.SetCapacity(0)
-			if w.rnd.IntN(2) == 0 {
-				for range 40 {
-					w.step()
-				}
-			}
-			w.end([]string{"cut", "kill", "close"}[w.rnd.IntN(3)])
-		}
-		if len(w.problems) == 0 {
-			if err := w.start(); err != nil {
-				w.fail("open: %v", err)
-			} else {
-				w.drain()
-			}
-		}
+		w, n := jumble(seed, nil)
+		trials += n
 		promised += w.promised
 		if len(w.problems) > 0 {
 			failed++

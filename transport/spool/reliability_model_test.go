@@ -170,6 +170,7 @@ type world struct {
 	put    map[key]*sent
 	byID   map[int]*sent
 	leased []transport.Entry
+	given  map[key]bool // leased once or more in this life
 	online bool
 	col    collector
 	acks   [][]transport.Point // by version, from 1
@@ -214,7 +215,7 @@ func (w *world) fail(format string, args ...any) {
 // start begins a life.
 func (w *world) start() error {
 	w.epoch++
-	w.nth, w.leased, w.online = map[transport.Class]uint64{}, nil, false
+	w.nth, w.leased, w.given, w.online = map[transport.Class]uint64{}, nil, map[key]bool{}, false
 	stamper, err := transport.NewStamper(testDevice, w.epoch, w.clock)
 	if err != nil {
 		return err
@@ -328,6 +329,7 @@ func (w *world) next() (e transport.Entry, ok bool) {
 	if ok {
 		w.say("next %v %s %.60s", keyOf(e.Header), e.Message.Name, e.Message.Body)
 		w.check(e)
+		w.given[keyOf(e.Header)] = true
 	}
 	return e, ok
 }
@@ -556,14 +558,17 @@ func (w *world) end(how string) {
 // drain brings everything to the collector and says what is missing.
 func (w *world) drain() {
 	w.setOnline(true)
-	mark := maps.Clone(w.nth)
+	mark, before := maps.Clone(w.nth), maps.Clone(w.given)
 	for _, e := range w.leased {
 		w.q.Return(e)
 	}
 	w.leased = nil
 	w.col.order = nil
 	idle := 0
-	for round := 0; idle < 3 && round < 400; round++ {
+	// What the broker lost goes again after ten minutes at first, at last after
+	// a day; what could not be read is tried again after ten minutes.
+	waits := []time.Duration{0, 6, 6, 6, 6, 660, 660, 660, 90_000, 90_000}
+	for round := 0; idle < len(waits) && (idle < 4 || w.depth() > 0) && round < 400; round++ {
 		w.quietly(w.q.Maintain)
 		idle++
 		for range 20000 {
@@ -577,12 +582,9 @@ func (w *world) drain() {
 		}
 		w.acks = append(w.acks, w.col.points())
 		w.deliver(len(w.acks) - 1)
-		w.clock.now = w.clock.now.Add(6 * time.Second)
-		if round > 2 {
-			w.clock.now = w.clock.now.Add(11 * time.Minute)
-		}
+		w.clock.now = w.clock.now.Add(waits[min(idle, len(waits)-1)] * time.Second)
 	}
-	w.inOrder(mark)
+	w.inOrder(mark, before)
 	for k, s := range w.put {
 		switch {
 		case k.class == transport.ClassDebug && k.epoch != w.epoch:
@@ -606,15 +608,27 @@ func (w *world) drain() {
 	}
 }
 
+// depth is what is left in the queue, gaps that wait included.
+func (w *world) depth() (n int) {
+	for _, s := range w.q.Stats() {
+		n += s.Depth
+	}
+	return n
+}
+
 // inOrder holds first arrivals of the drain to their order: of a class first
-// what is new, and each part in the order of its numbers.
-func (w *world) inOrder(mark map[transport.Class]uint64) {
+// what is new, and each part in the order of its numbers – but for what was given
+// before.
+func (w *world) inOrder(mark map[transport.Class]uint64, before map[key]bool) {
 	type lane struct {
 		class transport.Class
 		live  bool
 	}
 	last := map[lane]key{}
 	for _, k := range w.col.order {
+		if before[k] {
+			continue
+		}
 		l := lane{k.class, k.epoch == w.epoch && k.seq > mark[k.class]}
 		if p := last[l]; p.epoch > k.epoch || p.epoch == k.epoch && p.seq >= k.seq {
 			w.fail("%v came after %v", k, p)
