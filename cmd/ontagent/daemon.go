@@ -19,6 +19,7 @@ import (
 
 	"ontagent/agent"
 	"ontagent/agent/acceptance"
+	"ontagent/agent/audit"
 	"ontagent/agent/clock"
 	"ontagent/agent/control"
 	"ontagent/agent/identity"
@@ -103,6 +104,7 @@ type daemon struct {
 	refusing  *order.RefusalError
 	authority *order.Authority
 	records   *record.Log
+	trail     *audit.Log
 	jobs      *job.Manager
 	visits    *agent.Visits
 	queue     *spool.Queue
@@ -166,7 +168,7 @@ func newDaemon(c config.Config, log *slog.Logger) (*daemon, error) {
 		d.refuse(order.ReasonNotEnrolled, errors.New("no root key is configured on this gateway"))
 	case d.refusing == nil:
 		if err := d.openAuthority(ed25519.PublicKey(root)); err != nil {
-			d.authority, d.records, d.jobs = nil, nil, nil
+			d.authority, d.records, d.trail, d.jobs = nil, nil, nil, nil
 			d.refuse(order.ReasonInternal, err)
 		}
 	}
@@ -223,8 +225,15 @@ func (d *daemon) openAuthority(root ed25519.PublicKey) error {
 	if err != nil {
 		return err
 	}
+	d.trail, err = audit.Open(audit.Options{
+		FS: d.fs, Dir: filepath.Join(d.c.Main.StateDir, "audit"), Stamp: d.stampAudit, Announce: d.reporter.Audit, Log: d.log,
+	})
+	if err != nil {
+		return err
+	}
 	d.jobs, err = job.New(job.Options{
 		Authority: d.authority, Store: store, Publish: d.jobChanged, Answer: d.jobAnswered,
+		Audit: d.auditJob, Unended: d.trail.Unended,
 		Timeout: jobTimeout, Now: time.Now, Log: d.log,
 		Handlers: map[order.CommandType]job.Handler{
 			order.Accept:   d.visits.Accept,
@@ -242,6 +251,27 @@ func (d *daemon) jobChanged(st job.Status) {
 			"verdict", st.Verdict, "first_cause", st.FirstCause)
 	}
 	d.reporter.Status(st)
+	if st.State == job.Interrupted {
+		d.resendRecord(st)
+	}
+}
+
+// resendRecord queues the record of a job that was cut short after closing it:
+// nobody knows whether it was queued before.
+func (d *daemon) resendRecord(st job.Status) {
+	data, err := d.records.Find(st.ID)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var env order.Envelope
+	if err == nil {
+		env, err = order.ParseEnvelope(data)
+	}
+	if err != nil {
+		d.log.Error("cannot send the record of an interrupted job", "job", st.ID, "error", err)
+		return
+	}
+	d.reporter.Record(st.Order, env)
 }
 
 // jobAnswered passes on an answer that changes nothing. Only refusals of what
@@ -254,6 +284,31 @@ func (d *daemon) jobAnswered(st job.Status) {
 	d.log.Log(context.Background(), level, "command answered", "id", st.ID, "order", st.Order, "command", st.CommandType,
 		"state", st.State, "reason", st.Reason, "detail", st.Detail)
 	d.reporter.Answer(st)
+}
+
+// auditJob puts the grant or the end of a job on the trail.
+func (d *daemon) auditJob(e job.AuditEvent) error {
+	st := e.Status
+	entry := audit.Entry{
+		Event: audit.Ended, KeyID: e.By.KeyID, Technician: e.By.Technician, Order: st.Order, Rev: e.By.Rev,
+		Command: st.ID, CommandType: string(st.CommandType), CommandSHA256: e.By.CommandSHA256,
+		State: string(st.State), Verdict: st.Verdict, RecordSHA256: st.RecordSHA,
+	}
+	switch st.State {
+	case job.Accepted:
+		entry.Event, entry.State = audit.Granted, ""
+	case job.Interrupted:
+		entry.Event = audit.Interrupted
+	default:
+	}
+	d.stampAudit(&entry)
+	_, err := d.trail.Append(entry)
+	return err
+}
+
+func (d *daemon) stampAudit(e *audit.Entry) {
+	m := d.moment()
+	e.Epoch, e.UptimeS, e.UTC, e.Clock = d.epoch, m.UptimeS, m.UTC, m.Clock
 }
 
 // statement returns the operator's word on this gateway's keys. One that would
@@ -391,6 +446,7 @@ func (d *daemon) serve(ctx context.Context, local net.Listener) error {
 	}
 	sup.Add("collectors", agent.Func(func(ctx context.Context) error { return d.registry.Serve(ctx, sink{d.reporter, d.mqtt}) }))
 	sup.Add("pulse", agent.Func(d.pulse))
+	sup.Add("clock", agent.Func(func(ctx context.Context) error { return d.clock.Watch(ctx, clockInterval, d.clockSet) }))
 	if d.jobs != nil {
 		sup.Add("jobs", d.jobs)
 	}
@@ -422,6 +478,9 @@ func (d *daemon) serve(ctx context.Context, local net.Listener) error {
 		return server.Serve(ctx, l)
 	}))
 	err := sup.Serve(ctx)
+	if d.trail != nil {
+		err = errors.Join(err, d.trail.Close())
+	}
 	return errors.Join(err, d.queue.Close(), d.sources.close())
 }
 

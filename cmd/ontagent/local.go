@@ -79,10 +79,21 @@ func (a *app) printStatus(st agentStatus) {
 	default:
 		p("mqtt", "not connected for %s, %d attempts: %s", age(st.MQTT.ForS), st.MQTT.Attempts, st.MQTT.LastError)
 	}
+	if st.MQTT != nil && st.MQTT.Certificate != nil {
+		c := st.MQTT.Certificate
+		line := fmt.Sprintf("%s, %s, %d days left", c.Subject, c.State, c.DaysLeft)
+		if c.Error != "" {
+			line += "; the files: " + c.Error
+		}
+		p("certificate", "%s", line)
+	}
 	for _, q := range st.Queue {
 		if q.Depth > 0 || q.Dropped > 0 {
-			p("queue", "%s: %d waiting, %d bytes, %d dropped", q.Class, q.Depth, q.Bytes, q.Dropped)
+			p("queue", "%s: %d waiting, %d of them for the collector's word, %d bytes, %d dropped", q.Class, q.Depth, q.Unconfirmed, q.Bytes, q.Dropped)
 		}
+	}
+	if st.Spool.Degraded {
+		p("spool", "in RAM where flash should hold it: %s", st.Spool.Reason)
 	}
 	if st.Job != nil {
 		p("job", "%s %s %s %.0f %%", st.Job.ID, st.Job.State, st.Job.Step, 100*st.Job.Progress)

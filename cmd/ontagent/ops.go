@@ -13,6 +13,7 @@ import (
 	"ontagent/collectors"
 	"ontagent/transport"
 	"ontagent/transport/mqtt"
+	"ontagent/transport/spool"
 )
 
 // localServer answers the verbs of whoever may open the socket: root.
@@ -121,6 +122,7 @@ type agentStatus struct {
 	Job          *job.Status            `json:"job,omitempty"`
 	MQTT         *mqtt.Status           `json:"mqtt,omitempty"`
 	Queue        []transport.ClassStats `json:"queue"`
+	Spool        spool.Health           `json:"spool"`
 	Collectors   []collectorStatus      `json:"collectors"`
 }
 
@@ -139,7 +141,7 @@ func (d *daemon) opStatus(_ context.Context, _ json.RawMessage, send control.Sen
 	st := agentStatus{
 		Version: version, Device: d.c.Main.Device, Tenant: d.c.Main.Tenant, Epoch: d.epoch,
 		RunningS: time.Since(d.started).Seconds(), Clock: string(quality), Time: now.Format(time.RFC3339),
-		Queue: d.queue.Stats(),
+		Queue: d.queue.Stats(), Spool: d.queue.Health(),
 	}
 	if d.authority != nil {
 		trust, _, _ := d.authority.Trust()

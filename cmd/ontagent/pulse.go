@@ -8,10 +8,24 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ontagent/agent/clock"
+	"ontagent/collectors"
 	"ontagent/transport"
 )
 
-const heartbeatInterval = time.Minute
+const (
+	heartbeatInterval = time.Minute
+	clockInterval     = 2 * time.Second
+)
+
+// clockSet tells that the time is known: the header of this event has it beside
+// the uptime, which dates everything else of this start.
+func (d *daemon) clockSet(s clock.Sync) {
+	d.log.Info("clock is set", "reason", s.Why, "step_s", s.Step.Seconds())
+	d.reporter.Event(collectors.Event{
+		Type: "sync", What: string(s.Why), Fields: []collectors.Field{collectors.F("step_s", s.Step.Seconds())},
+	})
+}
 
 // pulse tells once a minute how the gateway itself is: silence must not look
 // like health. When the power is about to go, and something says so by SIGPWR,
@@ -58,6 +72,10 @@ func (d *daemon) heartbeat() []transport.Field {
 		transport.Field{Key: "gaps_total", Value: gaps},
 		transport.Field{Key: "spool_flash_bytes", Value: flash},
 	)
+	if d.trail != nil {
+		head := d.trail.Head()
+		fields = append(fields, transport.Field{Key: "audit_n", Value: head.N}, transport.Field{Key: "audit_sha256", Value: head.SHA256})
+	}
 	if d.records != nil {
 		n, digest := d.records.Head()
 		fields = append(fields, transport.Field{Key: "record_n", Value: n}, transport.Field{Key: "record_sha256", Value: digest})
@@ -65,6 +83,9 @@ func (d *daemon) heartbeat() []transport.Field {
 	if d.mqtt != nil {
 		s := d.mqtt.Status()
 		fields = append(fields, transport.Field{Key: "mqtt_sessions", Value: s.Connections})
+		if c := s.Certificate; c != nil && !c.NotAfter.IsZero() {
+			fields = append(fields, transport.Field{Key: "cert_days_left", Value: c.DaysLeft})
+		}
 	}
 	return fields
 }
