@@ -137,7 +137,7 @@ func (r *Report) add(f FileReport) {
 
 func checkSegment(fsys durable.FS, op, dir, path string, id segID, rank int, class transport.Class) FileReport {
 	f := FileReport{Path: path, Class: class, Epoch: id.epoch}
-	b, err := readSegment(fsys, op, filepath.Join(dir, path))
+	b, err := readSegment(fsys, op, filepath.Join(dir, path), false)
 	f.Bytes = int64(len(b))
 	if err != nil {
 		f.Problems = append(f.Problems, Problem{Offset: f.Bytes, What: "cannot be read: " + err.Error()})

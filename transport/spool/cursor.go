@@ -136,7 +136,7 @@ func (q *Queue) writeCursor(clean bool) error {
 	}
 	for i := range durableRanks {
 		class := &q.classes[i]
-		if !class.loaded {
+		if !class.loaded || class.unread > 0 {
 			// Nothing new is known of it.
 			for _, p := range f.from.points {
 				if int(p.rank) == i {
@@ -145,7 +145,7 @@ func (q *Queue) writeCursor(clean bool) error {
 			}
 			continue
 		}
-		for _, p := range class.points() {
+		for _, p := range class.points(q.owing()) {
 			p.rank = uint8(i)
 			c.points = append(c.points, p)
 		}
@@ -172,8 +172,9 @@ func (q *Queue) writeCursor(clean bool) error {
 	return nil
 }
 
-// points returns up to where each epoch is gone. mu is held.
-func (c *class) points() []cursorEntry {
+// points returns up to where each epoch is gone. While gaps wait to be durable
+// what they report is not. mu is held.
+func (c *class) points(owing bool) []cursorEntry {
 	var points []cursorEntry
 	for _, p := range c.gone {
 		points = append(points, cursorEntry{point: p, last: p.seq})
@@ -188,7 +189,11 @@ func (c *class) points() []cursorEntry {
 		}
 		p := &points[i]
 		p.last = max(p.last, s.last())
-		if !p.live { // else an earlier segment stops it
+		switch {
+		case p.live: // an earlier segment stops it
+		case s.owed && owing:
+			p.live = true
+		default:
 			p.seq = max(p.seq, s.goneUpTo())
 			p.live = s.live > 0
 		}

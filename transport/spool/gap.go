@@ -205,7 +205,7 @@ func (q *Queue) gapsIn(c *class, s *segment) []transport.Gap {
 	if c.rank != rankEvent {
 		return nil
 	}
-	b, err := q.load(c, s.segID)
+	b, err := q.load(c, s.segID, false)
 	if err != nil {
 		return nil // what cannot be read is corrupt, and told as this
 	}

@@ -49,7 +49,10 @@ func (q *Queue) loadClass(c *class) {
 		if !ok || c.knows(id) {
 			continue // not ours: Check tells of it
 		}
-		b, err := q.load(c, id)
+		// What the last life left in the system's memory must not vanish after
+		// the restart gaps were made to begin behind it.
+		from := q.cursor.from
+		b, err := q.load(c, id, id.epoch > from.told && id.epoch != from.clean)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
@@ -80,11 +83,11 @@ func (c *class) knows(id segID) bool {
 	return slices.ContainsFunc(c.segs, is) || slices.ContainsFunc(c.dead, is)
 }
 
-// load reads a segment file, up to maxFile bytes of it. An error in reading is
-// tried again twice.
-func (q *Queue) load(c *class, id segID) (b []byte, err error) {
+// load reads a segment file, up to maxFile bytes of it, and makes it durable
+// if sync is set. An error in reading is tried again twice.
+func (q *Queue) load(c *class, id segID, sync bool) (b []byte, err error) {
 	for range 3 {
-		b, err = readSegment(q.fs, "spool.read", q.path(c, id))
+		b, err = readSegment(q.fs, "spool.read", q.path(c, id), sync)
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			break
 		}
@@ -92,10 +95,13 @@ func (q *Queue) load(c *class, id segID) (b []byte, err error) {
 	return b, err
 }
 
-func readSegment(fsys durable.FS, op, path string) ([]byte, error) {
+func readSegment(fsys durable.FS, op, path string, sync bool) ([]byte, error) {
 	f, err := fsys.OpenFile(op, path, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
+	}
+	if sync {
+		_ = f.Sync() // what can't be synced may be read all the same
 	}
 	size, err := f.Size()
 	b := make([]byte, min(max(0, size), maxFile))

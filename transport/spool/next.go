@@ -210,7 +210,7 @@ func (q *Queue) failed(p place, err error) {
 		return
 	}
 	q.log.Error("lost a message on flash", "class", string(c.name), "epoch", s.epoch, "seq", seq, "error", err)
-	s.fails = 0
+	s.fails, s.owed = 0, true
 	q.forget(s, p.index)
 	c.dropped++
 	q.addGap(transport.Gap{Class: c.name, Epoch: s.epoch, FromSeq: seq, ToSeq: seq, Count: 1, Reason: transport.GapCorrupt})

@@ -223,7 +223,11 @@ func (q *Queue) Online(online bool) {
 	q.online, q.since = online, q.now()
 	if online {
 		for i := range q.classes {
-			q.classes[i].mark = q.classes[i].last
+			c := &q.classes[i]
+			c.mark, c.resend = c.last, resendFirst
+			if !c.resendAt.IsZero() {
+				c.resendAt = minTime(c.resendAt, q.since.Add(c.resend))
+			}
 		}
 	}
 	q.wake()

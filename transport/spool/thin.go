@@ -34,7 +34,7 @@ func (q *Queue) thin(c *class) bool {
 	q.mu.Unlock()
 	size, used := int64(0), 0
 	for _, s := range from {
-		b, err := q.load(c, s.segID)
+		b, err := q.load(c, s.segID, false)
 		if err != nil {
 			break
 		}

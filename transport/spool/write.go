@@ -239,6 +239,9 @@ func (q *Queue) sweep(c *class) {
 
 // goneFrom returns up to where all of the epoch of s is gone, once s is.
 func (c *class) goneFrom(s *segment) uint64 {
+	if c.unread > 0 {
+		return 0 // who knows what was before it
+	}
 	for _, other := range c.segs {
 		if other.epoch == s.epoch && other.live > 0 {
 			return other.goneUpTo()
@@ -324,7 +327,9 @@ func (q *Queue) drop(c *class, s *segment, reason string, told bool) error {
 		}
 	}
 	q.mu.Lock()
-	c.setGone(s.epoch, c.goneFrom(s))
+	if told { // else the cursor keeps what the next start has to tell
+		c.setGone(s.epoch, c.goneFrom(s))
+	}
 	c.bury(s)
 	q.mu.Unlock()
 	q.remove(c)
