@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -179,15 +180,23 @@ func (c *class) points(owing bool) []cursorEntry {
 	for _, p := range c.gone {
 		points = append(points, cursorEntry{point: p, last: p.seq})
 	}
+	of := func(epoch uint64) *cursorEntry {
+		i := slices.IndexFunc(points, func(p cursorEntry) bool { return p.epoch == epoch })
+		if i < 0 {
+			i = len(points)
+			points = append(points, cursorEntry{point: point{epoch: epoch}})
+		}
+		return &points[i]
+	}
+	if !owing {
+		c.secret = nil
+	}
+	for _, s := range c.secret {
+		p := of(s.epoch)
+		p.seq, p.live = min(p.seq, s.seq), true
+	}
 	for _, s := range c.segs {
-		i := 0
-		for i < len(points) && points[i].epoch != s.epoch {
-			i++
-		}
-		if i == len(points) {
-			points = append(points, cursorEntry{point: point{epoch: s.epoch}})
-		}
-		p := &points[i]
+		p := of(s.epoch)
 		p.last = max(p.last, s.last())
 		switch {
 		case p.live: // an earlier segment stops it

@@ -310,6 +310,9 @@ func (q *Queue) drop(c *class, s *segment, reason string, told bool) error {
 		"epoch", s.epoch, "from_seq", s.first, "entries", s.live)
 	gaps := s.ranges(c, reason)
 	s.owed = true
+	if !told {
+		c.secret = append(c.secret, point{s.epoch, c.goneUpTo(s.epoch)})
+	}
 	for i := range s.entries {
 		// From here on it cannot be leased, nor does it stand in the gap's way.
 		if s.entries[i].state() != gone {
