@@ -34,13 +34,18 @@ func (b *brokerFlags) register(f *flag.FlagSet) {
 	f.StringVar(&b.key, "cert-key", "", "its key `FILE` (PEM)")
 }
 
+// dial connects under a name of its own, without a session.
 func (b *brokerFlags) dial(ctx context.Context) (*mqtt.Conn, error) {
 	var suffix [6]byte
 	if _, err := rand.Read(suffix[:]); err != nil {
 		return nil, fmt.Errorf("cannot make a client id: %w", err)
 	}
+	return b.dialAs(ctx, "ontctl"+hex.EncodeToString(suffix[:]), false)
+}
+
+func (b *brokerFlags) dialAs(ctx context.Context, clientID string, persistent bool) (*mqtt.Conn, error) {
 	o := mqtt.Options{
-		Broker: b.url, ClientID: "ontctl" + hex.EncodeToString(suffix[:]), Username: b.username,
+		Broker: b.url, ClientID: clientID, PersistentSession: persistent, Username: b.username,
 		TLS:          mqtt.TLSOptions{CAFile: b.ca, CertFile: b.cert, KeyFile: b.key},
 		MaxPacket:    transport.MaxPayload + 1024,
 		InboundDepth: 4096, // a fleet's burst when the streams are opened
