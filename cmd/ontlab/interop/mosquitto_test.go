@@ -33,6 +33,9 @@ type mosquitto struct {
 // staff.acl.
 func startMosquitto(t *testing.T, technicians string) *mosquitto {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("a broker and its clients, with -short")
+	}
 	b := &mosquitto{
 		dir: t.TempDir(), gateways: newAuthority(t, "gateways"), staff: newAuthority(t, "staff"), ports: ports(t, 4),
 	}

@@ -24,6 +24,9 @@ type office struct {
 
 func newOffice(t *testing.T) *office {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("programs are built and run, with -short")
+	}
 	o := &office{dir: t.TempDir(), root: newKey(t), operator: newKey(t)}
 	o.ontctl = filepath.Join(o.dir, "ontctl")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", o.ontctl, "ontagent/cmd/ontctl").CombinedOutput(); err != nil {

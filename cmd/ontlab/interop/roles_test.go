@@ -205,8 +205,14 @@ func TestCertificates(t *testing.T) {
 	}
 	revoked := of(b.gateways, nil)
 	b.gateways.revoke(filepath.Join(b.dir, "gateways-crl.pem"), revoked)
-	b.stop(syscall.SIGTERM)
-	b.start()
+	b.signal(syscall.SIGHUP) // no restart: other sessions stay up
+	eventually(t, "the list of revoked certificates is read", 10*time.Second, func() bool {
+		conn, err := mqtt.Dial(testContext(t), mqtt.Options{Broker: b.gatewayURL, ClientID: ours, TLS: revoked, ConnectTimeout: 5 * time.Second})
+		if err == nil {
+			_ = conn.Close(testContext(t))
+		}
+		return err != nil
+	})
 	for name, tc := range map[string]struct {
 		tls           mqtt.TLSOptions
 		gateway, team bool // may connect there
