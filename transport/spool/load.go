@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -264,19 +265,20 @@ func (q *Queue) lost(c *class) []transport.Gap {
 		if epoch == q.epoch {
 			continue
 		}
-		k, isKnown := known[epoch]
+		k := known[epoch]
 		end := uint64(0) // the last number that was on flash, if that is known
 		if whole || epoch == q.cursor.from.clean && epoch+1 == q.epoch {
 			end = k.last
 		}
 		there, spans := q.missing(epochs[epoch], end)
-		if whole && isKnown {
-			spans = append(spans, span{k.seq + 1, end})
+		last := uint64(0)
+		if n := len(there); n > 0 {
+			last = there[n-1]
 		}
-		if n := len(there); n > 0 && whole {
-			spans = append(spans, span{there[0], there[n-1]})
-		} else if n > 0 && end > 0 {
-			spans = append(spans, span{there[n-1] + 1, end})
+		if whole {
+			spans = append(spans, span{k.seq + 1, max(last, end)})
+		} else if last > 0 && end > 0 {
+			spans = append(spans, span{last + 1, end})
 		}
 		for _, m := range subtract(spans, there, max(k.seq, c.goneUpTo(epoch))) {
 			gaps = append(gaps, transport.Gap{
@@ -372,17 +374,29 @@ func (q *Queue) restarts() {
 		if int(p.rank) != rankTelemetry || !p.live || p.epoch > from.told && p.epoch != from.clean {
 			continue
 		}
-		first := uint64(0)
-		for _, s := range c.segs {
-			if s.epoch == p.epoch && len(s.entries) > 0 && (first == 0 || s.seq(0) < first) {
-				first = s.seq(0)
-			}
-		}
-		if first == 0 || first > p.seq+1 {
+		if c.incomplete(p) {
 			q.addGap(transport.Gap{Class: c.name, Epoch: p.epoch, FromSeq: p.seq + 1, Reason: transport.GapRestart})
 		}
 	}
 	q.restart = 1 // loaded makes it the number of the last of them
+}
+
+// incomplete reports whether files may be missing of an epoch that the cursor
+// tells of: before the first one left, behind the last, or before one that
+// says it followed another.
+func (c *class) incomplete(p cursorEntry) bool {
+	first, last := uint64(math.MaxUint64), uint64(0)
+	starts, before := map[uint64]bool{0: true}, []uint64{}
+	for _, s := range c.segs {
+		if s.epoch == p.epoch && len(s.entries) > 0 {
+			first, last = min(first, s.seq(0)), max(last, s.last())
+			starts[s.first] = true
+			if s.before.lo > p.seq {
+				before = append(before, s.before.lo)
+			}
+		}
+	}
+	return first > p.seq+1 || last < p.last || slices.ContainsFunc(before, func(lo uint64) bool { return !starts[lo] })
 }
 
 // restartGaps returns gaps that cover what may have been lost of c in the
