@@ -72,11 +72,7 @@ func (o *office) write(t *testing.T, name string, doc any) string {
 // order returns the file of a signed order for one technician.
 func (o *office) order(t *testing.T, id, device, technician string, until time.Time) string {
 	t.Helper()
-	if _, err := os.Stat(o.key(technician)); err != nil {
-		if out, code := o.run(t, "keygen", "--out", filepath.Join(o.dir, technician)); code != 0 {
-			t.Fatal(out)
-		}
-	}
+	o.keygen(t, technician)
 	key, err := order.ParsePublicKey(strings.TrimSpace(read(t, filepath.Join(o.dir, technician+".pub"))))
 	if err != nil {
 		t.Fatal(err)
@@ -107,8 +103,19 @@ func (o *office) section(t *testing.T, orders ...string) string {
 	return string(out)
 }
 
-// key returns the file of a technician's secret key.
-func (o *office) key(technician string) string { return filepath.Join(o.dir, technician+".key") }
+// keygen makes somebody's key pair, if there is none.
+func (o *office) keygen(t *testing.T, name string) {
+	t.Helper()
+	if _, err := os.Stat(o.key(name)); err == nil {
+		return
+	}
+	if out, code := o.run(t, "keygen", "--out", filepath.Join(o.dir, name)); code != 0 {
+		t.Fatal(out)
+	}
+}
+
+// key returns the file of somebody's secret key.
+func (o *office) key(name string) string { return filepath.Join(o.dir, name+".key") }
 
 // run runs ontctl and returns what it printed.
 func (o *office) run(t *testing.T, args ...string) (out string, code int) {

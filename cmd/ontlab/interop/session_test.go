@@ -121,6 +121,9 @@ func TestOntctl(t *testing.T) {
 	b := startMosquitto(t, office.section(t, wo))
 	// A gateway that does what it is told, in no time.
 	g, _ := startGateway(t, b.gateway(ours), func(g *gateway, in transport.Inbound) {
+		if in.Kind != transport.KindCommand {
+			return
+		}
 		for _, st := range []job.Status{
 			{ID: in.Name, Order: "WO-1", CommandType: order.Accept, State: job.Accepted},
 			{ID: in.Name, Order: "WO-1", CommandType: order.Accept, State: job.Succeeded, Progress: 1, Verdict: "pass"},
@@ -155,6 +158,54 @@ func TestOntctl(t *testing.T) {
 		args := append([]string{"accept", "--order", wo, "--key", office.key("T-1")}, tls(o)...)
 		if out, code := office.run(t, args...); code != cli.Refused {
 			t.Errorf("ended with %d, want %d:\n%s", code, cli.Refused, out)
+		}
+	})
+	t.Run("collect", func(t *testing.T) {
+		office.keygen(t, "collector")
+		dir := t.TempDir()
+		args := append([]string{"collect", "--dir", dir, "--key", office.key("collector"), "--tenant", tenant, "--ack-interval", "100ms", "--grace", "1s", "--json"},
+			tls(b.member("collector.1"))...)
+		cmd := exec.CommandContext(t.Context(), office.ontctl, args...)
+		var out output
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { t.Logf("collect said: %s", tail(out.String(), 600)) }()
+		eventually(t, "collector is connected", 10*time.Second, func() bool { return strings.Contains(b.log.String(), "as collector.1 ") })
+		g.put(transport.ClassEvent, transport.KindEvent, "link", body(1))
+		n := 1
+		eventually(t, "signed ack", 20*time.Second, func() bool {
+			if !g.heard(transport.KindAck, "") && n < 100 {
+				n++ // one that comes once it has subscribed
+				g.put(transport.ClassEvent, transport.KindEvent, "link", body(n))
+				time.Sleep(100 * time.Millisecond)
+			}
+			return g.heard(transport.KindAck, "")
+		})
+		_ = cmd.Process.Signal(syscall.SIGINT)
+		_ = cmd.Wait()
+	})
+	t.Run("cfg by the NOC", func(t *testing.T) {
+		office.keygen(t, "noc")
+		set := func(cn, version string) (string, int) {
+			return office.run(t, append([]string{"cfg", "--key", office.key("noc"), "--tenant", tenant, "--device", ours,
+				"--version", version, "--spread", "200s"}, tls(b.member(cn))...)...)
+		}
+		before := g.count()
+		// What may not be said is acknowledged, so ontctl can't know.
+		if out, code := set("T-1", "1"); code != cli.OK {
+			t.Errorf("a technician's ended with %d: %s", code, out)
+		}
+		if g.heard(transport.KindConfig, "") || g.count() != before {
+			t.Error("a technician's cfg arrived")
+		}
+		if out, code := set("noc.1", "2"); code != cli.OK {
+			t.Errorf("ended with %d: %s", code, out)
+		}
+		eventually(t, "settings", 10*time.Second, func() bool { return g.heard(transport.KindConfig, "") })
+		if g.count() != before+1 {
+			t.Errorf("%d messages arrived", g.count()-before)
 		}
 	})
 	for _, who := range []struct {
