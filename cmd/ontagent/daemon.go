@@ -233,7 +233,7 @@ func (d *daemon) openAuthority(root ed25519.PublicKey) error {
 	}
 	d.jobs, err = job.New(job.Options{
 		Authority: d.authority, Store: store, Publish: d.jobChanged, Answer: d.jobAnswered,
-		Audit: d.auditJob, Unended: d.trail.Unended,
+		Audit: d.auditJob, Unended: d.trail.Unended, Recorded: d.recorded,
 		Timeout: jobTimeout, Now: time.Now, Log: d.log,
 		Handlers: map[order.CommandType]job.Handler{
 			order.Accept:   d.visits.Accept,
@@ -251,17 +251,14 @@ func (d *daemon) jobChanged(st job.Status) {
 			"verdict", st.Verdict, "first_cause", st.FirstCause)
 	}
 	d.reporter.Status(st)
-	if st.State == job.Interrupted {
-		d.resendRecord(st)
-	}
 }
 
-// resendRecord queues the record of a job that was cut short after closing it:
-// nobody knows whether it was queued before.
-func (d *daemon) resendRecord(st job.Status) {
+// recorded finds the record of a job that was cut short after closing it, and
+// queues it: nobody knows whether it was queued before.
+func (d *daemon) recorded(st job.Status) (sha256 string, ok bool) {
 	data, err := d.records.Find(st.ID)
 	if errors.Is(err, fs.ErrNotExist) {
-		return
+		return "", false
 	}
 	var env order.Envelope
 	if err == nil {
@@ -269,9 +266,10 @@ func (d *daemon) resendRecord(st job.Status) {
 	}
 	if err != nil {
 		d.log.Error("cannot send the record of an interrupted job", "job", st.ID, "error", err)
-		return
+		return "", false
 	}
 	d.reporter.Record(st.Order, env)
+	return order.Digest(env), true
 }
 
 // jobAnswered passes on an answer that changes nothing. Only refusals of what
