@@ -189,8 +189,10 @@ func TestOntctl(t *testing.T) {
 	t.Run("cfg by the NOC", func(t *testing.T) {
 		office.keygen(t, "noc")
 		set := func(cn, version string) (string, int) {
-			return office.run(t, append([]string{"cfg", "--key", office.key("noc"), "--tenant", tenant, "--device", ours,
-				"--version", version, "--spread", "200s"}, tls(b.member(cn))...)...)
+			return office.run(t, append([]string{
+				"cfg", "--key", office.key("noc"), "--tenant", tenant, "--device", ours,
+				"--version", version, "--spread", "200s",
+			}, tls(b.member(cn))...)...)
 		}
 		before := g.count()
 		// What may not be said is acknowledged, so ontctl can't know.
