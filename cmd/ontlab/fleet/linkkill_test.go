@@ -3,9 +3,11 @@ package fleet_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -16,7 +18,9 @@ import (
 
 	"ontagent/cmd/ontlab/fleet"
 	"ontagent/transport"
+	"ontagent/transport/durable"
 	"ontagent/transport/mqtt"
+	"ontagent/transport/spool"
 )
 
 const (
@@ -49,7 +53,7 @@ func TestReliabilityLinkKill(t *testing.T) {
 	if t.Failed() {
 		verdict = "FAIL"
 	}
-	t.Logf("reliability: link-kill | at and inside packets, both directions, FIN and RST | %d | %s | %s", r.kills.Load(), r.result(), verdict)
+	t.Logf("reliability: link-kill | queues on flash and in memory; before, inside and after packets both ways; FIN and RST | %d | %s | %s", r.kills.Load(), r.result(), verdict)
 }
 
 // body is what message n of a class says: the same whenever it is asked.
@@ -69,6 +73,8 @@ type source struct {
 	name    string
 	stamper *transport.Stamper
 	queue   transport.Queue
+	spool   *spool.Queue // the queue, nil if that is in memory
+	signed  bool         // it waits for acknowledgements of a collector
 	relay   *fleet.Relay
 
 	mu     sync.Mutex
@@ -124,10 +130,10 @@ func newKillRun(t *testing.T, kills, devices int) *killRun {
 	for i := range devices {
 		s := &source{run: r, name: fmt.Sprintf("KILL%08d", i)}
 		var err error
-		if s.stamper, err = transport.NewStamper(s.name, 7, machineClock{time.Now()}); err != nil {
+		if s.stamper, err = transport.NewStamper(s.name, 1, machineClock{time.Now()}); err != nil {
 			t.Fatal(err)
 		}
-		s.queue = newKillQueue(t, s.stamper)
+		s.newQueue(i)
 		for class := range s.seq {
 			s.seq[class] = make([]uint32, 0, 200*kills/devices)
 		}
@@ -145,11 +151,30 @@ func newKillRun(t *testing.T, kills, devices int) *killRun {
 	return r
 }
 
-// newKillQueue is the queue under test.
-func newKillQueue(_ *testing.T, stamper *transport.Stamper) transport.Queue {
-	return transport.NewRAMQueue(transport.RAMOptions{
-		Stamper: stamper, MaxEntries: map[transport.Class]int{transport.ClassTelemetry: 200},
-	})
+// newQueue makes the queue under test: that of a gateway, on flash, which
+// forgets records and events when the broker has them or when a collector
+// signed for them; and one in memory, which soon has no room and must drop.
+func (s *source) newQueue(i int) {
+	t := s.run.t
+	t.Helper()
+	if i%4 == 1 {
+		s.queue = transport.NewRAMQueue(transport.RAMOptions{
+			Stamper: s.stamper, MaxEntries: map[transport.Class]int{transport.ClassTelemetry: 200},
+		})
+		return
+	}
+	o := spool.Options{
+		Stamper: s.stamper, FS: durable.OS{}, Dir: filepath.Join(t.TempDir(), "spool"), Confirm: spool.ByBroker,
+		BackfillBytesPerSecond: 100 << 20, // not what is looked at here
+	}
+	if i%4 > 1 {
+		o.Confirm = spool.BySignature
+	}
+	q, err := spool.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.queue, s.spool, s.signed = q, q, o.Confirm == spool.BySignature
 }
 
 type machineClock struct{ start time.Time }
@@ -231,6 +256,12 @@ func (r *killRun) run() {
 		s.heard = time.Now()
 		wg.Go(func() { _ = s.relay.Serve(ctx) })
 		wg.Go(func() { s.sessions(ctx) })
+		if s.spool != nil {
+			wg.Go(func() { _ = s.spool.Serve(ctx) })
+		}
+		if s.signed {
+			wg.Go(func() { s.sign(ctx) })
+		}
 		producers.Go(func() { s.produce(producing) })
 	}
 	if r.usage[0] = r.rest(ctx, r.want/10); !t.Failed() {
@@ -254,9 +285,14 @@ func (r *killRun) run() {
 // sessions serves one Device after the other, as restarts of a daemon that
 // keeps its queue do.
 func (s *source) sessions(ctx context.Context) {
+	online := func(bool) {}
+	if s.spool != nil {
+		online = s.spool.Online
+	}
 	for ctx.Err() == nil {
 		device, err := mqtt.New(mqtt.DeviceOptions{
-			Dial: mqtt.Options{Broker: "tcp://" + s.relay.Addr(), WriteTimeout: killWrite}, Tenant: tenant, Stamper: s.stamper, Queue: s.queue,
+			Online: online,
+			Dial:   mqtt.Options{Broker: "tcp://" + s.relay.Addr(), WriteTimeout: killWrite}, Tenant: tenant, Stamper: s.stamper, Queue: s.queue,
 			Backoff: mqtt.Backoff{Spread: time.Millisecond, Base: 2 * time.Millisecond, Cap: killCap},
 		})
 		if err != nil {
@@ -326,8 +362,40 @@ func (s *source) tell(ctx context.Context, m transport.Message) {
 	s.seq[i] = append(s.seq[i], 0)
 	s.mu.Unlock()
 	m.Body = body(m.Class, n)
-	if err := s.queue.Put(ctx, m); err != nil {
+	// Events that come this fast may be on flash a little later.
+	if err := s.queue.Put(ctx, m); err != nil && !errors.Is(err, transport.ErrNotDurable) {
 		s.run.t.Errorf("%s: cannot put message: %v", s.name, err)
+	}
+}
+
+// sign does the collector's part: it acknowledges all numbers up to the first
+// that is neither here nor in a gap.
+func (s *source) sign(ctx context.Context) {
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	var upTo [len(told)]uint64
+	for version := uint64(1); ; version++ {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		var points []transport.Point
+		s.mu.Lock()
+		for _, class := range []transport.Class{transport.ClassRecord, transport.ClassEvent} {
+			i := rank(class)
+			for next := upTo[i] + 1; s.arrived[i].has(next) || s.dropped[i].has(next); next++ {
+				upTo[i] = next
+			}
+			if upTo[i] > 0 {
+				points = append(points, transport.Point{Class: class, Epoch: s.stamper.Epoch(), Seq: upTo[i]})
+			}
+		}
+		s.mu.Unlock()
+		if err := s.spool.Acknowledge(version, points); err != nil {
+			s.run.t.Errorf("%s: cannot acknowledge %v: %v", s.name, points, err)
+			return
+		}
 	}
 }
 
@@ -338,7 +406,7 @@ func (r *killRun) rest(ctx context.Context, kills int) usage {
 	defer ticker.Stop()
 	// A kill takes some 30 ms of a machine that has nothing else to do.
 	limit := time.Now().Add(time.Duration(kills)*150*time.Millisecond + time.Minute)
-	before, since := int64(0), time.Now()
+	before, since, flushed := int64(0), time.Now(), time.Time{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -349,6 +417,10 @@ func (r *killRun) rest(ctx context.Context, kills int) usage {
 		if enough := made >= int64(kills); r.pause.Swap(enough) != enough && enough {
 			limit = now.Add(patience)
 		}
+		if r.pause.Load() && now.Sub(flushed) > time.Second {
+			flushed = now
+			r.flush()
+		}
 		switch {
 		case now.After(limit):
 			r.t.Errorf("%d of %d kills; what was put did not all arrive over links that live, or the kills take too long", made, kills)
@@ -357,6 +429,18 @@ func (r *killRun) rest(ctx context.Context, kills int) usage {
 			before, since = made, now
 		case now.Sub(since) > 2*killWrite:
 			return r.look()
+		}
+	}
+}
+
+// flush makes the spools tell their gaps now rather than within a minute.
+func (r *killRun) flush() {
+	for _, s := range r.sources {
+		if s.spool == nil {
+			continue
+		}
+		if err := s.spool.Flush(); err != nil {
+			r.t.Errorf("%s: cannot flush: %v", s.name, err)
 		}
 	}
 }
@@ -419,6 +503,9 @@ func (r *killRun) take(p mqtt.Packet) {
 			s.dropped[rank(gap.Class)].add(n)
 		}
 		return
+	}
+	if h.Class == transport.ClassEvent && !strings.HasSuffix(p.Topic, "/event/link") {
+		return // what the queue tells of itself
 	}
 	var said struct {
 		N *int `json:"n"`
@@ -491,7 +578,8 @@ func (r *killRun) judge() {
 	for _, s := range r.sources {
 		missing, n := s.missing()
 		if missing > n.covered || n.not > 0 {
-			t.Errorf("%s: %d messages did not arrive, gaps cover %d numbers, %d numbers are missing without a gap", s.name, missing, n.covered, n.not)
+			t.Errorf("%s: %d messages did not arrive, gaps cover %d numbers, %d numbers are missing without a gap; the queue: %+v",
+				s.name, missing, n.covered, n.not, s.queue.Stats())
 		}
 		if s.waits > killCap+grace {
 			t.Errorf("%s: %v from a kill to the next connection; the backoff's cap is %v", s.name, s.waits, killCap)
@@ -510,7 +598,8 @@ func (r *killRun) judge() {
 		}
 	}
 	a, b := r.usage[0], r.usage[1]
-	if b.goroutines > a.goroutines+5 || b.descriptors > a.descriptors+2 {
+	// A spool has a segment of each class open, or has not.
+	if b.goroutines > a.goroutines+5 || b.descriptors > a.descriptors+2+len(told)*len(r.sources) {
 		t.Errorf("goroutines and descriptors grew from %d and %d to %d and %d", a.goroutines, a.descriptors, b.goroutines, b.descriptors)
 	}
 	if b.heap > a.heap+4<<20 {
