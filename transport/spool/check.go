@@ -30,7 +30,7 @@ type FileReport struct {
 	LastSeq  uint64          `json:"last_seq,omitempty"`
 	Entries  int             `json:"entries"`
 	Bytes    int64           `json:"bytes"`
-	Level    int             `json:"level,omitempty"` // 1 and 2: rollups of 1 and 5 minutes
+	Level    int             `json:"level,omitempty"` // 1 to 3: rollups of 1, 5 and 30 minutes
 	Problems []Problem       `json:"problems,omitempty"`
 }
 

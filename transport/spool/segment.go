@@ -22,7 +22,7 @@ func (e entry) stamp() uint32 { return e.st & stampMask }
 // the rest.
 type segment struct {
 	segID
-	level    uint8 // 0 as it came, 1 and 2 thinned
+	level    uint8 // 0 as it came, 1 to 3 thinned
 	size     int64 // of the file, in bytes
 	end      int64 // of the last record
 	uptimeMS uint64
@@ -133,11 +133,18 @@ func (s *segment) next(after, upTo uint64) int {
 	return -1
 }
 
-// goneUpTo returns the number before the first entry that is not gone.
-func (s *segment) goneUpTo() uint64 {
+// goneUpTo returns the number before the first entry that is not gone; if
+// exact is set that of the last one that is gone before it, 0 if none is.
+func (s *segment) goneUpTo(exact bool) uint64 {
 	for i := range s.entries {
-		if s.entries[i].state() != gone {
+		switch {
+		case s.entries[i].state() == gone:
+		case !exact:
 			return s.seq(i) - 1
+		case i == 0:
+			return 0
+		default:
+			return s.seq(i - 1)
 		}
 	}
 	return s.last()

@@ -12,8 +12,9 @@ import (
 	"ontagent/transport"
 )
 
-// windows are those of the rollups, in seconds, by level.
-var windows = [...]uint64{1: 60, 2: 300}
+// windows are those of the rollups, in seconds, by level. The longest is what it
+// takes to keep three days of the default collectors in 2 MiB.
+var windows = [...]uint64{1: 60, 2: 300, 3: 1800}
 
 // thinMost bounds how many segments become one at once.
 const thinMost = 4
