@@ -203,7 +203,7 @@ func (c *class) points(owing bool) []cursorEntry {
 		case s.owed && owing:
 			p.live = true
 		default:
-			p.seq = max(p.seq, s.goneUpTo())
+			p.seq = max(p.seq, s.goneUpTo(c.exact))
 			p.live = s.live > 0
 		}
 	}

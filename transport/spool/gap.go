@@ -112,20 +112,18 @@ func widen(a, b transport.Gap) transport.Gap {
 func (q *Queue) cover(c *class) {
 	for i := 1; i < len(c.gaps); i++ {
 		a, b := c.gaps[i-1], c.gaps[i]
-		if begin(b) < begin(a) {
-			a, b = b, a
-		}
-		if a.Epoch == b.Epoch || b.Epoch >= q.epoch {
+		from, to := min(begin(a), begin(b)), max(a.Epoch, b.Epoch)
+		if from == to || to >= q.epoch {
 			continue
 		}
 		alive := false
 		for _, s := range c.segs {
-			alive = alive || s.live > 0 && begin(a) <= s.epoch && s.epoch <= b.Epoch
+			alive = alive || s.live > 0 && from <= s.epoch && s.epoch <= to
 		}
 		if alive && c.exact {
 			continue
 		}
-		c.gaps[i-1] = transport.Gap{Class: a.Class, FromEpoch: begin(a), Epoch: b.Epoch, FromSeq: 1, Reason: transport.GapRestart}
+		c.gaps[i-1] = transport.Gap{Class: a.Class, FromEpoch: from, Epoch: to, FromSeq: 1, Reason: transport.GapRestart}
 		c.gaps = append(c.gaps[:i], c.gaps[i+1:]...)
 		return
 	}

@@ -375,6 +375,7 @@ func (q *Queue) restarts() {
 			continue
 		}
 		if c.incomplete(p) {
+			c.secret = append(c.secret, p.point)
 			q.addGap(transport.Gap{Class: c.name, Epoch: p.epoch, FromSeq: p.seq + 1, Reason: transport.GapRestart})
 		}
 	}

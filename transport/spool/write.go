@@ -243,8 +243,8 @@ func (c *class) goneFrom(s *segment) uint64 {
 		return 0 // who knows what was before it
 	}
 	for _, other := range c.segs {
-		if other.epoch == s.epoch && other.live > 0 {
-			return other.goneUpTo()
+		if other.epoch == s.epoch && other.live > 0 && other.less(s.segID) {
+			return other.goneUpTo(c.exact)
 		}
 	}
 	return s.last()
