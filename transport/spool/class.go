@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"math"
 	"slices"
 	"sort"
 	"time"
@@ -37,7 +38,7 @@ type class struct {
 	last       uint64 // number given last
 	mark       uint64 // number given last when the session began
 	gone       []point
-	secret     []point // up to where gone before a drop that no durable gap tells of
+	secret     []point       // up to where gone before a drop that no durable gap tells of
 	resend     time.Duration // what is published for longer goes again
 	resendAt   time.Time     // when to look; zero if nothing is published
 
@@ -167,6 +168,32 @@ func (c *class) bury(s *segment) {
 		c.segs = slices.Delete(c.segs, i, i+1)
 		c.dead = append(c.dead, s)
 	}
+}
+
+// goneIn returns up to where the segments of an epoch are gone, and whether
+// anything above is not. While gaps wait to be durable, what they report is
+// not. Of records and events only what stands in a segment is known to be gone.
+func (c *class) goneIn(epoch uint64, owing bool) (upTo uint64, live bool) {
+	if c.unread > 0 {
+		return 0, true // who knows what there is
+	}
+	first := uint64(math.MaxUint64)
+	for _, s := range c.segs {
+		if s.epoch == epoch {
+			if first = min(first, s.firstLive()); owing && s.owed {
+				first = min(first, s.first)
+			}
+		}
+	}
+	if live = first < math.MaxUint64; live && !c.exact {
+		return first - 1, live
+	}
+	for _, s := range c.segs {
+		if i := s.search(first); s.epoch == epoch && i > 0 {
+			upTo = max(upTo, s.seq(i-1))
+		}
+	}
+	return upTo, live
 }
 
 // goneUpTo returns up to where all numbers of an epoch are known to be gone.

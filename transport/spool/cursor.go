@@ -198,13 +198,8 @@ func (c *class) points(owing bool) []cursorEntry {
 	for _, s := range c.segs {
 		p := of(s.epoch)
 		p.last = max(p.last, s.last())
-		switch {
-		case p.live: // an earlier segment stops it
-		case s.owed && owing:
-			p.live = true
-		default:
-			p.seq = max(p.seq, s.goneUpTo(c.exact))
-			p.live = s.live > 0
+		if upTo, live := c.goneIn(s.epoch, owing); !p.live {
+			p.seq, p.live = max(p.seq, upTo), live
 		}
 	}
 	return points

@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"math"
 	"sort"
 	"time"
 )
@@ -133,19 +134,13 @@ func (s *segment) next(after, upTo uint64) int {
 	return -1
 }
 
-// goneUpTo returns the number before the first entry that is not gone; if
-// exact is set that of the last one that is gone before it, 0 if none is.
-func (s *segment) goneUpTo(exact bool) uint64 {
+// firstLive returns the first number that is not gone, the highest possible if
+// there is none.
+func (s *segment) firstLive() uint64 {
 	for i := range s.entries {
-		switch {
-		case s.entries[i].state() == gone:
-		case !exact:
-			return s.seq(i) - 1
-		case i == 0:
-			return 0
-		default:
-			return s.seq(i - 1)
+		if s.entries[i].state() != gone {
+			return s.seq(i)
 		}
 	}
-	return s.last()
+	return math.MaxUint64
 }

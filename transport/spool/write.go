@@ -227,27 +227,13 @@ func (q *Queue) sweep(c *class) {
 		if s.live > 0 || s == c.active || len(s.damage) > 0 || s.owed && owed {
 			continue
 		}
-		if len(s.entries) > 0 {
-			c.setGone(s.epoch, c.goneFrom(s))
-		}
+		upTo, _ := c.goneIn(s.epoch, owed)
+		c.setGone(s.epoch, upTo)
 		c.bury(s)
 		i--
 	}
 	q.mu.Unlock()
 	q.remove(c)
-}
-
-// goneFrom returns up to where all of the epoch of s is gone, once s is.
-func (c *class) goneFrom(s *segment) uint64 {
-	if c.unread > 0 {
-		return 0 // who knows what was before it
-	}
-	for _, other := range c.segs {
-		if other.epoch == s.epoch && other.live > 0 && other.less(s.segID) {
-			return other.goneUpTo(c.exact)
-		}
-	}
-	return s.last()
 }
 
 // room makes room for size bytes more of c on flash, within its bounds: of
@@ -331,7 +317,8 @@ func (q *Queue) drop(c *class, s *segment, reason string, told bool) error {
 	}
 	q.mu.Lock()
 	if told { // else the cursor keeps what the next start has to tell
-		c.setGone(s.epoch, c.goneFrom(s))
+		upTo, _ := c.goneIn(s.epoch, false)
+		c.setGone(s.epoch, upTo)
 	}
 	c.bury(s)
 	q.mu.Unlock()
