@@ -183,11 +183,11 @@ func (c *collector) replayed(e entry) error {
 	}
 	addr, err := transport.ParseTopic(e.Topic)
 	if err != nil {
-		return nil // epoch_dated, which the messages tell as well
+		return nil //nolint:nilerr // epoch_dated, which the messages tell as well
 	}
 	h, body, err := transport.Decode(e.message())
 	if err != nil {
-		return nil
+		return nil //nolint:nilerr // it was not taken into account then either
 	}
 	d := c.device(addr.Device)
 	d.tracker.Observe(e.ReceivedAt, h, addr.Kind, addr.Name, body)
@@ -220,7 +220,7 @@ func (c *collector) run(ctx context.Context, dial func() (*mqtt.Conn, error)) er
 		c.tell.say(note{Event: "connected", Detail: fmt.Sprintf("%d gateways known", len(c.devices))})
 		err := c.session(ctx, conn)
 		c.stats.Overrun += conn.Dropped()
-		c.hangUp(conn)
+		c.hangUp(context.WithoutCancel(ctx), conn)
 		var store *storeError
 		switch {
 		case errors.As(err, &store):
@@ -247,8 +247,8 @@ func (c *collector) run(ctx context.Context, dial func() (*mqtt.Conn, error)) er
 	}
 }
 
-func (c *collector) hangUp(conn *mqtt.Conn) {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+func (c *collector) hangUp(ctx context.Context, conn *mqtt.Conn) {
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
 	_ = conn.Close(ctx)
 }
@@ -355,13 +355,13 @@ func (c *collector) message(now time.Time, p mqtt.Packet) error {
 	addr, err := transport.ParseTopic(p.Topic)
 	if err != nil || addr.Tenant != c.tenant || c.only != nil && !c.only[addr.Device] {
 		c.stats.Unreadable++
-		return nil
+		return nil //nolint:nilerr // anyone may publish: it is counted
 	}
 	h, body, err := transport.Decode(p.Payload)
 	if err != nil || h.Device != addr.Device {
 		c.stats.Unreadable++
 		c.tell.say(note{Event: "unreadable", Device: addr.Device, Detail: fmt.Sprintf("on %s", p.Topic)})
-		return nil
+		return nil //nolint:nilerr // anyone may publish: it is counted
 	}
 	if c.devices[addr.Device] == nil && len(c.devices) >= c.maxDevices {
 		c.stats.Unreadable++
@@ -436,12 +436,12 @@ func (d *collected) follow(addr transport.Address, body []byte) (problem string)
 // fileRecord files a record by itself. What is none stays in the journal.
 func (c *collector) fileRecord(addr transport.Address, body []byte) error {
 	var m agent.RecordMessage
-	if json.Unmarshal(body, &m) != nil {
-		return nil
+	if err := json.Unmarshal(body, &m); err != nil {
+		return nil //nolint:nilerr // it stays in the journal
 	}
 	data, err := record.Marshal(m.Record)
 	if err != nil {
-		return nil //nolint:nilerr // not a record
+		return nil //nolint:nilerr // it stays in the journal
 	}
 	v := record.Verify(data, record.VerifyOptions{})
 	if v.Record == nil || v.Record.Device != addr.Device || !order.ValidID(v.Record.Job) || len(v.Digest) < 16 {

@@ -165,8 +165,11 @@ func (a *archive) load(tenant string) (collectState, error) {
 		return s, err
 	}
 	var kept collectState
-	if err := json.Unmarshal(data, &kept); err != nil || kept.V != 1 {
-		return s, fmt.Errorf("%s is damaged (%v): remove it, and all is read from the journal again", filepath.Join(a.dir, stateFile), err)
+	if err := json.Unmarshal(data, &kept); err != nil {
+		return s, fmt.Errorf("%s is damaged: %w: remove it, and all is read from the journal again", filepath.Join(a.dir, stateFile), err)
+	}
+	if kept.V != 1 {
+		return s, fmt.Errorf("%s is of version %d, which is not known", filepath.Join(a.dir, stateFile), kept.V)
 	}
 	if kept.Tenant != tenant {
 		return s, cli.Exit(cli.Usage, "%s is the collection of tenant %s, not %s", a.dir, kept.Tenant, tenant)
