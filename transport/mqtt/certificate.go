@@ -180,6 +180,7 @@ type watcher struct {
 	told   map[string]bool // states and thresholds told of the current pair
 	pair   *pair           // the current one; nil before the first
 	broken int             // looks at which the files were unusable, in a row
+	dead   bool            // that was told
 }
 
 // watch looks at the certificate until ctx ends.
@@ -204,13 +205,14 @@ func (d *Device) watch(ctx context.Context) {
 func (w *watcher) look() {
 	p, err := w.wallet.load()
 	if err == nil {
-		w.broken = 0
+		w.broken, w.dead = 0, false
 	} else if w.broken++; w.broken == 1 {
 		w.o.Log.Warn("client certificate unusable, going on with the old one", "old_one", p != nil, "error", err)
 	}
 	// Whoever renews writes two files: a first bad look proves nothing, unless
 	// there is nothing else to go on with.
-	if err != nil && (w.broken == 2 || w.broken == 1 && p == nil) {
+	if err != nil && !w.dead && (w.broken > 1 || p == nil) {
+		w.dead = true
 		w.tell(*w.certificateStatus(), CertificateUnusable, 0)
 	}
 	if p == nil {

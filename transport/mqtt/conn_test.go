@@ -173,6 +173,13 @@ func TestConnHostilePackets(t *testing.T) {
 		{"pubrel", []byte{0x62, 2, 0, 1}, ErrProtocol},
 		{"QoS 2", []byte{0x34, 5, 0, 1, 'a', 0, 1}, ErrProtocol},
 		{"QoS 3", []byte{0x36, 5, 0, 1, 'a', 0, 1}, ErrProtocol},
+		{"unsuback", []byte{0xb0, 2, 0, 1}, ErrProtocol},
+		{"pubcomp", []byte{0x70, 2, 0, 1}, ErrProtocol},
+		{"puback with flags", []byte{0x42, 2, 0, 1}, ErrProtocol},
+		{"pingresp with a body", []byte{0xd0, 1, 0}, ErrProtocol},
+		{"flood of subacks", bytes.Repeat([]byte{0x90, 3, 0, 2, 1}, 10000), ErrProtocol},
+		{"empty publish", []byte{0x30, 0}, ErrProtocol},
+		{"length of five bytes", []byte{0x30, 0x80, 0x80, 0x80, 0x80, 1}, ErrProtocol},
 		{"puback of one byte", []byte{0x40, 1, 0}, ErrProtocol},
 		{"topic beyond the packet", []byte{0x30, 3, 0xff, 0xff, 'a'}, nil},
 		{"no message id", []byte{0x32, 3, 0, 1, 'a'}, nil},
@@ -259,6 +266,80 @@ func TestConnPublishIsOnlyTrueWithPuback(t *testing.T) {
 				t.Errorf("Publish = %v, want %v", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestConnWrongAcks: acknowledgements for everything but what was sent deliver
+// nothing, end nothing and take no memory.
+func TestConnWrongAcks(t *testing.T) {
+	noLeaks(t)
+	s := newStub(t, func(l *link) {
+		l.accept()
+		l.behave(func(p *packets.PublishPacket) (bool, bool) {
+			var acks []byte
+			for id := range uint16(3000) {
+				if id != p.MessageID {
+					acks = append(acks, 0x40, 2, byte(id>>8), byte(id))
+				}
+			}
+			l.raw(acks...)
+			l.publish("done", nil)
+			return string(p.Payload) == "ack", true
+		})
+	})
+	c := mustDial(t, testOptions(s.url))
+	for _, payload := range []string{"ack", "nothing", "ack", "nothing"} {
+		ctx, cancel := context.WithCancel(testContext(t))
+		result := make(chan error, 1)
+		go func() { result <- c.Publish(ctx, "t", 1, false, []byte(payload)) }()
+		<-c.Inbound() // all wrong ones are behind us
+		if payload == "nothing" {
+			cancel()
+		}
+		if err := <-result; (err == nil) != (payload == "ack") {
+			t.Errorf("%s: Publish = %v", payload, err)
+		}
+		cancel()
+	}
+	if c.Err() != nil {
+		t.Errorf("lost: %v", c.Err())
+	}
+	c.acks.mu.Lock()
+	defer c.acks.mu.Unlock()
+	if n := len(c.acks.acked); n > 2 {
+		t.Errorf("%d acknowledgements kept", n)
+	}
+}
+
+// TestConnSlowLoris: a packet that comes byte by byte is well, one that never
+// comes to its end is a dead broker.
+func TestConnSlowLoris(t *testing.T) {
+	noLeaks(t)
+	whole := publishPacket(t, "down", 30)
+	s := newStub(t, func(l *link) {
+		l.accept()
+		go l.swallow()
+		for _, b := range whole {
+			l.raw(b)
+			time.Sleep(time.Millisecond)
+		}
+		for _, b := range publishPacket(t, "down", 60000) {
+			if _, err := l.Write([]byte{b}); err != nil {
+				return
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	})
+	o := testOptions(s.url)
+	o.KeepAlive, o.PingTimeout = time.Second, 100*time.Millisecond
+	c := mustDial(t, o)
+	if p := <-c.Inbound(); len(p.Payload) != 30 {
+		t.Errorf("received %d bytes", len(p.Payload))
+	}
+	start := time.Now()
+	wantLost(t, c)
+	if took := time.Since(start); !errors.Is(c.Err(), ErrTimeout) || took > 3*time.Second {
+		t.Errorf("lost after %v by %v", took, c.Err())
 	}
 }
 
@@ -482,13 +563,15 @@ func TestOptionsCheck(t *testing.T) {
 }
 
 func FuzzGuard(f *testing.F) {
-	f.Add([]byte{0x20, 2, 0, 0, 0x30, 3, 0, 1, 'a', 0x40, 2, 0, 1, 0xd0, 0}, byte(1))
-	f.Add([]byte{0x20, 2, 0, 0, 0x90, 3, 0, 1, 1}, byte(2))
-	f.Add([]byte{0x20, 2, 0, 0, 0x30, 0xff, 0xff, 0xff, 0x7f}, byte(3))
-	f.Fuzz(func(t *testing.T, stream []byte, step byte) {
+	f.Add([]byte{0x20, 2, 0, 0, 0x30, 3, 0, 1, 'a', 0x40, 2, 0, 1, 0xd0, 0}, byte(1), false)
+	f.Add([]byte{0x20, 2, 0, 0, 0x90, 3, 0, 1, 1}, byte(2), false)
+	f.Add([]byte{0x20, 2, 0, 0, 0x30, 0xff, 0xff, 0xff, 0x7f}, byte(3), false)
+	f.Add([]byte{0x20, 2, 1, 0, 0x32, 5, 0, 1, 'a', 0, 1}, byte(1), true)
+	f.Add([]byte{0x20, 2, 1, 5}, byte(1), true)
+	f.Fuzz(func(t *testing.T, stream []byte, step byte, session bool) {
 		// However the stream is cut, the verdict is the same, and what passes
 		// is what the library reads without a length above the limit.
-		whole, parts := &guard{maxPacket: 64}, &guard{maxPacket: 64}
+		whole, parts := &guard{maxPacket: 64, session: session}, &guard{maxPacket: 64, session: session}
 		for id := range uint16(3) {
 			for _, g := range []*guard{whole, parts} {
 				g.note([]byte{0x82, 6, 0, byte(id), 0, 1, 'a', 1})
@@ -505,20 +588,39 @@ func FuzzGuard(f *testing.F) {
 			t.Fatalf("whole %v, in parts %v", want, got)
 		}
 		if want != nil {
-			return
+			for _, known := range []error{ErrProtocol, ErrPacketTooLarge, refusal(1), refusal(2), refusal(3), refusal(4), refusal(5)} {
+				if errors.Is(want, known) {
+					return
+				}
+			}
+			t.Fatalf("unknown verdict %v", want)
 		}
-		r := bytes.NewReader(stream)
-		for r.Len() > 0 {
+		if whole.whole != parts.whole {
+			t.Fatalf("%d packets whole, %d in parts", whole.whole, parts.whole)
+		}
+		var n uint64
+		for r := bytes.NewReader(stream); r.Len() > 0; n++ {
 			p, err := packets.ReadPacket(r)
 			if err != nil {
 				return // cut short, or malformed inside a packet
 			}
-			if ack, ok := p.(*packets.SubackPacket); ok && len(ack.ReturnCodes) != 1 {
-				t.Fatalf("passed %v", p)
+			switch p := p.(type) {
+			case *packets.ConnackPacket:
+				if n > 0 || p.ReturnCode != 0 || p.SessionPresent && !session {
+					t.Fatalf("passed %v as packet %d", p, n)
+				}
+			case *packets.SubackPacket:
+				if len(p.ReturnCodes) != 1 {
+					t.Fatalf("passed %v", p)
+				}
+			case *packets.PublishPacket:
+				if p.Qos > 1 || len(p.Payload) > 64 {
+					t.Fatalf("passed %v", p)
+				}
 			}
-			if pub, ok := p.(*packets.PublishPacket); ok && (pub.Qos > 1 || len(pub.Payload) > 64) {
-				t.Fatalf("passed %v", p)
-			}
+		}
+		if n != whole.whole {
+			t.Fatalf("%d packets, %d counted", n, whole.whole)
 		}
 	})
 }

@@ -243,6 +243,13 @@ func TestMosquittoWebSocket(t *testing.T) {
 				lines = append(lines, "cafile "+ca.CA, "certfile "+server.cert, "keyfile "+server.key, "require_certificate true")
 			}
 			startMosquitto(t, lines...)
+			eventually(t, "second listener up", func() bool {
+				c, err := net.DialTimeout("tcp", addr, time.Second)
+				if err == nil {
+					_ = c.Close()
+				}
+				return err == nil
+			})
 			o := testOptions(scheme + "://" + addr)
 			o.Interface, o.SourceAddress = "lo", "127.0.0.1"
 			o.TLS.CAFile, o.TLS.CertFile, o.TLS.KeyFile = ca.CA, own.cert, own.key
