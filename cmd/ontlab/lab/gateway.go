@@ -165,6 +165,12 @@ func (l *Lab) StopGateway() error {
 	return l.gateway.Stop()
 }
 
+// Start starts a program that goes on until it is stopped. What it says goes to
+// log.
+func (l *Lab) Start(ctx context.Context, log io.Writer, path string, args ...string) (*command.Process, error) {
+	return l.runner.Start(ctx, command.Spec{Path: path, Args: args, Stdout: log, Stderr: log})
+}
+
 // Run runs a program to its end; the error carries the exit code.
 func (l *Lab) Run(ctx context.Context, path string, args ...string) ([]byte, error) {
 	result, err := l.runner.Run(ctx, command.Spec{Path: path, Args: args})
@@ -183,11 +189,12 @@ func ExitCode(err error) int {
 	return -1
 }
 
-// Enrol makes an operator with a root, an operator, a technician and a time key,
-// has the gateway vouched for, and leaves trust.json and statement.json where
-// the gateway looks for them. Keys are named root, operator, technician, time.
+// Enrol makes an operator with a root, an operator, a technician, a time, a NOC
+// and a collector key, has the gateway vouched for, and leaves trust.json and
+// statement.json where the gateway looks for them. Keys are named root,
+// operator, technician, time, noc, collector.
 func (l *Lab) Enrol(ctx context.Context) error {
-	for _, name := range []string{"root", "operator", "technician", "time", "noc"} {
+	for _, name := range []string{"root", "operator", "technician", "time", "noc", "collector"} {
 		if _, err := l.Run(ctx, l.Ctl, "keygen", "--out", l.Path(name)); err != nil {
 			return err
 		}
@@ -197,7 +204,7 @@ func (l *Lab) Enrol(ctx context.Context) error {
 	}
 	if _, err := l.Run(ctx, l.Ctl, "trust", "--root", l.Path("root.key"), "--tenant", "lab", "--version", "1",
 		"--add", "operator:op-1:"+l.Path("operator.pub"), "--add", "time:time-1:"+l.Path("time.pub"),
-		"--add", "noc:noc-1:"+l.Path("noc.pub"), "--out", l.Path("state/trust.json")); err != nil {
+		"--add", "noc:noc-1:"+l.Path("noc.pub"), "--add", "collector:col-1:"+l.Path("collector.pub"), "--out", l.Path("state/trust.json")); err != nil {
 		return err
 	}
 	bundle, err := l.Run(ctx, l.Agent, "identity", "--config", l.Path("ontagent.conf"))
