@@ -189,9 +189,9 @@ func (q *Queue) tell(all bool) error {
 	events := &q.classes[rankEvent]
 	q.mu.Lock()
 	q.makeGaps(all)
-	err := events.trouble
+	err, due := events.trouble, !q.now().Before(events.retryAt)
 	q.mu.Unlock()
-	if err != nil {
+	if err != nil && !due { // else this may be the room that trying again needs
 		return err
 	}
 	return q.commitIn(events, false)
