@@ -59,6 +59,7 @@ type class struct {
 	active *segment     // takes appends, also in segs; guarded by io
 	file   durable.File // of active; guarded by io
 	made   segID        // made last; guarded by io
+	rooted bool         // its directory is durable; guarded by io
 	before span         // of the segment made last, guarded by io
 }
 

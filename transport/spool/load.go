@@ -358,7 +358,7 @@ func (q *Queue) restarts() {
 	some := false
 	for i := range durableRanks {
 		c := &q.classes[i]
-		for _, g := range c.restartGaps(from.told, from.clean, q.epoch) {
+		for _, g := range c.restartGaps(from.told, from.clean, q.epoch, q.confirm == BySignature) {
 			q.addGap(g)
 			some = true
 		}
@@ -402,9 +402,10 @@ func (c *class) incomplete(p cursorEntry) bool {
 
 // restartGaps returns gaps that cover what may have been lost of c in the
 // epochs above told and below epoch, except clean. Of records and events they
-// cover nothing that is still here, and so begin anew after each epoch of
-// which something is.
-func (c *class) restartGaps(told, clean, epoch uint64) []transport.Gap {
+// begin behind the last number known – with whole, where what is missing below
+// is told as such; else behind the first ones that are all here – and so begin
+// anew after each epoch of which there is one.
+func (c *class) restartGaps(told, clean, epoch uint64, whole bool) []transport.Gap {
 	ends := map[uint64]uint64{epoch - 1: 0} // last known number by epoch
 	if clean > told && clean < epoch {
 		ends[clean] = 0
@@ -418,8 +419,13 @@ func (c *class) restartGaps(told, clean, epoch uint64) []transport.Gap {
 		for _, p := range c.gone {
 			know(p.epoch, p.seq)
 		}
-		for _, s := range c.segs {
-			know(s.epoch, s.last())
+		for _, s := range c.segs { // by number
+			for i := range s.entries {
+				// Without signatures nobody else asks for what is missing between.
+				if seq := s.seq(i); whole || seq <= ends[s.epoch]+1 {
+					know(s.epoch, seq)
+				}
+			}
 		}
 	}
 	order := make([]uint64, 0, len(ends))

@@ -145,6 +145,16 @@ func (q *Queue) writeSome(c *class, items []*item) (int, error) {
 
 // create makes the file of s and makes it the active one. io is held.
 func (q *Queue) create(c *class, s *segment) error {
+	if !c.rooted {
+		// Whoever made the directories may not have come as far as making them
+		// durable.
+		for _, dir := range [...]string{q.dir, filepath.Dir(filepath.Clean(q.dir))} {
+			if err := q.fs.SyncDir("spool.create", dir); err != nil {
+				return err
+			}
+		}
+		c.rooted = true
+	}
 	if c.made.epoch == s.epoch && c.made.first == s.first {
 		s.part = c.made.part + 1
 	}
