@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -170,42 +170,32 @@ func (d *disk) written() (writes, sectors int64, err error) {
 }
 
 // snapshot copies what the device has at one moment, without any sync. before
-// is called no later than that moment, after no earlier.
+// is called no later than that moment, after no earlier. Whoever writes should
+// soon come to a rest.
 //
 // A copy takes about a millisecond. It stands for a moment if no write was
 // completed meanwhile: then all that may be in it, whole or in part, are
 // writes that were under way together, of which a power cut may leave any.
-func (d *disk) snapshot(gate *sync.RWMutex, before, after func()) ([]byte, error) {
-	try := func() ([]byte, error) {
+func (d *disk) snapshot(before, after func()) ([]byte, error) {
+	image := make([]byte, imageSize)
+	for range 2000 {
 		w0, _, err := d.written()
 		if err != nil {
 			return nil, err
 		}
 		before()
-		image := make([]byte, imageSize)
 		if _, err := d.file.ReadAt(image, 0); err != nil && !errors.Is(err, io.EOF) {
 			return nil, err
 		}
 		after()
 		w1, _, err := d.written()
-		if err == nil && w0 != w1 {
-			return nil, nil
+		if err != nil {
+			return nil, err
 		}
-		return image, err
-	}
-	for range 30 {
-		if image, err := try(); image != nil || err != nil {
-			return image, err
+		if w0 == w1 {
+			return image, nil
 		}
-	}
-	// Never quiet: hold those who write, between two file operations.
-	gate.Lock()
-	defer gate.Unlock()
-	for range 1000 {
-		if image, err := try(); image != nil || err != nil {
-			return image, err
-		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(100 * time.Microsecond)
 	}
 	return nil, errors.New("cannot copy the image: the kernel doesn't stop writing to it")
 }
@@ -237,14 +227,19 @@ func ext4Life(m *machine, n int, forgetful bool, seed uint64, t *tally) (within 
 	go func() { done <- g.live(stop) }()
 	rnd := rand.New(rand.NewPCG(seed, 23))
 	for i := range n {
-		time.Sleep(time.Duration(rnd.IntN(25)) * time.Millisecond)
+		// So much the gateway does until the next cut: counted in calls, not in
+		// time, lest it depend on how slow this machine is. It may be held in
+		// the middle of anything.
+		g.fs.allow(1 + rnd.IntN(400))
+		time.Sleep(time.Duration(rnd.IntN(8)) * time.Millisecond)
 		var h0, h1 history
 		var c0 int64
 		var in bool
-		image, snapErr := d.snapshot(&g.fs.gate,
+		image, snapErr := d.snapshot(
 			func() { h0, c0, in = g.snapshot(), g.fs.calls.Load(), g.fs.inside.Load() > 0 },
 			func() { h1, in = g.snapshot(), in && g.fs.inside.Load() > 0 && g.fs.calls.Load() == c0 },
 		)
+		g.fs.allow(0)
 		if snapErr == nil {
 			if in {
 				within++
@@ -256,6 +251,7 @@ func ext4Life(m *machine, n int, forgetful bool, seed uint64, t *tally) (within 
 		}
 	}
 	close(stop)
+	g.fs.allow(math.MaxInt)
 	err = errors.Join(err, <-done)
 	for _, p := range g.problems {
 		t.problem("seed %d: %s", seed, p)
@@ -269,7 +265,7 @@ func (g *gateway) live(stop <-chan struct{}) error {
 		if err := g.start(); err != nil {
 			return err
 		}
-		for range 50 + g.rnd.IntN(600) {
+		for range 20 + g.rnd.IntN(300) {
 			select {
 			case <-stop:
 				g.fs.abandon()
@@ -277,6 +273,9 @@ func (g *gateway) live(stop <-chan struct{}) error {
 			default:
 			}
 			g.step()
+			if g.rnd.IntN(150) == 0 {
+				g.drain()
+			}
 		}
 		g.end()
 	}

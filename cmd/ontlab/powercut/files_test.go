@@ -3,6 +3,7 @@ package powercut
 import (
 	"errors"
 	"io/fs"
+	"math"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -10,31 +11,52 @@ import (
 	"ontagent/transport/durable"
 )
 
-// files is the file system of the machine, watched: it can hold all calls,
-// notices when the flash is dead, and closes what a killed process would.
+// files is the file system of the machine, watched: it holds whoever makes more
+// calls than allowed, notices when the flash is dead, and closes what a killed
+// process would.
 type files struct {
 	durable.OS
 	// forgetful makes every sync do nothing but those of the epoch: the control
 	// that shows what the tests here find.
 	forgetful bool
 
-	gate   sync.RWMutex // held for reading by calls under way
 	inside atomic.Int32 // calls under way
 	calls  atomic.Int64
 	dead   atomic.Bool // a call failed as on a flash without power
 
-	mu   sync.Mutex
-	open map[*watched]bool // guarded by mu
+	mu      sync.Mutex
+	more    sync.Cond         // allowed was raised; of mu
+	allowed int               // calls that may begin; guarded by mu
+	open    map[*watched]bool // guarded by mu
 }
 
 func newFiles(forgetful bool) *files {
-	return &files{forgetful: forgetful, open: map[*watched]bool{}}
+	f := &files{forgetful: forgetful, open: map[*watched]bool{}, allowed: math.MaxInt}
+	f.more.L = &f.mu
+	return f
+}
+
+// allow sets how many calls may begin from now on; the next one waits.
+func (f *files) allow(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.allowed = n
+	f.more.Broadcast()
+}
+
+// enter waits until one more call is allowed.
+func (f *files) enter() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for f.allowed <= 0 {
+		f.more.Wait()
+	}
+	f.allowed--
 }
 
 // call does one file operation.
 func (f *files) call(do func() error) error {
-	f.gate.RLock()
-	defer f.gate.RUnlock()
+	f.enter()
 	f.inside.Add(1)
 	defer f.inside.Add(-1)
 	f.calls.Add(1)

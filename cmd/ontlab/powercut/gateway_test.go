@@ -487,7 +487,7 @@ func check(before, after history, r recovered) (f finding) {
 		}
 	}
 	for k, e := range r.entries {
-		if _, put := after.puts[k]; !put && e.Message.Kind != transport.KindEvent {
+		if _, put := after.puts[k]; !put && !after.got[k] && e.Message.Kind != transport.KindEvent {
 			f.problems = append(f.problems, fmt.Sprintf("%v was never put: %s", k, e.Message.Body))
 		}
 	}

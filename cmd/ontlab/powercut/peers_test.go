@@ -12,7 +12,6 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
@@ -253,7 +252,7 @@ func peerCut(m *machine, kind storeKind, rnd *rand.Rand) (acked, lost int, err e
 			commit(d.dir)
 		}
 	}
-	image, err := d.snapshot(&sync.RWMutex{}, func() {}, func() {})
+	image, err := d.snapshot(func() {}, func() {})
 	if err := errors.Join(err, s.close(), d.unmount()); err != nil {
 		return 0, 0, err
 	}
