@@ -37,6 +37,12 @@ func envelope(payloadType, payload string) string {
 		`","signatures":[{"keyid":"0f1e2d3c4b5a69788796a5b4c3d2e1f0","sig":"` + strings.Repeat("QUJD", 21) + `QQ=="}]}`
 }
 
+// What is inside the envelopes of cfg and ack.
+const (
+	cfgPayload = `{"v":1,"tenant":"isp","device":"","version":8,"settings":{"spread_s":60,"backoff_cap_s":120,"keepalive_s":120,"backfill_bytes_per_s":16384}}`
+	ackPayload = `{"v":1,"tenant":"isp","device":"` + device + `","version":1700000000123,"points":[{"class":"record","epoch":17,"seq":4},{"class":"event","epoch":17,"seq":812}]}`
+)
+
 type golden struct {
 	name   string // of the file, less .golden.json
 	schema string
@@ -95,6 +101,14 @@ func goldens() []golden {
 		{name: "telemetry-collector", schema: "telemetry-collector", class: "telemetry", fields: f(
 			"subject", "optics", "age_s", 31.5, "duration_ms", 412, "runs", uint64(288), "failures", uint64(2), "panics", uint64(0),
 			"stuck", false, "no_data", false, "error", "cannot read optics: no answer within 3 s")},
+		{name: "telemetry-heartbeat", schema: "telemetry-heartbeat", class: "telemetry", fields: f(
+			"spool_degraded", false, "queue_record", 3, "queue_event", 12, "queue_telemetry", 0, "queue_debug", 0, "unconfirmed", 9,
+			"dropped_total", uint64(232), "gaps_total", uint64(2), "spool_flash_bytes", int64(131072),
+			"audit_n", uint64(41), "audit_sha256", sha, "record_n", uint64(7), "record_sha256", sha,
+			"mqtt_sessions", uint64(3), "cert_days_left", 41)},
+		{name: "backfill-rollup", schema: "backfill-rollup", class: "telemetry", fields: f(
+			"subject", "eth0.2", "cpu_busy_ratio", 0.0431, "cpu_busy_ratio_min", 0.01, "cpu_busy_ratio_max", 0.31,
+			"oper_state", "up", "samples", 30, "window_s", uint64(300))},
 		{name: "telemetry-other", schema: "telemetry", class: "telemetry", fields: f("subject", "x0", "depth", 3)},
 		{name: "event-link", schema: "event", class: "event", fields: f(
 			"subject", "eth1", "what", "oper_state", "before", "up", "after", "down", "ifindex", 5, "carrier", false)},
@@ -104,6 +118,13 @@ func goldens() []golden {
 			"gap_class", "telemetry", "gap_epoch", 17, "from_seq", 812, "to_seq", 1043, "count", 232, "reason", "class_full")},
 		{name: "event-gap-restart", schema: "event-gap", class: "event", fields: f(
 			"gap_class", "telemetry", "gap_from_epoch", 15, "gap_epoch", 16, "from_seq", 1, "reason", "restart")},
+		{name: "event-sync", schema: "event-sync", class: "event", fields: f("what", "stepped", "before", "", "after", "", "step_s", 1767225600.5)},
+		{name: "event-audit", schema: "event-audit", class: "record", fields: f(
+			"audit_n", uint64(41), "audit_line", `{"n":41,"prev":"`+sha+`","epoch":17,"uptime_s":86400.1,"utc":"2026-01-01T00:00:00Z","clock":"ntp","event":"granted"}`)},
+		{name: "event-spool", schema: "event-spool", class: "event", fields: f(
+			"subject", "record", "what", "degraded", "before", "flash", "after", "memory", "reason", "no space left on device")},
+		{name: "event-certificate", schema: "event-certificate", class: "event", fields: f(
+			"subject", device, "what", "expiring", "before", "", "after", "", "not_before", int64(1767225600), "not_after", int64(1798761600), "days_left", 14)},
 		{name: "status-rejected", schema: "status", class: "record", body: `{"id":"c-20260101-7","order":"WO-2026-0001","command_type":"accept",
 			"state":"REJECTED","reason":"wrong_device","detail":"the order names HWTC87654321","progress":0}`},
 		{name: "status-challenge", schema: "status", class: "record", body: `{"id":"c-20260101-7","order":"WO-2026-0001","command_type":"accept",
@@ -121,8 +142,10 @@ func goldens() []golden {
 		{name: "cmd-answer", schema: "cmd", body: `{"v":1,"command":` + envelope("application/vnd.ontagent.command+json", `{"v":1}`) +
 			`,"trust":` + envelope("application/vnd.ontagent.trust+json", `{"v":1}`) +
 			`,"time":` + envelope("application/vnd.ontagent.time+json", `{"v":1}`) + `}`},
-		{name: "cfg", schema: "cfg", body: envelope("application/vnd.ontagent.cfg+json", `{"v":1}`)},
-		{name: "ack", schema: "ack", body: envelope("application/vnd.ontagent.ack+json", `{"v":1}`)},
+		{name: "cfg", schema: "cfg", body: envelope("application/vnd.ontagent.cfg+json", cfgPayload)},
+		{name: "ack", schema: "ack", body: envelope("application/vnd.ontagent.ack+json", ackPayload)},
+		{name: "cfg-payload", schema: "cfg-payload", body: cfgPayload},
+		{name: "ack-payload", schema: "ack-payload", body: ackPayload},
 	}
 }
 
@@ -265,6 +288,33 @@ func TestSchemasRefuse(t *testing.T) {
 		{"event-link", `"what":"oper_state",`, ``},
 		{"event-gap", `"count":232`, `"count":0`},
 		{"event-gap", `"class_full"`, `"tired"`},
+		{"telemetry-heartbeat", `"queue_record":3,`, ``},
+		{"telemetry-heartbeat", `"audit_n":41,`, ``},
+		{"telemetry-heartbeat", `"unconfirmed":9`, `"unconfirmed":-9`},
+		{"telemetry-heartbeat", `"spool_degraded":false`, `"spool_degraded":"no"`},
+		{"backfill-rollup", `"samples":30,`, ``},
+		{"backfill-rollup", `"samples":30,`, `"samples":0,`},
+		{"backfill-rollup", `"cpu_busy_ratio_min":0.01`, `"cpu_busy_ratio_min":"low"`},
+		{"event-sync", `"clock":"ntp"`, `"clock":"floor"`},
+		{"event-sync", `"stepped"`, `"jumped"`},
+		{"event-sync", `,"step_s":1767225600.5`, ``},
+		{"event-audit", `"class":"record"`, `"class":"event"`},
+		{"event-audit", `"audit_n":41,`, ``},
+		{"event-audit", `"audit_n":41,`, `"audit_n":41,"more":1,`},
+		{"event-spool", `"subject":"record"`, `"subject":"session"`},
+		{"event-spool", `,"reason":"no space left on device"`, ``},
+		{"event-certificate", `"expiring"`, `"old"`},
+		{"event-certificate", `"not_after":1798761600`, `"not_after":"soon"`},
+		{"ack-payload", `"class":"event"`, `"class":"telemetry"`},
+		{"ack-payload", `"version":1700000000123`, `"version":0`},
+		{"ack-payload", `"points":[`, `"more":1,"points":[`},
+		{"ack-payload", `"seq":812`, `"seq":0`},
+		{"cfg-payload", `"spread_s":60`, `"spread_s":6000`},
+		{"cfg-payload", `"keepalive_s":120`, `"keepalive_s":1.5`},
+		{"cfg-payload", `"spread_s":60`, `"shell":"rm"`},
+		{"cfg-payload", `"device":""`, `"device":"x"`},
+		{"cfg", `vnd.ontagent.cfg`, `vnd.ontagent.ack`},
+		{"ack", `vnd.ontagent.ack`, `vnd.ontagent.cfg`},
 		{"status-rejected", `"reason":"wrong_device",`, ``},
 		{"status-challenge", `,"nonce":"8f14e45fceea167a5a36dedd4bea2543"`, ``},
 		{"status-running", `"step":"optical"`, `"step":"lunch"`},
