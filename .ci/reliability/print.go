@@ -53,10 +53,28 @@ func (r *report) row(property string) row {
 		trouble = []string{"no test tells of it"}
 	}
 	if len(trials) > 0 {
-		out.trials = strings.Join(trials, " + ")
+		out.trials = sum(trials)
 	}
 	out.result = strings.Join(append(trouble, results...), "; ")
 	return out
+}
+
+// sum joins numbers of trials: "10000 + 200 + 3 × 50".
+func sum(trials []string) string {
+	var parts []string
+	for len(trials) > 0 {
+		n := 1
+		for n < len(trials) && trials[n] == trials[0] {
+			n++
+		}
+		part := trials[0]
+		if n > 2 {
+			part = fmt.Sprintf("%d × %s", n, part)
+			trials = trials[n-1:]
+		}
+		parts, trials = append(parts, part), trials[1:]
+	}
+	return strings.Join(parts, " + ")
 }
 
 func (w row) verdict() string {
@@ -97,16 +115,15 @@ func (r *report) stray() []string {
 // print prints the table and reports whether anything failed.
 func (r *report) print(out io.Writer) (failed bool) {
 	rows := make([]row, len(properties))
-	width, passed := 0, 0
+	passed := 0
 	for i, p := range properties {
 		rows[i] = r.row(p)
-		width = max(width, len(rows[i].trials))
 		if rows[i].ok {
 			passed++
 		}
 	}
 	for _, w := range rows {
-		fmt.Fprintf(out, "%-12s  %*s  %s  %s\n", w.property, width, w.trials, w.result, w.verdict())
+		fmt.Fprintf(out, "%-12s  %s  %s  %s\n", w.property, w.trials, w.result, w.verdict())
 	}
 	if peers := r.peerLines(); len(peers) > 0 {
 		fmt.Fprintf(out, "\nThe same done to others:\n")

@@ -114,15 +114,15 @@ func TestTableOfGoodRun(t *testing.T) {
 	s.pkg("b", "pass")
 	out, _, failed := s.table(t)
 	want := `power-cut     10000 + 200 + 50  model: lost 0; ext4: lost 0; UBIFS: lost 0  ok
-corruption                   5  fine  ok
-file-faults                  5  fine  ok
-link-kill                    5  fine  ok
-black-hole                   5  fine  ok
-duplicates                   5  fine  ok
-clock                        5  fine  ok
-flash-writes                 5  fine  ok
-memory                       5  fine  ok
-storm                     5000  peak 1.1  ok
+corruption    5  fine  ok
+file-faults   5  fine  ok
+link-kill     5  fine  ok
+black-hole    5  fine  ok
+duplicates    5  fine  ok
+clock         5  fine  ok
+flash-writes  5  fine  ok
+memory        5  fine  ok
+storm         5000  peak 1.1  ok
 
 The same done to others:
 peer  power-cut     100  bbolt NoSync, model: lost 13 %
@@ -248,6 +248,16 @@ func TestMarkdown(t *testing.T) {
 		}
 		if err != nil || string(got) != want {
 			t.Errorf("%q became %q, %v", content, got, err)
+		}
+	}
+}
+
+func TestSum(t *testing.T) {
+	for want, trials := range map[string]string{
+		"": "", "5": "5", "5 + 5": "5 5", "3 × 5": "5 5 5", "10000 + 200 + 4 × 50 + 7": "10000 200 50 50 50 50 7", "1 + 3 × 2 + 1": "1 2 2 2 1",
+	} {
+		if got := sum(strings.Fields(trials)); got != want {
+			t.Errorf("%s: got %q, want %q", trials, got, want)
 		}
 	}
 }
