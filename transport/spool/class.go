@@ -38,7 +38,7 @@ type class struct {
 	last       uint64 // number given last
 	mark       uint64 // number given last when the session began
 	gone       []point
-	secret     []point       // up to where gone before a drop that no durable gap tells of
+	secret     []cursorEntry // what was there before a drop that no durable gap tells of
 	resend     time.Duration // what is published for longer goes again
 	resendAt   time.Time     // when to look; zero if nothing is published
 

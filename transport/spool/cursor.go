@@ -193,7 +193,7 @@ func (c *class) points(owing bool) []cursorEntry {
 	}
 	for _, s := range c.secret {
 		p := of(s.epoch)
-		p.seq, p.live = min(p.seq, s.seq), true
+		p.seq, p.live, p.last = min(p.seq, s.seq), true, max(p.last, s.last)
 	}
 	for _, s := range c.segs {
 		p := of(s.epoch)

@@ -2,6 +2,8 @@ package spool
 
 import (
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -191,7 +193,7 @@ func (q *Queue) tell(all bool) error {
 	q.makeGaps(all)
 	err, due := events.trouble, !q.now().Before(events.retryAt)
 	q.mu.Unlock()
-	if err != nil && !due { // else this may be the room that trying again needs
+	if err != nil && !due && !q.trying { // else this may be the room that trying again needs
 		return err
 	}
 	return q.commitIn(events, false)
@@ -199,13 +201,16 @@ func (q *Queue) tell(all bool) error {
 
 // gapsIn returns what the gap events in s tell, those that are not gone. io is
 // held.
-func (q *Queue) gapsIn(c *class, s *segment) []transport.Gap {
+func (q *Queue) gapsIn(c *class, s *segment) ([]transport.Gap, error) {
 	if c.rank != rankEvent {
-		return nil
+		return nil, nil
 	}
 	b, err := q.load(c, s.segID, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
-		return nil // what cannot be read is corrupt, and told as this
+		return nil, err
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -219,7 +224,7 @@ func (q *Queue) gapsIn(c *class, s *segment) []transport.Gap {
 			gaps = append(gaps, g)
 		}
 	})
-	return gaps
+	return gaps, nil
 }
 
 // parseGap returns what a record tells, if it is a gap event.

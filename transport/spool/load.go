@@ -223,7 +223,11 @@ func (q *Queue) holes(c *class) {
 	var told []transport.Gap
 	events := &q.classes[rankEvent]
 	for _, s := range slices.Clone(events.segs) { // io is held: none comes or goes
-		told = append(told, q.gapsIn(events, s)...)
+		gaps, err := q.gapsIn(events, s)
+		if err != nil {
+			continue // then some are told again
+		}
+		told = append(told, gaps...)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -375,7 +379,7 @@ func (q *Queue) restarts() {
 			continue
 		}
 		if c.incomplete(p) {
-			c.secret = append(c.secret, p.point)
+			c.secret = append(c.secret, p)
 			q.addGap(transport.Gap{Class: c.name, Epoch: p.epoch, FromSeq: p.seq + 1, Reason: transport.GapRestart})
 		}
 	}

@@ -66,7 +66,7 @@ func (q *Queue) Maintain() {
 // retry tries again what failed, where it is time or now is set. io is held.
 func (q *Queue) retry(now time.Time, all bool) {
 	again := false
-	for i := range durableRanks {
+	for _, i := range [...]int{rankEvent, rankRecord, rankTelemetry} { // the others have gaps to tell
 		c := &q.classes[i]
 		q.mu.Lock()
 		due := (c.trouble != nil || c.unread > 0) && (all || !now.Before(c.retryAt))

@@ -104,6 +104,7 @@ type Queue struct {
 	// the others and waits for nothing; who holds rd does not take io.
 	io        sync.Mutex
 	cursor    cursorFile // guarded by io
+	trying    bool       // events are being written, whatever their trouble was; guarded by io
 	restarted bool       // restart gaps of earlier epochs were made; guarded by io
 
 	rd    sync.Mutex

@@ -26,6 +26,10 @@ func (q *Queue) commitIn(c *class, room bool) error {
 		defer q.mu.Unlock()
 		return cmp.Or(c.trouble, errMemory)
 	}
+	if c.rank == rankEvent {
+		q.trying = true
+		defer func() { q.trying = false }()
+	}
 	err := q.writeAll(c, room)
 	for try := 0; try < 8 && c.exact && errors.Is(err, syscall.ENOSPC) && q.sacrifice(); try++ {
 		err = q.writeAll(c, room)
@@ -300,14 +304,17 @@ func (q *Queue) victim(c *class) *segment {
 // drop forgets a segment and removes its file. The gap that tells of it is
 // durable before if told is set, else it is only in memory. io is held.
 func (q *Queue) drop(c *class, s *segment, reason string, told bool) error {
-	kept := q.gapsIn(c, s)
+	kept, err := q.gapsIn(c, s)
+	if err != nil {
+		return err // what it has to tell must not get lost with it
+	}
 	q.mu.Lock()
 	q.log.Warn("dropping messages on flash", "class", string(c.name), "reason", reason,
 		"epoch", s.epoch, "from_seq", s.first, "entries", s.live)
 	gaps := s.ranges(c, reason)
 	s.owed = true
 	if !told {
-		c.secret = append(c.secret, point{s.epoch, c.goneUpTo(s.epoch)})
+		c.secret = append(c.secret, cursorEntry{point: point{s.epoch, c.goneUpTo(s.epoch)}, last: s.last()})
 	}
 	for i := range s.entries {
 		// From here on it cannot be leased, nor does it stand in the gap's way.
