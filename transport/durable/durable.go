@@ -155,10 +155,16 @@ func MkdirAll(fsys FS, op, path string, perm fs.FileMode) error {
 		if _, dirErr := fsys.ReadDir(op, path); dirErr != nil {
 			return fmt.Errorf("cannot make directory %s: %w", path, dirErr)
 		}
+		// Best effort, as below.
+		_ = fsys.SyncDir(op, parent)
 		return nil
 	}
 	if err == nil {
 		err = fsys.SyncDir(op, parent)
+		for dir := parent; err == nil && dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+			// Best effort: whoever made it may not have come this far.
+			_ = fsys.SyncDir(op, filepath.Dir(dir))
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("cannot make directory %s: %w", path, err)

@@ -129,6 +129,33 @@ func TestRemove(t *testing.T) {
 
 // TestLogKeepsWhatItAcknowledged cuts during appends: the file begins with all
 // that was acknowledged.
+// TestMkdirAllAgain: a directory whose making failed half-way, or was killed, is
+// durable after the next call.
+func TestMkdirAllAgain(t *testing.T) {
+	for seed := range uint64(64) {
+		for k := range 8 {
+			s := newDisk(seed)
+			s.Inject(faultfs.Fault{N: k, Err: faults()[seed%4]})
+			if seed/4%2 == 0 {
+				s.Inject(faultfs.Fault{N: k, Err: faults()[seed%4], Forever: true}) // from then on, that is killed
+			}
+			_ = durable.MkdirAll(s, "x", "/d/a/b/c", 0o700)
+			s.Heal()
+			s.Kill()
+			if err := durable.MkdirAll(s, "x", "/d/a/b/c", 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := durable.WriteFile(s, "x", "/d/a/b/c/f", []byte("there"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s.PowerOn()
+			if got := content(s, "/d/a/b/c/f"); got != `"there"` {
+				t.Fatalf("seed %d, failed in call %d: %s", seed, k, got)
+			}
+		}
+	}
+}
+
 func TestLogKeepsWhatItAcknowledged(t *testing.T) {
 	for seed := range uint64(100) {
 		for k := range 14 {
