@@ -13,8 +13,9 @@ import (
 
 // row is a line of the table.
 type row struct {
-	property, trials, result string
-	ok                       bool
+	property, trials string
+	results          []string // troubles first
+	ok               bool
 }
 
 // row adds up what is known of a property.
@@ -55,7 +56,7 @@ func (r *report) row(property string) row {
 	if len(trials) > 0 {
 		out.trials = sum(trials)
 	}
-	out.result = strings.Join(append(trouble, results...), "; ")
+	out.results = append(trouble, results...)
 	return out
 }
 
@@ -123,7 +124,7 @@ func (r *report) print(out io.Writer) (failed bool) {
 		}
 	}
 	for _, w := range rows {
-		fmt.Fprintf(out, "%-12s  %s  %s  %s\n", w.property, w.trials, w.result, w.verdict())
+		fmt.Fprintf(out, "%-12s  %s  %s  %s\n", w.property, w.trials, strings.Join(w.results, "; "), w.verdict())
 	}
 	if peers := r.peerLines(); len(peers) > 0 {
 		fmt.Fprintf(out, "\nThe same done to others:\n")
@@ -155,7 +156,7 @@ func (r *report) markdown(form string) string {
 	b.WriteString("| property | trials | result | |\n|---|---|---|---|\n")
 	for _, p := range properties {
 		w := r.row(p)
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", w.property, w.trials, cell(w.result), w.verdict())
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", w.property, w.trials, cell(strings.Join(w.results, "<br>")), w.verdict())
 	}
 	if peers := r.peerLines(); len(peers) > 0 {
 		b.WriteString("\nThe same done to others, in the same run:\n\n| property | who | trials | result |\n|---|---|---|---|\n")

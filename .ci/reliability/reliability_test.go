@@ -217,13 +217,13 @@ func TestTroubleIsAFail(t *testing.T) {
 func TestMarkdown(t *testing.T) {
 	var s said
 	s.allGood("clock")
-	s.test("a", "TestReliabilityClock", "pass", "reliability: clock | v | 5 | a | b | ok", "reliability: clock | o | 5 | bad | peer")
+	s.test("a", "TestReliabilityClock", "pass", "reliability: clock | v | 5 | a | b | ok", "reliability: clock | w | 6 | c | ok", "reliability: clock | o | 5 | bad | peer")
 	r, err := collect(strings.NewReader(s.b.String()), &strings.Builder{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	table := r.markdown("long")
-	for _, want := range []string{"\n| clock | 5 | a \\| b | ok |\n", "\n| clock | o | 5 | bad |\n", "`make reliability LONG=1`"} {
+	for _, want := range []string{"\n| clock | 5 + 6 | v: a \\| b<br>w: c | ok |\n", "\n| clock | o | 5 | bad |\n", "`make reliability LONG=1`"} {
 		if !strings.Contains(table, want) {
 			t.Errorf("no %q in\n%s", want, table)
 		}
