@@ -294,7 +294,11 @@ func TestDeviceWindowIsBounded(t *testing.T) {
 	d, q := testDevice(t, func(o *DeviceOptions) { o.Dial.Broker = s.url })
 	queueTelemetry(t, q, 760)
 	serve(t, d)
-	eventually(t, "window at its end", func() bool { return d.Status().Window == maxWindow })
+	end := maxWindow
+	if testing.Short() {
+		end = startWindow + 4
+	}
+	eventually(t, "window at its end", func() bool { return d.Status().Window >= end })
 	mu.Lock()
 	defer mu.Unlock()
 	if most < startWindow || most > maxWindow {

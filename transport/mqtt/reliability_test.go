@@ -122,14 +122,14 @@ func TestReliabilityBlackHole(t *testing.T) {
 			t.Helper()
 			gone := make(chan struct{})
 			up := make(chan struct{})
-			var once sync.Once
+			var first, last sync.Once
 			d, q := testDevice(t, func(o *DeviceOptions) {
 				o.Dial = Options{Broker: h.url, KeepAlive: keepAlive}
 				o.Backoff = Backoff{Base: time.Hour, Cap: time.Hour}
 				o.Online = func(on bool) {
-					once.Do(func() { close(up) })
+					first.Do(func() { close(up) })
 					if !on {
-						close(gone)
+						last.Do(func() { close(gone) })
 					}
 				}
 			})

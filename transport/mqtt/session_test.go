@@ -102,6 +102,9 @@ func TestPersistentPublishesEnd(t *testing.T) {
 // took it says so, and in a session that ends with the connection at once.
 func TestPersistentAcksAreTheReceivers(t *testing.T) {
 	for _, persistent := range []bool{false, true} {
+		if persistent && testing.Short() {
+			continue // waits for roomWait
+		}
 		noLeaks(t)
 		acks := make(chan uint16, 10)
 		s := newStub(t, func(l *link) {
@@ -229,6 +232,9 @@ func TestMosquittoWebSocket(t *testing.T) {
 	server, own := ca.issue("broker", nil), ca.issue("HWTC12345678", nil)
 	for _, scheme := range []string{"ws", "wss"} {
 		t.Run(scheme, func(t *testing.T) {
+			if scheme == "wss" && testing.Short() {
+				t.Skip("this broker takes seconds for it")
+			}
 			noLeaks(t)
 			ln, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
