@@ -63,28 +63,31 @@ func (q *Queue) Maintain() {
 	}
 }
 
-// retry tries again what failed, where it is time or now is set. io is held.
+// retry tries again what failed, where it is time or all is set. io is held.
 func (q *Queue) retry(now time.Time, all bool) {
+	var troubled []*class
 	again := false
 	for _, i := range [...]int{rankEvent, rankRecord, rankTelemetry} { // the others have gaps to tell
 		c := &q.classes[i]
 		q.mu.Lock()
-		due := (c.trouble != nil || c.unread > 0) && (all || !now.Before(c.retryAt))
-		trouble := c.trouble != nil
+		due := all || !now.Before(c.retryAt)
+		trouble, unread := c.trouble != nil, c.unread > 0
 		q.mu.Unlock()
-		if !due {
-			continue
+		if due && trouble {
+			troubled = append(troubled, c)
 		}
-		if !c.loaded || c.unread > 0 {
+		if due && (unread || trouble && !c.loaded) {
 			q.loadClass(c)
 			again = again || c.loaded
 		}
-		if trouble && c.loaded {
-			_ = q.commit(c)
-		}
 	}
 	if again {
-		q.loaded()
+		q.loaded() // before room is made at the cost of what was found
+	}
+	for _, c := range troubled {
+		if c.loaded {
+			_ = q.commit(c) // it says itself what becomes of it
+		}
 	}
 }
 
