@@ -44,6 +44,7 @@ type collector struct {
 	only        map[string]bool // nil: all
 	maxDevices  int
 	ackInterval time.Duration
+	persistent  bool // session
 	options     consumer.Options
 	archive     *archive
 	tell        teller
@@ -117,7 +118,7 @@ func (a *app) collect(ctx context.Context, args []string) error {
 	}
 	c := &collector{
 		tenant: *tenant, key: key, maxDevices: *maxDevices, ackInterval: *interval, devices: map[string]*collected{},
-		options: consumer.Options{Grace: *grace}, tell: teller{a.out, *asJSON},
+		persistent: *session == "persistent", options: consumer.Options{Grace: *grace}, tell: teller{a.out, *asJSON},
 	}
 	for _, id := range only {
 		if !transport.ValidDevice(id) {
@@ -137,7 +138,7 @@ func (a *app) collect(ctx context.Context, args []string) error {
 	}
 	err = c.recover()
 	if err == nil {
-		err = c.run(ctx, func() (*mqtt.Conn, error) { return b.dialAs(ctx, *clientID, *session == "persistent") })
+		err = c.run(ctx, func() (*mqtt.Conn, error) { return b.dialAs(ctx, *clientID, c.persistent) })
 		c.summary()
 	}
 	return errors.Join(err, c.archive.close())
@@ -220,7 +221,6 @@ func (c *collector) run(ctx context.Context, dial func() (*mqtt.Conn, error)) er
 		c.tell.say(note{Event: "connected", Detail: fmt.Sprintf("%d gateways known", len(c.devices))})
 		err := c.session(ctx, conn)
 		c.stats.Overrun += conn.Dropped()
-		c.hangUp(context.WithoutCancel(ctx), conn)
 		var store *storeError
 		switch {
 		case errors.As(err, &store):
@@ -278,26 +278,59 @@ func (c *collector) session(ctx context.Context, conn *mqtt.Conn) error {
 			filters = append(filters, filter)
 		}
 	}
-	if err := conn.Subscribe(ctx, filters...); err != nil {
-		return fmt.Errorf("cannot follow the streams: %w", err)
-	}
+	// What waits at the broker comes before it answers: it is taken meanwhile.
+	subscribed := make(chan error, 1)
+	go func() { subscribed <- conn.Subscribe(ctx, filters...) }()
+	var sent chan delivery // nil: no acknowledgements are under way
+	ready, ending := false, ctx.Done()
+	defer func() {
+		c.hangUp(context.WithoutCancel(ctx), conn)
+		if !ready {
+			<-subscribed
+		}
+		if sent != nil {
+			_ = c.delivered(<-sent)
+		}
+	}()
 	ticker := time.NewTicker(min(time.Second, max(c.ackInterval, 10*time.Millisecond)))
 	defer ticker.Stop()
 	for {
 		var err error
 		select {
-		case <-ctx.Done():
+		case <-ending:
+			if !ready {
+				return ctx.Err()
+			}
 			// What is acknowledged now is not sent again.
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-			defer cancel()
-			return c.acknowledge(last, conn, time.Now(), 0)
+			ending = nil
+			if sent == nil {
+				if sent, err = c.acknowledge(ctx, conn, time.Now(), 0); err == nil && sent == nil {
+					return nil
+				}
+			}
+		case err = <-subscribed:
+			if ready = true; err != nil {
+				return fmt.Errorf("cannot follow the streams: %w", err)
+			}
+		case d := <-sent:
+			sent = nil
+			if err = c.delivered(d); err == nil && ending == nil {
+				return nil
+			}
 		case <-conn.Lost():
 			return fmt.Errorf("lost the broker: %w", conn.Err())
 		case p := <-conn.Inbound():
 			err = c.take(time.Now(), p, conn.Inbound())
 		case now := <-ticker.C:
+			if c.persistent && conn.Dropped() > 0 {
+				// The broker brings it again with the next connection.
+				return errors.New("messages came faster than they could be stored")
+			}
 			c.look(now)
-			if err = c.acknowledge(ctx, conn, now, c.ackInterval); err == nil {
+			if sent == nil && ready && ending != nil {
+				sent, err = c.acknowledge(ctx, conn, now, c.ackInterval)
+			}
+			if err == nil {
 				err = c.saveNow(now)
 			}
 		}
@@ -515,16 +548,25 @@ func (c *collector) look(now time.Time) {
 	}
 }
 
+// letter is an acknowledgement to a gateway.
+type letter struct {
+	device  string
+	topic   string
+	payload []byte
+}
+
+// delivery is how the publishing of letters ended.
+type delivery struct {
+	letters []letter
+	err     error
+}
+
 // acknowledge signs for what is stored, gateway by gateway, at most once in an
-// interval each. Versions are durable before anyone can see them.
-func (c *collector) acknowledge(ctx context.Context, conn *mqtt.Conn, now time.Time, interval time.Duration) error {
+// interval each. Versions are durable before anyone can see them. What is to be
+// published is on its way when it returns; nil means that there is nothing.
+func (c *collector) acknowledge(ctx context.Context, conn *mqtt.Conn, now time.Time, interval time.Duration) (chan delivery, error) {
 	if err := c.flush(); err != nil {
-		return err
-	}
-	type letter struct {
-		device  string
-		topic   string
-		payload []byte
+		return nil, err
 	}
 	var due []letter
 	for id, d := range c.devices {
@@ -539,28 +581,47 @@ func (c *collector) acknowledge(ctx context.Context, conn *mqtt.Conn, now time.T
 		ack := order.Ack{V: 1, Tenant: c.tenant, Device: id, Version: version, Points: points}
 		env, err := ack.Sign(c.key)
 		if err != nil {
-			return &storeError{err}
+			return nil, &storeError{err}
 		}
 		payload, err := json.Marshal(env)
 		if err != nil {
-			return &storeError{err}
+			return nil, &storeError{err}
 		}
 		topic, err := transport.Topic(c.tenant, id, transport.KindAck, "")
 		if err != nil {
-			return &storeError{err}
+			return nil, &storeError{err}
 		}
 		if err := c.note(entry{ReceivedAt: now.UTC(), Ack: &ack}); err != nil {
-			return &storeError{err}
+			return nil, &storeError{err}
 		}
 		d.version, d.points, d.ackAt, d.again = version, points, now, false
 		due = append(due, letter{id, topic, payload})
 	}
 	if err := c.flush(); err != nil {
-		return err
+		return nil, err
 	}
+	if len(due) == 0 {
+		return nil, nil
+	}
+	sent := make(chan delivery, 1)
+	go func() {
+		// Also after ctx has ended: what is acknowledged is not sent again.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ackTimeout)
+		defer cancel()
+		sent <- delivery{due, publish(ctx, conn, due)}
+	}()
+	return sent, nil
+}
+
+// ackTimeout bounds the publishing of a round of acknowledgements.
+const ackTimeout = 30 * time.Second
+
+// publish publishes letters to stay, several at a time. An error says that some
+// may not have arrived.
+func publish(ctx context.Context, conn *mqtt.Conn, letters []letter) error {
 	var group sync.WaitGroup
 	errs := make(chan error, publishers)
-	for part := range slices.Chunk(due, max(1, (len(due)+publishers-1)/publishers)) {
+	for part := range slices.Chunk(letters, (len(letters)+publishers-1)/publishers) {
 		group.Go(func() {
 			for _, l := range part {
 				if err := conn.Publish(ctx, l.topic, 1, true, l.payload); err != nil {
@@ -577,9 +638,14 @@ func (c *collector) acknowledge(ctx context.Context, conn *mqtt.Conn, now time.T
 	for err := range errs {
 		failed = errors.Join(failed, err)
 	}
-	for _, l := range due {
+	return failed
+}
+
+// delivered notes how letters fared.
+func (c *collector) delivered(sent delivery) error {
+	for _, l := range sent.letters {
 		d := c.devices[l.device]
-		if failed != nil {
+		if sent.err != nil {
 			d.again, d.ackAt = true, time.Time{} // nobody knows which arrived
 			continue
 		}
@@ -588,7 +654,7 @@ func (c *collector) acknowledge(ctx context.Context, conn *mqtt.Conn, now time.T
 			c.tell.say(note{Event: "ack", Device: l.device, Class: p.Class, Epoch: p.Epoch, To: p.Seq, Version: d.version})
 		}
 	}
-	return failed
+	return sent.err
 }
 
 // saveNow takes a snapshot if there is something new and it is time.

@@ -8,6 +8,7 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -87,13 +88,12 @@ type fakeGateway struct {
 	t    *testing.T
 	id   string
 	conn *mqtt.Conn
-	dir  string // of the collector
 
 	mu      sync.Mutex
 	seq     map[transport.Class]uint64
 	acks    []order.Ack
 	problem error
-	stored  map[number]int // on disk when it was looked at last
+	disk    *reader // of the collector
 }
 
 func newFakeGateway(t *testing.T, broker, dir, id string, collector ed25519.PublicKey) *fakeGateway {
@@ -102,7 +102,7 @@ func newFakeGateway(t *testing.T, broker, dir, id string, collector ed25519.Publ
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &fakeGateway{t: t, id: id, conn: conn, dir: dir, seq: map[transport.Class]uint64{}}
+	g := &fakeGateway{t: t, id: id, conn: conn, disk: newReader(dir), seq: map[transport.Class]uint64{}}
 	if err := conn.Subscribe(t.Context(), "ont/1/lab/"+id+"/ack"); err != nil {
 		t.Fatal(err)
 	}
@@ -140,8 +140,8 @@ func (g *fakeGateway) heard(payload []byte, trust order.TrustList) {
 	}
 	for _, p := range ack.Points {
 		for seq := uint64(1); err == nil && seq <= p.Seq; seq++ {
-			if n := (number{g.id, p.Class, p.Epoch, seq}); g.stored[n] == 0 {
-				if g.stored = journal(g.dir); g.stored[n] > 0 {
+			if n := (number{g.id, p.Class, p.Epoch, seq}); g.disk.stored[n] == 0 {
+				if g.disk.read()[n] > 0 {
 					continue
 				}
 				err = fmt.Errorf("acknowledged %s %d.%d, which is not on disk", p.Class, p.Epoch, seq)
@@ -182,30 +182,45 @@ type number struct {
 	epoch, seq uint64
 }
 
-// journal counts the messages in a collector's directory, as a reader would
-// that knows nothing of it but the format.
-func journal(dir string) map[number]int {
-	stored := map[number]int{}
-	files, _ := filepath.Glob(filepath.Join(dir, "messages-*.jsonl"))
+// reader counts the messages in a collector's directory, as someone would who
+// knows nothing of it but the format.
+type reader struct {
+	dir    string
+	at     map[string]int64 // up to where a file was read
+	stored map[number]int
+}
+
+func newReader(dir string) *reader {
+	return &reader{dir, map[string]int64{}, map[number]int{}}
+}
+
+// read takes in what was added.
+func (r *reader) read() map[number]int {
+	files, _ := filepath.Glob(filepath.Join(r.dir, "messages-*.jsonl"))
 	for _, name := range files {
 		f, err := os.Open(name)
 		if err != nil {
 			continue
 		}
-		in := bufio.NewScanner(f)
-		in.Buffer(nil, 1<<20)
-		for in.Scan() {
+		_, _ = f.Seek(r.at[name], io.SeekStart)
+		in := bufio.NewReader(f)
+		for {
+			text, err := in.ReadBytes('\n')
+			if err != nil {
+				break // a line that is being written, or was when the writer was killed
+			}
+			r.at[name] += int64(len(text))
 			var line struct{ Payload json.RawMessage }
-			if json.Unmarshal(in.Bytes(), &line) != nil || line.Payload == nil {
+			if json.Unmarshal(text, &line) != nil || line.Payload == nil {
 				continue
 			}
 			if h, _, err := transport.Decode(line.Payload); err == nil {
-				stored[number{h.Device, h.Class, h.Epoch, h.Seq}]++
+				r.stored[number{h.Device, h.Class, h.Epoch, h.Seq}]++
 			}
 		}
 		_ = f.Close()
 	}
-	return stored
+	return r.stored
 }
 
 // program starts ontctl as a process of its own.
@@ -226,7 +241,7 @@ func program(t *testing.T, args ...string) *exec.Cmd {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		if t.Failed() {
-			t.Logf("%s", tail(out.String(), 2000))
+			t.Logf("%s", tail(out.String(), 4000))
 		}
 	})
 	return cmd
@@ -264,13 +279,14 @@ func TestReliabilityCollectorKilled(t *testing.T) {
 		"collect", "--broker", broker, "--dir", dir, "--key", d.path("collector.key"), "--tenant", "lab",
 		"--ack-interval", "20ms", "--rotate", "20000",
 	}
+	disk := newReader(dir)
 	// The session exists before anything is sent.
 	first := program(t, args...)
 	key, _ := d.key("collector.key").Public().(ed25519.PublicKey)
 	gateways := []*fakeGateway{newFakeGateway(t, broker, dir, "HWTC12345678", key), newFakeGateway(t, broker, dir, "ZTEG87654321", key)}
 	eventually(t, "something is stored", func() bool {
 		gateways[0].publish(transport.ClassTelemetry)
-		return len(journal(dir)) > 0
+		return len(disk.read()) > 0
 	})
 	gateways[0].seq[transport.ClassTelemetry] = 0
 	// What was published before the subscription nobody has: count anew, in
@@ -291,6 +307,7 @@ func TestReliabilityCollectorKilled(t *testing.T) {
 			case <-stop:
 				going = false
 			default:
+				time.Sleep(time.Millisecond) // enough is enough
 				for _, g := range gateways {
 					for _, class := range []transport.Class{transport.ClassEvent, transport.ClassRecord, transport.ClassTelemetry} {
 						g.publish(class)
@@ -319,7 +336,7 @@ func TestReliabilityCollectorKilled(t *testing.T) {
 		})
 	}
 	eventually(t, "all telemetry is stored", func() bool {
-		stored := journal(dir)
+		stored := disk.read()
 		for n := range sent {
 			if stored[n] == 0 {
 				return false
@@ -333,7 +350,7 @@ func TestReliabilityCollectorKilled(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("ended with %v", err)
 	}
-	stored := journal(dir)
+	stored := newReader(dir).read()
 	lost, twice := 0, 0
 	for n := range sent {
 		switch stored[n] {
