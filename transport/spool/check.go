@@ -86,6 +86,7 @@ func Check(fsys durable.FS, dir string) (Report, error) {
 		if err != nil {
 			return r, fmt.Errorf("cannot check spool: %w", err)
 		}
+		var segments []checked
 		for _, name := range names {
 			path := filepath.Join(string(class), name)
 			id, ok := parseName(name)
@@ -93,7 +94,14 @@ func Check(fsys durable.FS, dir string) (Report, error) {
 				r.add(foreign(path))
 				continue
 			}
-			r.add(checkSegment(fsys, op, dir, path, id, rank, class))
+			f, before := checkSegment(fsys, op, dir, path, id, rank, class)
+			segments = append(segments, checked{f, id, before})
+		}
+		for _, s := range segments {
+			s.checkBefore(segments)
+		}
+		for _, s := range segments {
+			r.add(s.FileReport)
 		}
 	}
 	cur, _, errs := readCursor(fsys, op, dir)
@@ -116,6 +124,35 @@ func Check(fsys durable.FS, dir string) (Report, error) {
 	return r, nil
 }
 
+// checked is a segment that was looked at.
+type checked struct {
+	FileReport
+	id     segID
+	before span // as its header has it
+}
+
+// checkBefore looks whether the segment before s ends where s knows it ended.
+// What is torn there is no rest of a last write.
+func (s checked) checkBefore(all []checked) {
+	var at *checked
+	for i := range all {
+		if b := &all[i]; b.id.epoch == s.id.epoch && b.id.first == s.before.lo && (at == nil || b.LastSeq > at.LastSeq) {
+			at = b
+		}
+	}
+	if s.before.hi == 0 || at == nil || at.LastSeq >= s.before.hi {
+		return // gone as a whole, it was sent or dropped
+	}
+	p := Problem{Offset: at.Bytes}
+	if n := len(at.Problems); n > 0 && at.Problems[n-1].Harmless {
+		p = at.Problems[n-1]
+		at.Problems = at.Problems[:n-1]
+	}
+	p.Harmless = false
+	p.What = fmt.Sprintf("ends too early: numbers %d to %d may be lost", max(at.LastSeq+1, s.before.lo), s.before.hi)
+	at.Problems = append(at.Problems, p)
+}
+
 func foreign(path string) FileReport {
 	what := "no file of a spool"
 	harmless := strings.HasSuffix(path, durable.TempSuffix)
@@ -135,8 +172,8 @@ func (r *Report) add(f FileReport) {
 	r.Files = append(r.Files, f)
 }
 
-func checkSegment(fsys durable.FS, op, dir, path string, id segID, rank int, class transport.Class) FileReport {
-	f := FileReport{Path: path, Class: class, Epoch: id.epoch}
+func checkSegment(fsys durable.FS, op, dir, path string, id segID, rank int, class transport.Class) (f FileReport, before span) {
+	f = FileReport{Path: path, Class: class, Epoch: id.epoch}
 	b, err := readSegment(fsys, op, filepath.Join(dir, path), false)
 	f.Bytes = int64(len(b))
 	if err != nil {
@@ -150,7 +187,7 @@ func checkSegment(fsys durable.FS, op, dir, path string, id segID, rank int, cla
 	f.LastSeq, f.Entries, f.Level = found.last, found.records, int(found.header.level)
 	if found.header.version > version {
 		f.Problems = append(f.Problems, Problem{What: "format version " + strconv.Itoa(int(found.header.version)) + ", of a newer program"})
-		return f
+		return f, span{}
 	}
 	if !found.header.ok && len(b) > 0 {
 		f.Problems = append(f.Problems, Problem{Bytes: int64(min(len(b), headerSize)), What: "header does not hold", Harmless: found.records == 0})
@@ -169,7 +206,7 @@ func checkSegment(fsys durable.FS, op, dir, path string, id segID, rank int, cla
 		}
 		f.Problems = append(f.Problems, p)
 	}
-	return f
+	return f, found.header.before
 }
 
 func zeros(b []byte) bool { return len(strings.Trim(string(b), "\x00")) == 0 }

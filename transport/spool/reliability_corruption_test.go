@@ -269,7 +269,7 @@ func TestReliabilityCorruptionOfDirectory(t *testing.T) {
 			}
 		}, none},
 		"a huge file": {func(w *world, rnd *rand.Rand) {
-			w.disk.Put(fmt.Sprintf("%s/record/%016x-%016x.seg", testDir, 1, 1<<40), garbage(rnd, 3<<20))
+			w.disk.Put(fmt.Sprintf("%s/record/%016x-%016x.seg", testDir, 1, uint64(1)<<40), garbage(rnd, 3<<20))
 		}, none},
 		"garbage in all files that are no segments": {func(w *world, rnd *rand.Rand) {
 			for _, p := range w.disk.Files() {

@@ -222,7 +222,7 @@ func heap() int64 {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc) //nolint:gosec // below 2^63
+	return int64(m.HeapAlloc)
 }
 
 // TestReliabilityMemoryThreeDaysOffline: the queue stays small, its files stay
@@ -245,10 +245,8 @@ func TestReliabilityMemoryThreeDaysOffline(t *testing.T) {
 		}
 	})
 	with := heap()
-	restarted := w.q
+	runtime.KeepAlive(w.q)
 	w.q = nil
-	runtime.KeepAlive(restarted)
-	restarted = nil
 	size := with - heap()
 	reliability(t, "memory", days.String()+" offline, time compressed, of a queue that was open all the time", l.messages, size <= 2<<20,
 		"heap of the queue %d KiB (limit 2048); at most %d files, %d KiB on flash", size>>10, peakFiles, peakFlash>>10)

@@ -567,7 +567,8 @@ func (w *world) drain() {
 	idle := 0
 	// What the broker lost goes again after ten minutes at first, at last after
 	// a day; what could not be read is tried again after ten minutes.
-	waits := []time.Duration{0, 6, 6, 6, 6, 660, 660, 660, 90_000, 90_000}
+	const soon, later, late = 6 * time.Second, 11 * time.Minute, 25 * time.Hour
+	waits := []time.Duration{0, soon, soon, soon, soon, later, later, later, late, late}
 	for round := 0; idle < len(waits) && (idle < 4 || w.depth() > 0) && round < 400; round++ {
 		w.quietly(w.q.Maintain)
 		idle++
@@ -582,7 +583,7 @@ func (w *world) drain() {
 		}
 		w.acks = append(w.acks, w.col.points())
 		w.deliver(len(w.acks) - 1)
-		w.clock.now = w.clock.now.Add(waits[min(idle, len(waits)-1)] * time.Second)
+		w.clock.now = w.clock.now.Add(waits[min(idle, len(waits)-1)])
 	}
 	w.inOrder(mark, before)
 	for k, s := range w.put {
