@@ -19,7 +19,7 @@ func (a *app) cfg(ctx context.Context, args []string) error {
 	b.register(f)
 	keyFile := f.String("key", "", "sign with this operator or NOC `KEY` file")
 	tenant := f.String("tenant", "default", "tenant `NAME`")
-	device := f.String("device", "", "for the gateway `ID` (default: for all of the tenant, one by one: see --publish-to)")
+	device := f.String("device", "", "for the gateway `ID` alone (default: for every one of the tenant that it is sent to, see --publish-to)")
 	var to list
 	f.Var(&to, "publish-to", "publish on the topic of the gateway `ID`, may be repeated; default: that of --device")
 	version := f.Uint64("version", 0, "version `N`; must rise with every issue to a gateway, its own or everyone's")

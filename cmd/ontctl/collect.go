@@ -50,12 +50,14 @@ type collector struct {
 	tell        teller
 	devices     map[string]*collected
 
-	buffer []byte // lines that are not durable yet
-	since  []func() error
+	buffer []byte         // lines that are not durable yet
+	noted  uint64         // messages in it
+	since  []func() error // to be done once they are
 	stats  collectStats
 	saved  time.Time
 	took   time.Duration // by the last snapshot
 	dirty  bool          // the snapshot is behind
+	begun  time.Time     // when the broker was reached first
 }
 
 // collected is what is known of one gateway.
@@ -139,7 +141,9 @@ func (a *app) collect(ctx context.Context, args []string) error {
 	err = c.recover()
 	if err == nil {
 		err = c.run(ctx, func() (*mqtt.Conn, error) { return b.dialAs(ctx, *clientID, c.persistent) })
-		c.summary()
+		if !c.begun.IsZero() {
+			c.summary()
+		}
 	}
 	return errors.Join(err, c.archive.close())
 }
@@ -217,6 +221,7 @@ func (c *collector) run(ctx context.Context, dial func() (*mqtt.Conn, error)) er
 	if err != nil {
 		return err
 	}
+	c.begun = time.Now()
 	for {
 		c.tell.say(note{Event: "connected", Detail: fmt.Sprintf("%d gateways known", len(c.devices))})
 		err := c.session(ctx, conn)
@@ -286,10 +291,12 @@ func (c *collector) session(ctx context.Context, conn *mqtt.Conn) error {
 	defer func() {
 		c.hangUp(context.WithoutCancel(ctx), conn)
 		if !ready {
-			<-subscribed
+			_ = <-subscribed // it failed with the connection
 		}
 		if sent != nil {
-			_ = c.delivered(<-sent)
+			if err := c.delivered(<-sent); err != nil {
+				c.tell.say(note{Event: "unacknowledged", Detail: err.Error()}) // they go again
+			}
 		}
 	}()
 	ticker := time.NewTicker(min(time.Second, max(c.ackInterval, 10*time.Millisecond)))
@@ -373,6 +380,8 @@ func (c *collector) flush() error {
 			return &storeError{err}
 		}
 		c.buffer, c.dirty = c.buffer[:0], true
+		c.stats.Stored += c.noted
+		c.noted = 0
 	}
 	for _, after := range c.since {
 		if err := after(); err != nil {
@@ -428,7 +437,7 @@ func (c *collector) message(now time.Time, p mqtt.Packet) error {
 	if err := c.note(e); err != nil {
 		return err
 	}
-	c.stats.Stored++
+	c.noted++
 	if out.Dated {
 		if at := d.tracker.Date(h.Epoch, h.UptimeS); at.Quality != consumer.QualityNone {
 			start := at.Time.UnixMilli() - int64(h.UptimeS*1000)

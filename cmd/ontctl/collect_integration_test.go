@@ -32,9 +32,9 @@ const asProgram = "ONTCTL_TEST_AS_PROGRAM"
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) == "1" {
 		a := &app{out: os.Stdout, err: os.Stderr}
-		os.Exit(cli.Main(a.run))
+		os.Exit(cli.Main(a.run)) //nolint:forbidigo // it is main here
 	}
-	os.Exit(m.Run())
+	os.Exit(m.Run()) //nolint:forbidigo // as every TestMain
 }
 
 // startBroker starts mosquitto on a free port and returns its URL.

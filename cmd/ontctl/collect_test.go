@@ -178,7 +178,7 @@ func TestFullDiskIsNotAcknowledged(t *testing.T) {
 func TestAckVersionsRiseOverRestarts(t *testing.T) {
 	dir := t.TempDir()
 	c := newCollector(t, dir, &strings.Builder{})
-	ahead := uint64(time.Now().Add(time.Hour).UnixMilli()) //nolint:gosec // of our age
+	ahead := uint64(time.Now().Add(time.Hour).UnixMilli())
 	ack := order.Ack{V: 1, Tenant: "lab", Device: device, Version: ahead, Points: []transport.Point{{Class: transport.ClassEvent, Epoch: 3, Seq: 1}}}
 	if err := errors.Join(c.note(entry{ReceivedAt: time.Now(), Ack: &ack}), c.flush()); err != nil {
 		t.Fatal(err)
@@ -217,7 +217,7 @@ func trailOf(t *testing.T, n int) ([]string, audit.Head) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close() //nolint:errcheck // of a test
+	defer log.Close()
 	var lines []string
 	for range n {
 		line, err := log.Append(audit.Entry{Event: audit.Granted, UTC: "2026-01-01T00:00:00Z", Clock: "ntp"})
@@ -303,7 +303,8 @@ func TestCfgIsSigned(t *testing.T) {
 	d := newDesk(t)
 	d.furnish()
 	d.do("cfg", "--key", "@operator.key", "--tenant", "lab", "--device", device, "--version", "4", "--spread", "1m", "--backfill", "4096", "--trust", "@trust", "--out", "@cfg")
-	list, err := order.OpenTrustList(d.envelope("trust"), ed25519.PublicKey(d.key("root.key").Public().(ed25519.PublicKey))) //nolint:forcetypeassert // it is
+	root, _ := d.key("root.key").Public().(ed25519.PublicKey)
+	list, err := order.OpenTrustList(d.envelope("trust"), root)
 	if err != nil {
 		t.Fatal(err)
 	}
