@@ -382,7 +382,9 @@ func (d *daemon) submit(id string, request []byte) job.Status {
 		d.reporter.Answer(st)
 		return st
 	}
-	return d.jobs.Submit(id, request)
+	st := d.jobs.Submit(id, request)
+	d.applySettings() // a trust list it brought may have revoked who set them
+	return st
 }
 
 // birth is the body of the retained info message.

@@ -27,8 +27,8 @@ func (d *daemon) clockSet(s clock.Sync) {
 	})
 }
 
-// pulse tells once a minute how the gateway itself is: silence must not look
-// like health. When the power is about to go, and something says so by SIGPWR,
+// pulse tells at the start and once a minute how the gateway itself is: silence
+// must not look like health. When the power is about to go, and something says so by SIGPWR,
 // it puts what waits on flash.
 func (d *daemon) pulse(ctx context.Context) error {
 	power := make(chan os.Signal, 1)
@@ -36,6 +36,7 @@ func (d *daemon) pulse(ctx context.Context) error {
 	defer signal.Stop(power)
 	ticker := time.NewTicker(heartbeatInterval)
 	defer ticker.Stop()
+	d.reporter.Heartbeat(d.heartbeat())
 	for {
 		select {
 		case <-ctx.Done():

@@ -8,7 +8,8 @@ import (
 
 // Backoff spreads the gateways of a fleet over time. The first attempt after
 // the loss of a good connection waits rand(0, Spread); the following
-// rand(v/2, v) with v doubling from Spread (from Base, if that is more) to Cap.
+// rand(v/2, v) with v doubling from twice Spread (from Base, if that is more) to
+// Cap: never sooner than Spread, or the second round would meet the first.
 // A cold start waits rand(0, min(Spread, 30 s)).
 type Backoff struct {
 	// Spread is the size of the fleet divided by the connections per second
@@ -117,7 +118,7 @@ func (p *Pacer) scale(urgent bool) (first, base, top time.Duration) {
 	if base <= 0 {
 		base = time.Second
 	}
-	base = max(base, p.Spread)
+	base = max(base, 2*p.Spread)
 	top = p.Cap
 	if top <= 0 {
 		top = 120 * time.Second

@@ -41,7 +41,7 @@ func TestBackoff(t *testing.T) {
 				out = append(out, b.AfterFailure(errRefused, false))
 			}
 			return out
-		}, []string{"0s-30s", "15s-30s", "30s-1m0s", "1m0s-2m0s", "2m0s-4m0s", "2m30s-5m0s", "2m30s-5m0s"}},
+		}, []string{"0s-30s", "30s-1m0s", "1m0s-2m0s", "2m0s-4m0s", "2m30s-5m0s", "2m30s-5m0s", "2m30s-5m0s"}},
 		{"cold start of a great fleet", Backoff{Spread: 200 * time.Second}, func(b *Pacer) []time.Duration {
 			return []time.Duration{b.Cold()}
 		}, []string{"0s-30s"}},
@@ -50,19 +50,19 @@ func TestBackoff(t *testing.T) {
 				b.AfterLoss(time.Hour, false), b.AfterFailure(errRefused, false), b.AfterFailure(errRefused, false),
 				b.AfterLoss(61*time.Second, false), b.AfterFailure(errRefused, false),
 			}
-		}, []string{"0s-30s", "15s-30s", "30s-1m0s", "0s-30s", "15s-30s"}},
+		}, []string{"0s-30s", "30s-1m0s", "1m0s-2m0s", "0s-30s", "30s-1m0s"}},
 		{"flapping escalates", fleet, func(b *Pacer) []time.Duration {
 			return []time.Duration{
 				b.AfterLoss(time.Second, false), b.AfterLoss(time.Second, false), b.AfterLoss(time.Minute, false),
 				b.AfterLoss(2*time.Minute, false),
 			}
-		}, []string{"0s-30s", "15s-30s", "30s-1m0s", "0s-30s"}},
+		}, []string{"0s-30s", "30s-1m0s", "1m0s-2m0s", "0s-30s"}},
 		{"unavailable doubles", fleet, func(b *Pacer) []time.Duration {
 			return []time.Duration{
 				b.AfterFailure(fmt.Errorf("x: %w", ErrServerUnavailable), false),
 				b.AfterFailure(ErrServerUnavailable, false), b.AfterFailure(errRefused, false),
 			}
-		}, []string{"30s-1m0s", "1m0s-2m0s", "1m0s-2m0s"}},
+		}, []string{"1m0s-2m0s", "2m0s-4m0s", "2m0s-4m0s"}},
 		{"slow lane", fleet, func(b *Pacer) []time.Duration {
 			return []time.Duration{
 				b.AfterFailure(fmt.Errorf("x: %w", ErrNotAuthorized), true), b.AfterFailure(ErrRefusedCredentials, false),
@@ -70,7 +70,7 @@ func TestBackoff(t *testing.T) {
 				b.AfterFailure(ErrNotAuthorized, false),
 				b.AfterFailure(errRefused, false), b.AfterFailure(ErrNotAuthorized, false),
 			}
-		}, []string{"5m0s-10m0s", "10m0s-20m0s", "20m0s-40m0s", "30m0s-1h0m0s", "30m0s-1h0m0s", "15s-30s", "5m0s-10m0s"}},
+		}, []string{"5m0s-10m0s", "10m0s-20m0s", "20m0s-40m0s", "30m0s-1h0m0s", "30m0s-1h0m0s", "30s-1m0s", "5m0s-10m0s"}},
 		{"urgent", fleet, func(b *Pacer) []time.Duration {
 			out := []time.Duration{b.AfterFailure(errRefused, false), b.AfterLoss(time.Second, true)}
 			for range 7 {
@@ -78,7 +78,7 @@ func TestBackoff(t *testing.T) {
 			}
 			return append(out, b.AfterFailure(errRefused, false))
 		}, []string{
-			"15s-30s", "0s-2s", "1s-2s", "2s-4s", "4s-8s", "8s-16s", "16s-32s", "30s-1m0s", "30s-1m0s", "15s-30s",
+			"30s-1m0s", "0s-2s", "1s-2s", "2s-4s", "4s-8s", "8s-16s", "16s-32s", "30s-1m0s", "30s-1m0s", "30s-1m0s",
 		}},
 		{"demo", Backoff{Base: 100 * time.Millisecond, Cap: time.Second}, func(b *Pacer) []time.Duration {
 			out := []time.Duration{b.Cold(), b.AfterLoss(time.Hour, false)}
@@ -151,8 +151,8 @@ func TestDeviceAttemptsFollowBackoff(t *testing.T) {
 		}
 		want := []time.Duration{15 * time.Second} // rand(0, 30)
 		for _, wait := range []time.Duration{
-			22500 * time.Millisecond,       // rand(15, 30)
 			45 * time.Second,               // rand(30, 60)
+			90 * time.Second,               // rand(60, 120)
 			180 * time.Second,              // rand(60, 120), doubled
 			7*time.Minute + 30*time.Second, // the slow lane
 		} {

@@ -25,7 +25,7 @@ const (
 const (
 	MaxSpread    = time.Hour
 	MaxCap       = 6 * time.Hour
-	MinKeepAlive = 10 * time.Second
+	MinKeepAlive = 5 * time.Second
 	MaxKeepAlive = 65535 * time.Second
 )
 
