@@ -291,7 +291,7 @@ func (c *collector) session(ctx context.Context, conn *mqtt.Conn) error {
 	defer func() {
 		c.hangUp(context.WithoutCancel(ctx), conn)
 		if !ready {
-			_ = <-subscribed // it failed with the connection
+			<-subscribed //nolint:errcheck // it failed with the connection
 		}
 		if sent != nil {
 			if err := c.delivered(<-sent); err != nil {
