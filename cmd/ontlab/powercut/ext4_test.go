@@ -19,7 +19,7 @@ import (
 
 // imageSize is small, so that a copy is quick. mkfs then takes blocks of 1 KiB
 // and a journal of 1 MiB.
-const imageSize = 12 << 20
+const imageSize = 8 << 20
 
 // disk is a mounted ext4 image.
 type disk struct {
@@ -230,8 +230,11 @@ func ext4Life(m *machine, n int, forgetful bool, seed uint64, t *tally) (within 
 		// So much the gateway does until the next cut: counted in calls, not in
 		// time, lest it depend on how slow this machine is. It may be held in
 		// the middle of anything.
-		g.fs.allow(1 + rnd.IntN(400))
-		time.Sleep(time.Duration(rnd.IntN(8)) * time.Millisecond)
+		begin, work := g.fs.calls.Load(), rnd.Int64N(60)
+		g.fs.allow(int(work) + 1 + rnd.IntN(60))
+		for wait := 0; g.fs.calls.Load() < begin+work && wait < 10_000; wait++ {
+			time.Sleep(100 * time.Microsecond)
+		}
 		var h0, h1 history
 		var c0 int64
 		var in bool
