@@ -60,7 +60,7 @@
 // A class over its bytes or files on flash loses its oldest segment (of records
 // and events first the oldest that the broker has). Telemetry is thinned
 // before: the oldest segments as they came become rollups of 1 minute, then
-// those of 5 – per name and subject the mean of each number with KEY_min and
+// those of 5, then of 30 – per name and subject the mean of each number with KEY_min and
 // KEY_max, the last of each other value, samples and window_s, under the header
 // of the last original. Segments that would not shrink to 3/4 are left alone.
 // What a dropped segment of events had to tell of gaps goes into new ones.

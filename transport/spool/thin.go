@@ -40,7 +40,11 @@ func (q *Queue) thin(c *class) bool {
 			break
 		}
 		scan(b, s.segID, c.rank, func(_ int, r record) {
-			if i := s.search(r.seq); r.seq > upTo && i < len(s.entries) && s.seq(i) == r.seq && s.entries[i].state() == waiting {
+			q.mu.Lock() // an acknowledgement may come
+			i := s.search(r.seq)
+			waits := r.seq > upTo && i < len(s.entries) && s.seq(i) == r.seq && s.entries[i].state() == waiting
+			q.mu.Unlock()
+			if waits {
 				roll.add(r)
 			}
 		})
@@ -182,7 +186,6 @@ func (q *Queue) writeWhole(c *class, s *segment, b []byte) bool {
 	c.active, c.file = s, f
 	err = q.append(c, b, true)
 	c.active, c.file = active, file
-	_ = f.Close() // all that counts was synced
 	if err != nil {
 		_ = q.fs.Remove("spool.thin", q.path(c, s.segID)) // at worst a copy of what is there
 	}
@@ -334,30 +337,39 @@ func (w *window) body(windowS uint64) json.RawMessage {
 		}
 	}
 	sort.Strings(keys)
-	b := []byte{'{'}
-	put := func(key string, value []byte) {
-		quoted, err := json.Marshal(key)
-		if err != nil {
-			return // cannot be: a string
-		}
-		b = append(append(append(append(b, quoted...), ':'), value...), ',')
-	}
+	var b bytes.Buffer
 	for _, key := range keys {
 		f := w.fields[key]
 		if !f.numeric {
-			put(key, f.raw)
+			member(&b, key, f.raw)
 			continue
 		}
-		put(key, strconv.AppendFloat(nil, f.sum/f.weight, 'g', 10, 64))
+		member(&b, key, strconv.AppendFloat(nil, f.sum/f.weight, 'g', 10, 64))
 		if _, own := w.fields[key+"_min"]; !own {
-			put(key+"_min", f.minRaw)
+			member(&b, key+"_min", f.minRaw)
 		}
 		if _, own := w.fields[key+"_max"]; !own {
-			put(key+"_max", f.maxRaw)
+			member(&b, key+"_max", f.maxRaw)
 		}
 	}
-	put("samples", strconv.AppendFloat(nil, w.samples, 'f', -1, 64))
-	put("window_s", strconv.AppendUint(nil, windowS, 10))
-	b[len(b)-1] = '}'
-	return b
+	member(&b, "samples", strconv.AppendFloat(nil, w.samples, 'f', -1, 64))
+	member(&b, "window_s", strconv.AppendUint(nil, windowS, 10))
+	b.WriteByte('}')
+	return b.Bytes()
+}
+
+// member writes a key and its value behind those that are in b.
+func member(b *bytes.Buffer, key string, value []byte) {
+	quoted, err := json.Marshal(key)
+	if err != nil {
+		return // cannot be: a string
+	}
+	if b.Len() == 0 {
+		b.WriteByte('{')
+	} else {
+		b.WriteByte(',')
+	}
+	b.Write(quoted)
+	b.WriteByte(':')
+	b.Write(value)
 }

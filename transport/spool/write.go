@@ -32,6 +32,9 @@ func (q *Queue) commitIn(c *class, room bool) error {
 	}
 	err := q.writeAll(c, room)
 	for try := 0; try < 8 && c.exact && errors.Is(err, syscall.ENOSPC) && q.sacrifice(); try++ {
+		if events := &q.classes[rankEvent]; c != events && q.healthy(events) {
+			_ = q.writeAll(events, false) // the gap, if there is room by now; else with what comes next
+		}
 		err = q.writeAll(c, room)
 	}
 	if err != nil {
@@ -179,6 +182,13 @@ func (q *Queue) create(c *class, s *segment) error {
 // append writes b to the active segment and makes it durable; of a fresh one
 // the name as well. io is held.
 func (q *Queue) append(c *class, b []byte, fresh bool) error {
+	if c.file == nil { // made by an earlier batch
+		f, err := q.fs.OpenFile("spool.append", q.path(c, c.active.segID), os.O_WRONLY|os.O_APPEND, 0)
+		if err != nil {
+			return err
+		}
+		c.file = f
+	}
 	n, err := c.file.Write(b)
 	if err == nil && n < len(b) {
 		err = io.ErrShortWrite
@@ -200,6 +210,10 @@ func (q *Queue) append(c *class, b []byte, fresh bool) error {
 	q.flashed += int64(n)
 	q.syncs += syncs
 	q.mu.Unlock()
+	if fresh { // it belongs to the operation that made it
+		_ = c.file.Close() // all that counts was synced
+		c.file = nil
+	}
 	return err
 }
 
