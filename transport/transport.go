@@ -130,6 +130,17 @@ type Point struct {
 	Seq   uint64 `json:"seq"`
 }
 
+// Stored says that the collector keeps a message with this number whose payload
+// has this digest: nothing is said of any other message that claims the number.
+type Stored struct {
+	Class Class  `json:"class"`
+	Epoch uint64 `json:"epoch"`
+	Seq   uint64 `json:"seq"`
+	// SHA256 is of the payload, byte for byte as it was published: 64 hex
+	// digits in lower case.
+	SHA256 string `json:"sha256"`
+}
+
 // Inbound is a message for this device.
 type Inbound struct {
 	Kind    Kind // KindCommand, KindConfig, KindAck

@@ -9,23 +9,31 @@ import (
 )
 
 // Ack is a collector's word on what of a gateway's records and events it has
-// stored. It is cumulative per class and epoch: everything up to a point's Seq
-// of its Epoch is stored, or known to be a gap; it says nothing of other epochs.
+// stored.
+//
+// Events are acknowledged cumulatively, per epoch: everything up to a point's Seq
+// of its Epoch is stored, or told by the gateway to be a gap. Gap events are not
+// signed, so whoever can publish in the gateway's name can forge one. What must
+// not be lost that way, class record, is acknowledged message by message, by
+// content.
 type Ack struct {
-	V       int               `json:"v"`
-	Tenant  string            `json:"tenant"`
-	Device  string            `json:"device"`
-	Version uint64            `json:"version"` // rises with every Ack to a device, from 1
-	Points  []transport.Point `json:"points"`  // 1 to 64; each class and epoch once
+	V       int                `json:"v"`
+	Tenant  string             `json:"tenant"`
+	Device  string             `json:"device"`
+	Version uint64             `json:"version"`          // rises with every Ack to a device, from 1
+	Points  []transport.Point  `json:"points,omitempty"` // of class event; at most MaxPoints, each epoch once
+	Stored  []transport.Stored `json:"stored,omitempty"` // of class record; at most MaxStored, each epoch and seq once
 }
 
-// MaxPoints bounds the points of one Ack. A gateway that has more epochs
-// waiting is told of the oldest first.
-const MaxPoints = 64
+// MaxPoints and MaxStored bound one Ack, which has at least one of either.
+const (
+	MaxPoints = 64
+	MaxStored = 64
+)
 
-// maxAck bounds an Ack's payload, in bytes: MaxPoints of them with the largest
-// numbers take less than half.
-const maxAck = 16 << 10
+// maxAck bounds an Ack's payload, in bytes of base64: one with MaxPoints and
+// MaxStored of the largest numbers takes four fifths of it.
+const maxAck = 24 << 10
 
 // Validate checks everything that needs no key.
 func (a Ack) Validate() error {
@@ -38,25 +46,52 @@ func (a Ack) Validate() error {
 		return fmt.Errorf("device %.40q is not 8 to 23 letters and digits", a.Device)
 	case a.Version == 0:
 		return errors.New("version is missing")
-	case len(a.Points) == 0:
-		return errors.New("there are no points")
+	case len(a.Points) == 0 && len(a.Stored) == 0:
+		return errors.New("there is nothing in it")
 	case len(a.Points) > MaxPoints:
 		return fmt.Errorf("%d points are more than %d", len(a.Points), MaxPoints)
+	case len(a.Stored) > MaxStored:
+		return fmt.Errorf("%d stored are more than %d", len(a.Stored), MaxStored)
 	}
 	for i, p := range a.Points {
 		switch {
-		case p.Class != transport.ClassRecord && p.Class != transport.ClassEvent:
-			return fmt.Errorf("points[%d]: class %.40q is not acknowledged", i, string(p.Class))
+		case p.Class != transport.ClassEvent:
+			return fmt.Errorf("points[%d]: class %.40q is not acknowledged so", i, string(p.Class))
 		case p.Epoch == 0 || p.Seq == 0:
 			return fmt.Errorf("points[%d]: epoch or seq is missing", i)
 		}
 		for _, other := range a.Points[:i] {
-			if other.Class == p.Class && other.Epoch == p.Epoch {
-				return fmt.Errorf("points[%d]: class and epoch stand twice", i)
+			if other.Epoch == p.Epoch {
+				return fmt.Errorf("points[%d]: epoch stands twice", i)
+			}
+		}
+	}
+	for i, s := range a.Stored {
+		switch {
+		case s.Class != transport.ClassRecord:
+			return fmt.Errorf("stored[%d]: class %.40q is not acknowledged so", i, string(s.Class))
+		case s.Epoch == 0 || s.Seq == 0:
+			return fmt.Errorf("stored[%d]: epoch or seq is missing", i)
+		case !validDigest(s.SHA256):
+			return fmt.Errorf("stored[%d]: sha256 is not 64 hex digits", i)
+		}
+		for _, other := range a.Stored[:i] {
+			if other.Epoch == s.Epoch && other.Seq == s.Seq {
+				return fmt.Errorf("stored[%d]: epoch and seq stand twice", i)
 			}
 		}
 	}
 	return nil
+}
+
+// validDigest reports whether s is a SHA-256 in hex, written the only way.
+func validDigest(s string) bool {
+	for _, c := range []byte(s) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return len(s) == 64
 }
 
 // Sign seals an acknowledgement with a collector key.

@@ -20,11 +20,15 @@ func withCollector(t *testing.T) (w *world, sign func(Ack) Envelope) {
 }
 
 func goodAck() Ack {
-	return Ack{V: 1, Tenant: "lab", Device: testDevice, Version: 1, Points: []transport.Point{
-		{Class: transport.ClassRecord, Epoch: 3, Seq: 17},
-		{Class: transport.ClassRecord, Epoch: 4, Seq: 1},
-		{Class: transport.ClassEvent, Epoch: 4, Seq: 1 << 63},
-	}}
+	return Ack{
+		V: 1, Tenant: "lab", Device: testDevice, Version: 1,
+		Points: []transport.Point{{Class: transport.ClassEvent, Epoch: 3, Seq: 17}, {Class: transport.ClassEvent, Epoch: 4, Seq: 1 << 63}},
+		Stored: []transport.Stored{stored(3, 17), stored(4, 1)},
+	}
+}
+
+func stored(epoch, seq uint64) transport.Stored {
+	return transport.Stored{Class: transport.ClassRecord, Epoch: epoch, Seq: seq, SHA256: strings.Repeat("0123456789abcdef", 4)}
 }
 
 func TestAckOfACollectorIsTaken(t *testing.T) {
@@ -38,18 +42,36 @@ func TestAckOfACollectorIsTaken(t *testing.T) {
 	}
 	most := Ack{V: 1, Tenant: strings.Repeat("t", 32), Device: strings.Repeat("D", 23), Version: 1<<64 - 1}
 	for i := range uint64(MaxPoints) {
-		most.Points = append(most.Points, transport.Point{Class: transport.ClassRecord, Epoch: 1<<64 - 1 - i, Seq: 1<<64 - 1})
+		most.Points = append(most.Points, transport.Point{Class: transport.ClassEvent, Epoch: 1<<64 - 1 - i, Seq: 1<<64 - 1})
+	}
+	for i := range uint64(MaxStored) {
+		most.Stored = append(most.Stored, stored(1<<64-1, 1<<64-1-i))
 	}
 	env := sign(most)
-	if len(env.Payload) > maxAck/2 {
+	if len(env.Payload) > maxAck*9/10 {
 		t.Errorf("the largest takes %d bytes of %d", len(env.Payload), maxAck)
 	}
 	if _, err := a.OpenAck(env); reasonOf(err) != ReasonWrongTenant {
 		t.Errorf("the largest, of another tenant: %v", err)
 	}
-	most.Points = append(most.Points, transport.Point{Class: transport.ClassEvent, Epoch: 1, Seq: 1})
-	if err := most.Validate(); err == nil {
-		t.Errorf("%d points are valid", len(most.Points))
+	more := most
+	more.Points = append(more.Points, transport.Point{Class: transport.ClassEvent, Epoch: 1, Seq: 1})
+	if err := more.Validate(); err == nil {
+		t.Errorf("%d points are valid", len(more.Points))
+	}
+	more = most
+	more.Stored = append(more.Stored, stored(1, 1))
+	if err := more.Validate(); err == nil {
+		t.Errorf("%d stored are valid", len(more.Stored))
+	}
+	for name, ack := range map[string]Ack{
+		"events alone":  {V: 1, Tenant: "lab", Device: testDevice, Version: 1, Points: goodAck().Points},
+		"records alone": {V: 1, Tenant: "lab", Device: testDevice, Version: 1, Stored: goodAck().Stored},
+	} {
+		got, err := a.OpenAck(sign(ack))
+		if diff := cmp.Diff(ack, got); err != nil || diff != "" {
+			t.Errorf("%s: opened (%v) (-want +got):\n%s", name, err, diff)
+		}
 	}
 }
 
@@ -68,31 +90,53 @@ func TestAckRefusals(t *testing.T) {
 		w.trust.Keys = append(w.trust.Keys, TrustKey{"col", RoleCollector, public(key)})
 		return env
 	}
-	cases := map[string]struct {
+	type refusal struct {
 		env  Envelope
 		want Reason
-	}{
-		"nothing":             {Envelope{}, ReasonUnsigned},
-		"unsigned":            {Envelope{PayloadType: TypeAck, Payload: good.Payload}, ReasonUnsigned},
-		"another type":        {Envelope{TypeConfig, good.Payload, good.Signatures}, ReasonMalformed},
-		"by the operator":     {must(goodAck().Sign(w.operator)), ReasonUnknownKey},
-		"by the NOC":          {must(goodAck().Sign(w.noc)), ReasonUnknownKey},
-		"by the time key":     {must(goodAck().Sign(w.timeKey)), ReasonUnknownKey},
-		"by a technician":     {must(goodAck().Sign(w.technician)), ReasonUnknownKey},
-		"by the root":         {must(goodAck().Sign(w.root)), ReasonUnknownKey},
-		"of another device":   {change(func(a *Ack) { a.Device = "HWTC00000000" }), ReasonWrongDevice},
-		"of another tenant":   {change(func(a *Ack) { a.Tenant = "other" }), ReasonWrongTenant},
-		"too long":            {raw(strings.Repeat(" ", maxAck)), ReasonTooLarge},
-		"telemetry":           {raw(`{"v":1,"tenant":"lab","device":"HWTC12345678","version":1,"points":[{"class":"telemetry","epoch":1,"seq":1}]}`), ReasonMalformed},
-		"no seq":              {raw(`{"v":1,"tenant":"lab","device":"HWTC12345678","version":1,"points":[{"class":"record","epoch":1}]}`), ReasonMalformed},
-		"no epoch":            {raw(`{"v":1,"tenant":"lab","device":"HWTC12345678","version":1,"points":[{"class":"record","seq":1}]}`), ReasonMalformed},
-		"no version":          {raw(`{"v":1,"tenant":"lab","device":"HWTC12345678","points":[{"class":"record","epoch":1,"seq":1}]}`), ReasonMalformed},
-		"no points":           {raw(`{"v":1,"tenant":"lab","device":"HWTC12345678","version":1,"points":[]}`), ReasonMalformed},
-		"another v":           {raw(`{"v":2,"tenant":"lab","device":"HWTC12345678","version":1,"points":[{"class":"record","epoch":1,"seq":1}]}`), ReasonMalformed},
-		"class twice":         {raw(`{"v":1,"tenant":"lab","device":"HWTC12345678","version":1,"points":[{"class":"record","epoch":1,"seq":1},{"class":"record","epoch":1,"seq":2}]}`), ReasonMalformed},
-		"unknown field":       {raw(`{"v":1,"tenant":"lab","device":"HWTC12345678","version":1,"all":true,"points":[{"class":"record","epoch":1,"seq":1}]}`), ReasonMalformed},
-		"negative":            {raw(`{"v":1,"tenant":"lab","device":"HWTC12345678","version":1,"points":[{"class":"record","epoch":-1,"seq":1}]}`), ReasonMalformed},
-		"another's signature": {Envelope{TypeAck, good.Payload, change(func(a *Ack) { a.Version = 2 }).Signatures}, ReasonBadSignature},
+	}
+	cases := map[string]refusal{
+		"nothing":              {Envelope{}, ReasonUnsigned},
+		"unsigned":             {Envelope{PayloadType: TypeAck, Payload: good.Payload}, ReasonUnsigned},
+		"another type":         {Envelope{TypeConfig, good.Payload, good.Signatures}, ReasonMalformed},
+		"by the operator":      {must(goodAck().Sign(w.operator)), ReasonUnknownKey},
+		"by the NOC":           {must(goodAck().Sign(w.noc)), ReasonUnknownKey},
+		"by the time key":      {must(goodAck().Sign(w.timeKey)), ReasonUnknownKey},
+		"by a technician":      {must(goodAck().Sign(w.technician)), ReasonUnknownKey},
+		"by the root":          {must(goodAck().Sign(w.root)), ReasonUnknownKey},
+		"of another device":    {change(func(a *Ack) { a.Device = "HWTC00000000" }), ReasonWrongDevice},
+		"of another tenant":    {change(func(a *Ack) { a.Tenant = "other" }), ReasonWrongTenant},
+		"too long":             {raw(strings.Repeat(" ", maxAck)), ReasonTooLarge},
+		"telemetry":            {raw(`{"v":1,"tenant":"lab","device":"HWTC12345678","version":1,"points":[{"class":"telemetry","epoch":1,"seq":1}]}`), ReasonMalformed},
+		"records by a point":   {raw(`{"v":1,"tenant":"lab","device":"HWTC12345678","version":1,"points":[{"class":"record","epoch":1,"seq":1}]}`), ReasonMalformed},
+		"no seq":               {raw(`{"v":1,"tenant":"lab","device":"HWTC12345678","version":1,"points":[{"class":"event","epoch":1}]}`), ReasonMalformed},
+		"no epoch":             {raw(`{"v":1,"tenant":"lab","device":"HWTC12345678","version":1,"points":[{"class":"event","seq":1}]}`), ReasonMalformed},
+		"no version":           {raw(`{"v":1,"tenant":"lab","device":"HWTC12345678","points":[{"class":"event","epoch":1,"seq":1}]}`), ReasonMalformed},
+		"nothing in it":        {raw(`{"v":1,"tenant":"lab","device":"HWTC12345678","version":1,"points":[]}`), ReasonMalformed},
+		"nothing in it at all": {raw(`{"v":1,"tenant":"lab","device":"HWTC12345678","version":1,"points":[],"stored":[]}`), ReasonMalformed},
+		"another v":            {raw(`{"v":2,"tenant":"lab","device":"HWTC12345678","version":1,"points":[{"class":"event","epoch":1,"seq":1}]}`), ReasonMalformed},
+		"epoch twice":          {raw(`{"v":1,"tenant":"lab","device":"HWTC12345678","version":1,"points":[{"class":"event","epoch":1,"seq":1},{"class":"event","epoch":1,"seq":2}]}`), ReasonMalformed},
+		"unknown field":        {raw(`{"v":1,"tenant":"lab","device":"HWTC12345678","version":1,"all":true,"points":[{"class":"event","epoch":1,"seq":1}]}`), ReasonMalformed},
+		"negative":             {raw(`{"v":1,"tenant":"lab","device":"HWTC12345678","version":1,"points":[{"class":"event","epoch":-1,"seq":1}]}`), ReasonMalformed},
+		"another's signature":  {Envelope{TypeAck, good.Payload, change(func(a *Ack) { a.Version = 2 }).Signatures}, ReasonBadSignature},
+	}
+	digest := strings.Repeat("0123456789abcdef", 4)
+	for name, stored := range map[string]string{
+		"an event":         `{"class":"event","epoch":1,"seq":1,"sha256":"` + digest + `"}`,
+		"no seq":           `{"class":"record","epoch":1,"sha256":"` + digest + `"}`,
+		"no epoch":         `{"class":"record","seq":1,"sha256":"` + digest + `"}`,
+		"no digest":        `{"class":"record","epoch":1,"seq":1}`,
+		"short digest":     `{"class":"record","epoch":1,"seq":1,"sha256":"` + digest[2:] + `"}`,
+		"long digest":      `{"class":"record","epoch":1,"seq":1,"sha256":"` + digest + `00"}`,
+		"no hex":           `{"class":"record","epoch":1,"seq":1,"sha256":"` + digest[1:] + `g"}`,
+		"capital hex":      `{"class":"record","epoch":1,"seq":1,"sha256":"` + strings.ToUpper(digest) + `"}`,
+		"twice":            `{"class":"record","epoch":1,"seq":1,"sha256":"` + digest + `"},{"class":"record","epoch":1,"seq":1,"sha256":"` + digest + `"}`,
+		"twice, otherwise": `{"class":"record","epoch":1,"seq":1,"sha256":"` + digest + `"},{"class":"record","epoch":1,"seq":1,"sha256":"` + strings.Repeat("0", 64) + `"}`,
+		"unknown field":    `{"class":"record","epoch":1,"seq":1,"sha256":"` + digest + `","md5":""}`,
+	} {
+		cases["stored: "+name] = refusal{
+			raw(`{"v":1,"tenant":"lab","device":"HWTC12345678","version":1,"points":[{"class":"event","epoch":1,"seq":1}],"stored":[` + stored + `]}`),
+			ReasonMalformed,
+		}
 	}
 	if err := a.AdoptTrust(w.newTrust(func(*TrustList) {})); err != nil { // the keys of raw
 		t.Fatal(err)
@@ -128,8 +172,10 @@ func TestAckRefusals(t *testing.T) {
 func TestAckAndConfigTravelAs(t *testing.T) {
 	c := Config{V: 1, Tenant: "lab", Version: 4, Settings: Settings{new(uint32(0)), new(uint32(120)), new(uint32(60)), new(uint32(4096))}}
 	for want, doc := range map[string]any{
-		`{"v":1,"tenant":"lab","device":"HWTC12345678","version":1,"points":[{"class":"record","epoch":3,"seq":17},` +
-			`{"class":"record","epoch":4,"seq":1},{"class":"event","epoch":4,"seq":9223372036854775808}]}`: goodAck(),
+		`{"v":1,"tenant":"lab","device":"HWTC12345678","version":1,"points":[{"class":"event","epoch":3,"seq":17},` +
+			`{"class":"event","epoch":4,"seq":9223372036854775808}],"stored":[` +
+			`{"class":"record","epoch":3,"seq":17,"sha256":"` + stored(1, 1).SHA256 + `"},` +
+			`{"class":"record","epoch":4,"seq":1,"sha256":"` + stored(1, 1).SHA256 + `"}]}`: goodAck(),
 		`{"v":1,"tenant":"lab","device":"","version":4,"settings":{"spread_s":0,"backoff_cap_s":120,"keepalive_s":60,"backfill_bytes_per_s":4096}}`: c,
 	} {
 		if got := must(json.Marshal(doc)); string(got) != want {

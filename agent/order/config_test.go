@@ -325,7 +325,8 @@ func FuzzAdoptConfig(f *testing.F) {
 	c.Trust = &trust
 	f.Add(must(json.Marshal(c)))
 	f.Add([]byte(`{"v":1,"tenant":"lab","device":"","version":2,"settings":{"keepalive_s":10}}`))
-	f.Add([]byte(`{"v":1,"tenant":"lab","device":"HWTC12345678","version":1,"points":[{"class":"record","epoch":1,"seq":1}]}`))
+	f.Add([]byte(`{"v":1,"tenant":"lab","device":"HWTC12345678","version":1,"points":[{"class":"event","epoch":1,"seq":1}]}`))
+	f.Add(must(json.Marshal(goodAck())))
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		// Any bytes, rightly signed: form and bounds are what is left.
 		store := &memStore{}
