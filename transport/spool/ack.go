@@ -18,28 +18,34 @@ func (q *Queue) Acknowledge(version uint64, points []transport.Point) error {
 	if err != nil {
 		return fmt.Errorf("cannot take acknowledgement %d: %w", version, err)
 	}
-	if !released || q.fs == nil {
-		return nil
+	if released {
+		q.settleAcks()
+	}
+	return nil
+}
+
+// settleAcks brings the flash up to what was acknowledged.
+func (q *Queue) settleAcks() {
+	if q.fs == nil {
+		return
 	}
 	q.io.Lock()
 	defer q.io.Unlock()
 	if q.closed {
-		return nil
+		return
 	}
 	// First, so that what is missing from the front of a class was not lost.
 	_ = q.writeCursor(false) // if it is lost, messages go twice
 	for i := range durableRanks {
 		q.sweep(&q.classes[i])
 	}
-	return nil
 }
 
-// release makes gone what points cover.
-func (q *Queue) release(version uint64, points []transport.Point) (released bool, err error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+// acknowledged takes the version of an acknowledgement and returns the classes
+// of its points, unless it is stale or about what was never sent. mu is held.
+func (q *Queue) acknowledged(version uint64, points []transport.Point) ([]*class, error) {
 	if version < q.ack {
-		return false, fmt.Errorf("%w: version %d was taken before", ErrStale, q.ack)
+		return nil, fmt.Errorf("%w: version %d was taken before", ErrStale, q.ack)
 	}
 	classes := make([]*class, len(points))
 	for i, p := range points {
@@ -49,12 +55,31 @@ func (q *Queue) release(version uint64, points []transport.Point) (released bool
 			}
 		}
 		if c := classes[i]; c == nil || p.Epoch > q.epoch || p.Epoch == q.epoch && p.Seq > c.last {
-			return false, fmt.Errorf("%w: no message %d of class %.40q and epoch %d was sent",
+			return nil, fmt.Errorf("%w: no message %d of class %.40q and epoch %d was sent",
 				transport.ErrMalformed, p.Seq, string(p.Class), p.Epoch)
 		}
 	}
 	q.ack = version
-	now := q.now()
+	return classes, nil
+}
+
+// progressed puts off sending again what the collector has not signed for.
+// mu is held.
+func (q *Queue) progressed(c *class) {
+	c.resend = resendFirst
+	if !c.resendAt.IsZero() {
+		c.resendAt = minTime(c.resendAt, q.now().Add(c.resend))
+	}
+}
+
+// release makes gone what points cover.
+func (q *Queue) release(version uint64, points []transport.Point) (released bool, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	classes, err := q.acknowledged(version, points)
+	if err != nil {
+		return false, err
+	}
 	for i, p := range points {
 		c, progress, known := classes[i], false, p.Epoch == q.epoch
 		for _, s := range c.segs {
@@ -78,10 +103,7 @@ func (q *Queue) release(version uint64, points []transport.Point) (released bool
 		}
 		if progress {
 			released = true
-			c.resend = resendFirst
-			if !c.resendAt.IsZero() {
-				c.resendAt = minTime(c.resendAt, now.Add(c.resend))
-			}
+			q.progressed(c)
 		}
 	}
 	return released, nil

@@ -252,16 +252,27 @@ func (q *Queue) sweep(c *class) {
 	owed := q.owing()
 	for i := 0; i < len(c.segs); i++ {
 		s := c.segs[i]
-		if s.live > 0 || s == c.active || len(s.damage) > 0 || s.owed && owed {
+		if s.live > 0 || s == c.active || len(s.damage) > 0 || s.owed && owed || q.confirm == BySignature && c.between(s) {
 			continue
 		}
 		upTo, _ := c.goneIn(s.epoch, owed)
+		if c.exact && q.confirm == BySignature && upTo < s.last() {
+			continue // a hole would be taken for damage; see lost
+		}
 		c.setGone(s.epoch, upTo)
 		c.bury(s)
 		i--
 	}
 	q.mu.Unlock()
 	q.remove(c)
+}
+
+// between reports whether an earlier segment of the epoch still holds
+// something, so that the absence of s would look like a loss at the next start.
+func (c *class) between(s *segment) bool {
+	return c.exact && slices.ContainsFunc(c.segs, func(other *segment) bool {
+		return other.epoch == s.epoch && other.live > 0 && other.less(s.segID)
+	})
 }
 
 // room makes room for size bytes more of c on flash, within its bounds: of

@@ -1,0 +1,126 @@
+package spool
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"ontagent/transport"
+)
+
+// stored is what a collector signs for an entry that reached it.
+func stored(t *testing.T, e transport.Entry) transport.Stored {
+	t.Helper()
+	payload, err := transport.Encode(e.Header, e.Message.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(payload)
+	return transport.Stored{Class: e.Header.Class, Epoch: e.Header.Epoch, Seq: e.Header.Seq, SHA256: hex.EncodeToString(sum[:])}
+}
+
+func TestConfirmLetsGoOnlyWhatTheCollectorHas(t *testing.T) {
+	for _, memory := range []bool{false, true} {
+		t.Run(fmt.Sprintf("memory only %v", memory), func(t *testing.T) {
+			s := newSpooler(t)
+			if memory {
+				s.o.FS = nil
+			}
+			q := s.open()
+			q.Online(true)
+			var sent []transport.Entry
+			for i := range 3 {
+				err := q.Put(t.Context(), message(transport.ClassRecord, fmt.Sprintf(`{"n":%d}`, i)))
+				if err != nil && !errors.Is(err, transport.ErrNotDurable) {
+					t.Fatal(err)
+				}
+				e := next(t, q)
+				q.Done(e)
+				sent = append(sent, e)
+			}
+			forged := stored(t, sent[1])
+			forged.SHA256 = strings.Repeat("ab", 32)
+			if err := q.Confirm(5, []transport.Stored{stored(t, sent[0]), forged, stored(t, sent[2])}); err != nil {
+				t.Fatal(err)
+			}
+			if d := q.Stats()[rankRecord].Depth; d != 1 {
+				t.Fatalf("%d are left, want the forged one", d)
+			}
+			if err := q.Confirm(4, []transport.Stored{stored(t, sent[1])}); !errors.Is(err, ErrStale) {
+				t.Errorf("an older acknowledgement: %v", err)
+			}
+			unsent := stored(t, sent[1])
+			unsent.Seq = 9
+			if err := q.Confirm(6, []transport.Stored{stored(t, sent[1]), unsent}); !errors.Is(err, transport.ErrMalformed) {
+				t.Errorf("of what was never sent: %v", err)
+			}
+			if d := q.Stats()[rankRecord].Depth; d != 1 {
+				t.Fatalf("%d are left after refusals", d)
+			}
+			if err := q.Confirm(6, []transport.Stored{stored(t, sent[1])}); err != nil {
+				t.Fatal(err)
+			}
+			if d := q.Stats()[rankRecord].Depth; d != 0 {
+				t.Errorf("%d are left", d)
+			}
+		})
+	}
+}
+
+// TestConfirmInAnyOrderLeavesNoHole: what is confirmed out of order, over more
+// segments than one, is not taken for damage after a restart.
+func TestConfirmInAnyOrderLeavesNoHole(t *testing.T) {
+	s := newSpooler(t)
+	q := s.open()
+	q.Online(true)
+	var sent []transport.Entry
+	for i := range 40 {
+		put(t, q, transport.ClassRecord, fmt.Sprintf(`{"n":%d,"pad":%q}`, i, strings.Repeat("x", 9000)))
+		e := next(t, q)
+		q.Done(e)
+		sent = append(sent, e)
+	}
+	if n := q.Stats()[rankRecord].Files; n < 4 {
+		t.Fatalf("only %d segments", n)
+	}
+	var signed []transport.Stored
+	for i, e := range sent {
+		if i != 2 {
+			signed = append(signed, stored(t, e))
+		}
+	}
+	if err := q.Confirm(1, signed); err != nil {
+		t.Fatal(err)
+	}
+	if d := q.Stats()[rankRecord].Depth; d != 1 {
+		t.Fatalf("%d are left", d)
+	}
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	q = s.open()
+	for _, got := range drain(q) {
+		if strings.Contains(got, transport.GapCorrupt) {
+			t.Errorf("damage is claimed: %s", got)
+		}
+	}
+	if err := q.Confirm(2, append(signed, stored(t, sent[2]))); err != nil {
+		t.Fatal(err)
+	}
+	if st := q.Stats()[rankRecord]; st.Depth != 0 || st.Files != 0 {
+		t.Errorf("left: %+v", st)
+	}
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	q = s.open()
+	for _, got := range drain(q) {
+		if strings.Contains(got, transport.GapCorrupt) {
+			t.Errorf("damage is claimed at the end: %s", got)
+		}
+	}
+}
