@@ -24,6 +24,10 @@ func OpenDir(fsys durable.FS, path string) (*Dir, error) {
 	if err := durable.MkdirAll(fsys, "job.dir", path, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot open job store: %w", err)
 	}
+	// The last life may have ended between a rename and this.
+	if err := fsys.SyncDir("job.dir", path); err != nil {
+		return nil, fmt.Errorf("cannot open job store: %w", err)
+	}
 	if err := durable.Clean(fsys, "job.clean", path); err != nil {
 		return nil, fmt.Errorf("cannot open job store: %w", err)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -135,7 +136,7 @@ func (d *daemon) acknowledge(payload []byte) error {
 	if err != nil {
 		return err
 	}
-	return d.queue.Acknowledge(ack.Version, ack.Points)
+	return errors.Join(d.queue.Acknowledge(ack.Version, ack.Points), d.queue.Confirm(ack.Version, ack.Stored))
 }
 
 // applySettings puts what is set remotely in the place of what the file says.
