@@ -81,7 +81,11 @@ func TestNameRoundTrip(t *testing.T) {
 
 // TestScanLosesOnlyWhatIsTouched flips every byte and cuts at every offset.
 func TestScanLosesOnlyWhatIsTouched(t *testing.T) {
-	id, b, want := segmentOf(30)
+	n := 30
+	if testing.Short() {
+		n = 10
+	}
+	id, b, want := segmentOf(n)
 	ends := []int{headerSize}
 	scan(b, id, rankEvent, func(off int, r record) { ends = append(ends, off+recExtra+len(r.name)+len(r.body)) })
 	hit := func(from, to int) (rest []transport.Entry) {

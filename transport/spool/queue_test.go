@@ -176,7 +176,11 @@ func TestOnlineTelemetryWritesNothing(t *testing.T) {
 	}
 	q.Online(true)
 	disk.ResetCounts()
-	for range 10000 {
+	n := 8640
+	if testing.Short() {
+		n = 500
+	}
+	for range n {
 		put(t, q, transport.ClassTelemetry, string(bigBody(300)))
 		q.Done(next(t, q))
 		s.clock.pass(10 * time.Second)
