@@ -74,6 +74,7 @@ type item struct {
 	at      uint32 // seconds: when it was published
 	writing bool   // a write of it is under way: it must stay
 	durable bool
+	late    bool           // goes before it is durable: events come too fast
 	gap     *transport.Gap // set on gap messages, so that their content outlives them
 }
 

@@ -124,3 +124,49 @@ func TestConfirmInAnyOrderLeavesNoHole(t *testing.T) {
 		}
 	}
 }
+
+// TestEventsThatComeTooFastGoAtOnce: what keeps them off the flash for a moment
+// does not keep them off the line, and they are durable all the same.
+func TestEventsThatComeTooFastGoAtOnce(t *testing.T) {
+	s := newSpooler(t)
+	q := s.open()
+	q.Online(true)
+	late := 0
+	var sent []transport.Entry
+	for i := range 2 * eventBurst {
+		err := q.Put(t.Context(), message(transport.ClassEvent, fmt.Sprintf(`{"n":%d}`, i)))
+		if errors.Is(err, transport.ErrNotDurable) {
+			late++
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		e := next(t, q) // no time has passed
+		if e.Header.Seq != uint64(i+1) {
+			t.Fatalf("event %d came as %d", i+1, e.Header.Seq)
+		}
+		q.Done(e)
+		sent = append(sent, e)
+	}
+	if late == 0 {
+		t.Fatal("none came too fast")
+	}
+	q.Maintain()
+	s.clock.pass(1e9)
+	q.Maintain()
+
+	q = s.open() // the power was cut: nobody has signed for them
+	got := map[uint64]bool{}
+	for {
+		e, ok := tryNext(q)
+		if !ok {
+			break
+		}
+		got[e.Header.Seq] = got[e.Header.Seq] || e.Header.Epoch == 1
+		q.Done(e)
+	}
+	for _, e := range sent {
+		if !got[e.Header.Seq] {
+			t.Errorf("event %d is gone", e.Header.Seq)
+		}
+	}
+}

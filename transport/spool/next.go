@@ -182,11 +182,9 @@ func (q *Queue) look(c *class, live bool, now time.Time) (p place) {
 	if p.seg != nil {
 		return p
 	}
-	if c.exact && c.trouble == nil {
-		return place{} // not written yet
-	}
+	written := c.exact && c.trouble == nil // or will be, in a moment
 	for _, it := range c.ram {
-		if seq := it.entry.Header.Seq; it.state == waiting && after < seq && seq <= upTo {
+		if seq := it.entry.Header.Seq; it.state == waiting && after < seq && seq <= upTo && (it.late || !written) {
 			return place{class: c, item: it}
 		}
 	}

@@ -268,6 +268,8 @@ func (q *Queue) Put(_ context.Context, m transport.Message) error {
 	case c.rank == rankEvent && c.ramBytes < c.limits.RAMBytes/2:
 		q.events.fill(q.now())
 		if q.events.tokens < 1 {
+			it.late = true
+			q.wake()
 			q.mu.Unlock()
 			return notDurable(errBusy)
 		}
