@@ -14,7 +14,8 @@ import (
 // row is a line of the table.
 type row struct {
 	property, trials string
-	results          []string // troubles first
+	trouble          []string // tests that show nothing
+	lines            []line   // what was shown, variant by variant
 	ok               bool
 }
 
@@ -37,18 +38,11 @@ func (r *report) row(property string) row {
 			trouble = append(trouble, t.key.test+" "+t.trouble)
 		}
 	}
-	out := row{property: property, trials: "0", ok: len(lines) > 0 && len(trouble) == 0}
-	var trials, results []string
+	out := row{property: property, trials: "0", lines: lines, ok: len(lines) > 0 && len(trouble) == 0}
+	var trials []string
 	for _, l := range lines {
 		out.ok = out.ok && l.verdict == verdictOK
-		result := l.result
-		if len(lines) > 1 {
-			result = l.variant + ": " + result
-		}
-		if l.verdict == verdictFail {
-			result = "FAIL: " + result
-		}
-		trials, results = append(trials, l.trials), append(results, result)
+		trials = append(trials, l.trials)
 	}
 	if len(lines) == 0 && len(trouble) == 0 {
 		trouble = []string{"no test tells of it"}
@@ -56,8 +50,29 @@ func (r *report) row(property string) row {
 	if len(trials) > 0 {
 		out.trials = sum(trials)
 	}
-	out.results = append(trouble, results...)
+	out.trouble = trouble
 	return out
+}
+
+// result is what there is to say in one line: troubles first, the only variant
+// in full, of several how many hold.
+func (w row) result() string {
+	all := slices.Clone(w.trouble)
+	hold := 0
+	for _, l := range w.lines {
+		if l.verdict == verdictFail {
+			all = append(all, "FAIL: "+l.variant+": "+l.result)
+		} else {
+			hold++
+		}
+	}
+	switch {
+	case len(w.lines) == 1 && hold == 1:
+		all = append(all, w.lines[0].result)
+	case hold > 0:
+		all = append(all, fmt.Sprintf("%d of %d variants hold", hold, len(w.lines)))
+	}
+	return strings.Join(all, "; ")
 }
 
 // sum joins numbers of trials: "10000 + 200 + 3 × 50".
@@ -124,7 +139,13 @@ func (r *report) print(out io.Writer) (failed bool) {
 		}
 	}
 	for _, w := range rows {
-		fmt.Fprintf(out, "%-12s  %s  %s  %s\n", w.property, w.trials, strings.Join(w.results, "; "), w.verdict())
+		fmt.Fprintf(out, "%-12s  %s  %s  %s\n", w.property, w.trials, w.result(), w.verdict())
+	}
+	fmt.Fprintf(out, "\nVariant by variant:\n")
+	for _, w := range rows {
+		for _, l := range w.lines {
+			fmt.Fprintf(out, "      %-12s  %s  %s: %s  %s\n", l.property, l.trials, l.variant, l.result, l.verdict)
+		}
 	}
 	if peers := r.peerLines(); len(peers) > 0 {
 		fmt.Fprintf(out, "\nThe same done to others:\n")
@@ -153,10 +174,16 @@ func (r *report) markdown(form string) string {
 		command += " LONG=1"
 	}
 	fmt.Fprintf(&b, "\n`%s` (the %s forms), %s. Machine: %s.\n\n", command, form, time.Now().UTC().Format(time.DateOnly), machine())
-	b.WriteString("| property | trials | result | |\n|---|---|---|---|\n")
+	b.WriteString("| property | result | |\n|---|---|---|\n")
 	for _, p := range properties {
 		w := r.row(p)
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", w.property, w.trials, cell(strings.Join(w.results, "<br>")), w.verdict())
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", w.property, cell(w.result()), w.verdict())
+	}
+	b.WriteString("\nVariant by variant:\n\n| property | variant | trials | result |\n|---|---|---|---|\n")
+	for _, p := range properties {
+		for _, l := range r.row(p).lines {
+			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", l.property, cell(l.variant), l.trials, cell(l.result))
+		}
 	}
 	if peers := r.peerLines(); len(peers) > 0 {
 		b.WriteString("\nThe same done to others, in the same run:\n\n| property | who | trials | result |\n|---|---|---|---|\n")

@@ -113,7 +113,7 @@ func TestTableOfGoodRun(t *testing.T) {
 	s.pkg("a", "pass")
 	s.pkg("b", "pass")
 	out, _, failed := s.table(t)
-	want := `power-cut     10000 + 200 + 50  model: lost 0; ext4: lost 0; UBIFS: lost 0  ok
+	want := `power-cut     10000 + 200 + 50  3 of 3 variants hold  ok
 corruption    5  fine  ok
 file-faults   5  fine  ok
 link-kill     5  fine  ok
@@ -123,6 +123,20 @@ clock         5  fine  ok
 flash-writes  5  fine  ok
 memory        5  fine  ok
 storm         5000  peak 1.1  ok
+
+Variant by variant:
+      power-cut     10000  model: lost 0  ok
+      power-cut     200  ext4: lost 0  ok
+      power-cut     50  UBIFS: lost 0  ok
+      corruption    5  v: fine  ok
+      file-faults   5  v: fine  ok
+      link-kill     5  v: fine  ok
+      black-hole    5  v: fine  ok
+      duplicates    5  v: fine  ok
+      clock         5  v: fine  ok
+      flash-writes  5  v: fine  ok
+      memory        5  v: fine  ok
+      storm         5000  real: peak 1.1  ok
 
 The same done to others:
 peer  power-cut     100  bbolt NoSync, model: lost 13 %
@@ -154,7 +168,7 @@ func TestTroubleIsAFail(t *testing.T) {
 		"line says so": {func(s *said) {
 			s.test("a", "TestReliabilityClock", "pass", clock, "reliability: clock | w | 6 | bad | FAIL")
 			s.pkg("a", "pass")
-		}, "clock         5 + 6  v: fine; FAIL: w: bad  FAIL\n", ""},
+		}, "clock         5 + 6  FAIL: w: bad; 1 of 2 variants hold  FAIL\n", ""},
 		"test failed": {func(s *said) {
 			s.test("a", "TestReliabilityClock", "fail", clock, "why it failed")
 			s.pkg("a", "fail")
@@ -223,7 +237,7 @@ func TestMarkdown(t *testing.T) {
 		t.Fatal(err)
 	}
 	table := r.markdown("long")
-	for _, want := range []string{"\n| clock | 5 + 6 | v: a \\| b<br>w: c | ok |\n", "\n| clock | o | 5 | bad |\n", "`make reliability LONG=1`"} {
+	for _, want := range []string{"\n| clock | 2 of 2 variants hold | ok |\n", "\n| clock | v | 5 | a \\| b |\n", "\n| clock | o | 5 | bad |\n", "`make reliability LONG=1`"} {
 		if !strings.Contains(table, want) {
 			t.Errorf("no %q in\n%s", want, table)
 		}
