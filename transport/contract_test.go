@@ -40,7 +40,8 @@ func envelope(payloadType, payload string) string {
 // What is inside the envelopes of cfg and ack.
 const (
 	cfgPayload = `{"v":1,"tenant":"isp","device":"","version":8,"settings":{"spread_s":60,"backoff_cap_s":120,"keepalive_s":120,"backfill_bytes_per_s":16384}}`
-	ackPayload = `{"v":1,"tenant":"isp","device":"` + device + `","version":1700000000123,"points":[{"class":"record","epoch":17,"seq":4},{"class":"event","epoch":17,"seq":812}]}`
+	ackPayload = `{"v":1,"tenant":"isp","device":"` + device + `","version":1700000000123,"points":[{"class":"event","epoch":17,"seq":812}],` +
+		`"stored":[{"class":"record","epoch":17,"seq":4,"sha256":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}]}`
 )
 
 type golden struct {

@@ -250,14 +250,14 @@ func readTrail(path string, trails map[string]*trailFile) error {
 			}
 			return fmt.Errorf("%s: line %d is neither an entry (%w) nor a collector's", path, number, parseErr)
 		} else if addr, topicErr := transport.ParseTopic(e.Topic); topicErr == nil {
-			_, body, err := transport.Decode(e.message())
+			h, body, err := transport.Decode(e.message())
 			if err != nil {
 				continue
 			}
 			switch {
-			case addr.Kind == transport.KindEvent && addr.Name == "audit":
+			case h.Class == transport.ClassRecord, addr.Kind == transport.KindEvent && addr.Name == "audit":
 				var m agent.AuditMessage
-				if json.Unmarshal(body, &m) == nil {
+				if json.Unmarshal(body, &m) == nil && m.Line != "" {
 					trail(addr.Device).add([]byte(m.Line))
 				}
 			case addr.Kind == transport.KindTelemetry && addr.Name == "heartbeat", addr.Kind == transport.KindBackfill && addr.Name == "heartbeat":

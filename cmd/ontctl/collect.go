@@ -33,6 +33,13 @@ const (
 	saveEvery = time.Minute
 	// publishers bounds the acknowledgements under way at once.
 	publishers = 16
+	// recordsWithin is the longest time between two acknowledgements to a
+	// gateway while records wait, drainWithin while they fill more than one: a
+	// visit is confirmed while the technician is still there.
+	recordsWithin = 3 * time.Second
+	drainWithin   = time.Second
+	// lastRounds bounds the acknowledgements made before leaving.
+	lastRounds = 20
 	// reconnectMost is the longest pause before the broker is tried again.
 	reconnectMost = 30 * time.Second
 )
@@ -66,11 +73,14 @@ type collected struct {
 	audit   auditTrail
 	version uint64            // of the last acknowledgement
 	points  []transport.Point // in it
-	ackAt   time.Time         // when it was published
-	again   bool              // it may not have arrived: the gateway sends again, or the broker was lost
-	changed bool              // something came since the last look
-	missing time.Time         // since when numbers are; zero: none
-	told    bool              // and that was said
+	// named is what the last acknowledgement in the journal names of class
+	// record; for recovering only.
+	named   []transport.Stored
+	ackAt   time.Time // when it was published
+	again   bool      // it may not have arrived: the gateway sends again, or the broker was lost
+	changed bool      // something came since the last look
+	missing time.Time // since when numbers are; zero: none
+	told    bool      // and that was said
 	session map[string]transport.Header
 }
 
@@ -78,6 +88,7 @@ type collectStats struct {
 	Stored     uint64 `json:"stored"`
 	Duplicates uint64 `json:"duplicates"`
 	Unreadable uint64 `json:"unreadable"` // not of the contract, or not of the gateway whose topic it came on
+	Conflicts  uint64 `json:"conflicts"`  // other contents with the number of what is stored
 	Records    uint64 `json:"records"`
 	Acks       uint64 `json:"acks"`
 	Overrun    uint64 `json:"overrun"` // came faster than they could be taken
@@ -92,7 +103,7 @@ func (a *app) collect(ctx context.Context, args []string) error {
 	tenant := f.String("tenant", "default", "tenant `NAME`")
 	var only list
 	f.Var(&only, "device", "only the gateway `ID`; may be repeated (default: all of the tenant)")
-	interval := f.Duration("ack-interval", 10*time.Second, "least `TIME` between two acknowledgements to a gateway")
+	interval := f.Duration("ack-interval", 10*time.Second, "least `TIME` between two acknowledgements to a gateway; 3s at most while records wait")
 	grace := f.Duration("grace", 25*time.Hour, "how long a gateway that is new here must be heard until what it sent before is not waited for; longer than it takes to send again")
 	rotate := f.Int64("rotate", 64<<20, "`BYTES` after which a new journal file is begun")
 	session := f.String("session", "persistent", "persistent: the broker keeps what comes while this is away; or clean")
@@ -182,7 +193,9 @@ func (c *collector) recover() error {
 func (c *collector) replayed(e entry) error {
 	if e.Ack != nil {
 		d := c.device(e.Ack.Device)
-		d.version, d.points = max(d.version, e.Ack.Version), e.Ack.Points
+		// The one before was published, or what it names stands in this one too.
+		d.tracker.Acknowledged(slices.DeleteFunc(d.named, func(s transport.Stored) bool { return slices.Contains(e.Ack.Stored, s) }))
+		d.version, d.points, d.named = max(d.version, e.Ack.Version), e.Ack.Points, e.Ack.Stored
 		d.again = true // whether it was published, nobody knows
 		return nil
 	}
@@ -195,10 +208,10 @@ func (c *collector) replayed(e entry) error {
 		return nil //nolint:nilerr // it was not taken into account then either
 	}
 	d := c.device(addr.Device)
-	d.tracker.Observe(e.ReceivedAt, h, addr.Kind, addr.Name, body)
+	d.tracker.Observe(e.ReceivedAt, h, addr.Kind, addr.Name, e.message())
 	d.changed = true
-	_ = d.follow(addr, body)
-	if addr.Kind == transport.KindRecord {
+	_ = d.follow(addr, h.Class, body)
+	if mayBeRecord(addr, h.Class) {
 		return c.fileRecord(addr, body) // it may not have come so far
 	}
 	return nil
@@ -287,7 +300,7 @@ func (c *collector) session(ctx context.Context, conn *mqtt.Conn) error {
 	subscribed := make(chan error, 1)
 	go func() { subscribed <- conn.Subscribe(ctx, filters...) }()
 	var sent chan delivery // nil: no acknowledgements are under way
-	ready, ending := false, ctx.Done()
+	ready, ending, rounds := false, ctx.Done(), 0
 	defer func() {
 		c.hangUp(context.WithoutCancel(ctx), conn)
 		if !ready {
@@ -322,7 +335,12 @@ func (c *collector) session(ctx context.Context, conn *mqtt.Conn) error {
 		case d := <-sent:
 			sent = nil
 			if err = c.delivered(d); err == nil && ending == nil {
-				return nil
+				if rounds++; rounds == lastRounds {
+					return nil
+				}
+				if sent, err = c.acknowledge(ctx, conn, time.Now(), 0); err == nil && sent == nil {
+					return nil
+				}
 			}
 		case <-conn.Lost():
 			return fmt.Errorf("lost the broker: %w", conn.Err())
@@ -414,12 +432,12 @@ func (c *collector) message(now time.Time, p mqtt.Packet) error {
 	if p.Retained && h.Class == transport.ClassSession && d.session[p.Topic] == h {
 		return nil // the broker shows it with every subscription
 	}
-	out := d.tracker.Observe(now, h, addr.Kind, addr.Name, body)
+	out := d.tracker.Observe(now, h, addr.Kind, addr.Name, p.Payload)
 	d.changed = true
 	c.report(d, addr, h, out)
 	if out.Verdict == consumer.Duplicate {
 		c.stats.Duplicates++
-		d.again = d.again || h.Class == transport.ClassRecord || h.Class == transport.ClassEvent
+		d.again = d.again || h.Class == transport.ClassEvent
 		return nil
 	}
 	if h.Class == transport.ClassSession {
@@ -431,8 +449,13 @@ func (c *collector) message(now time.Time, p mqtt.Packet) error {
 	if dated.Quality != consumer.QualityNone {
 		e.Time, e.ErrorS = &dated.Time, dated.Error.Seconds()
 	}
-	if out.Verdict == consumer.Late || out.Verdict == consumer.Implausible {
+	switch out.Verdict {
+	case consumer.Conflict:
+		c.stats.Conflicts++
 		e.Verdict = out.Verdict.String()
+	case consumer.Late, consumer.Implausible:
+		e.Verdict = out.Verdict.String()
+	case consumer.New, consumer.Untracked, consumer.Duplicate:
 	}
 	if err := c.note(e); err != nil {
 		return err
@@ -446,10 +469,10 @@ func (c *collector) message(now time.Time, p mqtt.Packet) error {
 			}
 		}
 	}
-	if problem := d.follow(addr, body); problem != "" {
+	if problem := d.follow(addr, h.Class, body); problem != "" {
 		c.tell.say(note{Event: "audit", Device: addr.Device, Detail: problem})
 	}
-	if addr.Kind == transport.KindRecord {
+	if mayBeRecord(addr, h.Class) {
 		c.since = append(c.since, func() error { return c.fileRecord(addr, body) })
 	}
 	return nil
@@ -461,12 +484,13 @@ func (c *collector) note(e entry) error {
 	return err
 }
 
-// follow hands what belongs to the audit trail to it.
-func (d *collected) follow(addr transport.Address, body []byte) (problem string) {
+// follow hands what belongs to the audit trail to it. A digest says nothing of
+// the topic: what is of class record is taken for what it is wherever it came.
+func (d *collected) follow(addr transport.Address, class transport.Class, body []byte) (problem string) {
 	switch {
-	case addr.Kind == transport.KindEvent && addr.Name == "audit":
+	case class == transport.ClassRecord, addr.Kind == transport.KindEvent && addr.Name == "audit":
 		var m agent.AuditMessage
-		if json.Unmarshal(body, &m) == nil {
+		if json.Unmarshal(body, &m) == nil && m.Line != "" {
 			return d.audit.take(m.Line)
 		}
 	case (addr.Kind == transport.KindTelemetry || addr.Kind == transport.KindBackfill) && addr.Name == "heartbeat":
@@ -475,10 +499,15 @@ func (d *collected) follow(addr transport.Address, body []byte) (problem string)
 	return ""
 }
 
+// mayBeRecord reports whether a message is to be looked at for a record to file.
+func mayBeRecord(addr transport.Address, class transport.Class) bool {
+	return addr.Kind == transport.KindRecord || class == transport.ClassRecord
+}
+
 // fileRecord files a record by itself. What is none stays in the journal.
 func (c *collector) fileRecord(addr transport.Address, body []byte) error {
 	var m agent.RecordMessage
-	if err := json.Unmarshal(body, &m); err != nil {
+	if err := json.Unmarshal(body, &m); err != nil || addr.Kind != transport.KindRecord && m.Record.Payload == "" {
 		return nil //nolint:nilerr // it stays in the journal
 	}
 	data, err := record.Marshal(m.Record)
@@ -486,11 +515,11 @@ func (c *collector) fileRecord(addr transport.Address, body []byte) error {
 		return nil //nolint:nilerr // it stays in the journal
 	}
 	v := record.Verify(data, record.VerifyOptions{})
-	if v.Record == nil || v.Record.Device != addr.Device || !order.ValidID(v.Record.Job) || len(v.Digest) < 16 {
-		c.tell.say(note{Event: "record", Device: addr.Device, Detail: "not filed: what came for order " + addr.Name + " is no record of this gateway"})
+	if v.Record == nil || v.Record.Device != addr.Device || !order.ValidID(m.Order) || !order.ValidID(v.Record.Job) || len(v.Digest) < 16 {
+		c.tell.say(note{Event: "record", Device: addr.Device, Detail: "not filed: what came on " + string(addr.Kind) + "/" + addr.Name + " is no record of this gateway"})
 		return nil
 	}
-	path, err := c.archive.file(addr.Device, addr.Name, v.Record.Job, v.Digest, data)
+	path, err := c.archive.file(addr.Device, m.Order, v.Record.Job, v.Digest, data)
 	if err != nil {
 		return err
 	}
@@ -507,6 +536,9 @@ func (c *collector) report(d *collected, addr transport.Address, h transport.Hea
 	switch out.Verdict {
 	case consumer.Duplicate, consumer.Late, consumer.Implausible:
 		n.Event = out.Verdict.String()
+		c.tell.say(n)
+	case consumer.Conflict:
+		n.Event, n.Detail = consumer.Conflict.String(), "another content has this number: one of them is forged, or the gateway lost count; both are stored"
 		c.tell.say(n)
 	case consumer.New, consumer.Untracked:
 	}
@@ -562,6 +594,8 @@ type letter struct {
 	device  string
 	topic   string
 	payload []byte
+	points  []transport.Point  // in it, if they are news
+	stored  []transport.Stored // in it
 }
 
 // delivery is how the publishing of letters ended.
@@ -579,15 +613,26 @@ func (c *collector) acknowledge(ctx context.Context, conn *mqtt.Conn, now time.T
 	}
 	var due []letter
 	for id, d := range c.devices {
-		if now.Sub(d.ackAt) < interval {
+		pace := interval
+		switch waiting := d.tracker.Waiting(); {
+		case waiting > consumer.MaxStored:
+			pace = min(pace, drainWithin)
+		case waiting > 0:
+			pace = min(pace, recordsWithin)
+		}
+		if now.Sub(d.ackAt) < pace {
 			continue
 		}
-		points := d.tracker.Checkpoint()
-		if len(points) == 0 || slices.Equal(points, d.points) && !d.again {
+		points, stored := d.tracker.Checkpoint(), d.tracker.Stored()
+		news := points
+		if slices.Equal(points, d.points) && !d.again {
+			news = nil
+		}
+		if len(news) == 0 && len(stored) == 0 {
 			continue
 		}
 		version := max(d.version+1, uint64(max(now.UnixMilli(), 1)))
-		ack := order.Ack{V: 1, Tenant: c.tenant, Device: id, Version: version, Points: points}
+		ack := order.Ack{V: 1, Tenant: c.tenant, Device: id, Version: version, Points: points, Stored: stored}
 		env, err := ack.Sign(c.key)
 		if err != nil {
 			return nil, &storeError{err}
@@ -604,7 +649,7 @@ func (c *collector) acknowledge(ctx context.Context, conn *mqtt.Conn, now time.T
 			return nil, &storeError{err}
 		}
 		d.version, d.points, d.ackAt, d.again = version, points, now, false
-		due = append(due, letter{id, topic, payload})
+		due = append(due, letter{id, topic, payload, news, stored})
 	}
 	if err := c.flush(); err != nil {
 		return nil, err
@@ -659,8 +704,13 @@ func (c *collector) delivered(sent delivery) error {
 			continue
 		}
 		c.stats.Acks++
-		for _, p := range d.points {
+		d.tracker.Acknowledged(l.stored)
+		c.dirty = true
+		for _, p := range l.points {
 			c.tell.say(note{Event: "ack", Device: l.device, Class: p.Class, Epoch: p.Epoch, To: p.Seq, Version: d.version})
+		}
+		if n := len(l.stored); n > 0 {
+			c.tell.say(note{Event: "ack", Device: l.device, Class: transport.ClassRecord, Count: uint64(n), Version: d.version})
 		}
 	}
 	return sent.err
@@ -772,8 +822,8 @@ func (n note) text() string {
 			s.Received, s.Duplicates, s.Missing, s.Dropped, s.Before, s.GaveUp)
 	}
 	if s := n.Stats; s != nil {
-		add(true, "stored %d, duplicates %d, unreadable %d, records %d, acknowledgements %d, overrun %d",
-			s.Stored, s.Duplicates, s.Unreadable, s.Records, s.Acks, s.Overrun)
+		add(true, "stored %d, duplicates %d, conflicts %d, unreadable %d, records %d, acknowledgements %d, overrun %d",
+			s.Stored, s.Duplicates, s.Conflicts, s.Unreadable, s.Records, s.Acks, s.Overrun)
 	}
 	return strings.Join(parts, " ")
 }

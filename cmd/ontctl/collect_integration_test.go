@@ -6,6 +6,8 @@ import (
 	"bufio"
 	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -92,6 +94,7 @@ type fakeGateway struct {
 	mu      sync.Mutex
 	seq     map[transport.Class]uint64
 	acks    []order.Ack
+	held    map[transport.Stored]bool // records that are not acknowledged
 	problem error
 	disk    *reader // of the collector
 }
@@ -102,7 +105,7 @@ func newFakeGateway(t *testing.T, broker, dir, id string, collector ed25519.Publ
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &fakeGateway{t: t, id: id, conn: conn, disk: newReader(dir), seq: map[transport.Class]uint64{}}
+	g := &fakeGateway{t: t, id: id, conn: conn, disk: newReader(dir), seq: map[transport.Class]uint64{}, held: map[transport.Stored]bool{}}
 	if err := conn.Subscribe(t.Context(), "ont/1/lab/"+id+"/ack"); err != nil {
 		t.Fatal(err)
 	}
@@ -148,6 +151,14 @@ func (g *fakeGateway) heard(payload []byte, trust order.TrustList) {
 			}
 		}
 	}
+	for _, s := range ack.Stored {
+		if err == nil && !g.disk.digests[s.SHA256] {
+			if g.disk.read(); !g.disk.digests[s.SHA256] {
+				err = fmt.Errorf("acknowledged record %d.%d, which is not on disk", s.Epoch, s.Seq)
+			}
+		}
+		delete(g.held, s)
+	}
 	g.acks = append(g.acks, ack)
 	if g.problem == nil {
 		g.problem = err
@@ -171,7 +182,13 @@ func (g *fakeGateway) publish(class transport.Class) {
 	if class == transport.ClassTelemetry {
 		topic = "ont/1/lab/" + g.id + "/telemetry/x"
 	}
-	if err := g.conn.Publish(g.t.Context(), topic, 1, false, g.payload(class, g.seq[class])); err != nil {
+	payload := g.payload(class, g.seq[class])
+	if class == transport.ClassRecord {
+		g.mu.Lock()
+		g.held[transport.Stored{Class: class, Epoch: 3, Seq: g.seq[class], SHA256: digestOf(payload)}] = true
+		g.mu.Unlock()
+	}
+	if err := g.conn.Publish(g.t.Context(), topic, 1, false, payload); err != nil {
 		g.t.Fatal(err)
 	}
 }
@@ -188,10 +205,17 @@ type reader struct {
 	dir    string
 	at     map[string]int64 // up to where a file was read
 	stored map[number]int
+	// digests are of payloads.
+	digests map[string]bool
+}
+
+func digestOf(payload []byte) string {
+	sum := sha256.Sum256(payload)
+	return hex.EncodeToString(sum[:])
 }
 
 func newReader(dir string) *reader {
-	return &reader{dir, map[string]int64{}, map[number]int{}}
+	return &reader{dir, map[string]int64{}, map[number]int{}, map[string]bool{}}
 }
 
 // read takes in what was added.
@@ -216,6 +240,7 @@ func (r *reader) read() map[number]int {
 			}
 			if h, _, err := transport.Decode(line.Payload); err == nil {
 				r.stored[number{h.Device, h.Class, h.Epoch, h.Seq}]++
+				r.digests[digestOf(line.Payload)] = true
 			}
 		}
 		_ = f.Close()
@@ -332,7 +357,7 @@ func TestReliabilityCollectorKilled(t *testing.T) {
 			for _, p := range g.acks[len(g.acks)-1].Points {
 				up[p.Class] = p.Seq
 			}
-			return up[transport.ClassEvent] == g.seq[transport.ClassEvent] && up[transport.ClassRecord] == g.seq[transport.ClassRecord]
+			return up[transport.ClassEvent] == g.seq[transport.ClassEvent] && len(g.held) == 0
 		})
 	}
 	eventually(t, "all telemetry is stored", func() bool {

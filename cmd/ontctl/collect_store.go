@@ -3,6 +3,8 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,12 +36,12 @@ type entry struct {
 	Time       *time.Time       `json:"time,omitempty"`
 	Quality    consumer.Quality `json:"time_quality,omitempty"`
 	ErrorS     float64          `json:"time_error_s,omitempty"`
-	Verdict    string           `json:"verdict,omitempty"` // late, implausible; absent: new
+	Verdict    string           `json:"verdict,omitempty"` // late, implausible, conflict; absent: new
 	Retained   bool             `json:"retained,omitempty"`
 	Ack        *order.Ack       `json:"ack,omitempty"`
 	EpochDated *epochDated      `json:"epoch_dated,omitempty"`
 	// Payload is last, and exactly as it was received. Where that has line
-	// breaks, it is in PayloadText.
+	// breaks, or space around it, it is in PayloadText.
 	PayloadText string          `json:"payload_text,omitempty"`
 	Payload     json.RawMessage `json:"payload,omitempty"`
 }
@@ -58,7 +60,8 @@ type epochDated struct {
 func (e entry) line() ([]byte, error) {
 	payload := e.Payload
 	e.Payload = nil
-	if bytes.ContainsAny(payload, "\r\n") {
+	// A decoder drops what is around a value.
+	if bytes.ContainsAny(payload, "\r\n") || len(bytes.TrimSpace(payload)) != len(payload) {
 		e.PayloadText, payload = string(payload), nil
 	}
 	b, err := json.Marshal(e)
@@ -307,14 +310,15 @@ func (a *archive) save(s collectState) error {
 
 // file keeps a record as `ontctl record verify` reads it. What is there already
 // stays: another record that claims the same order and job is filed beside it,
-// by its digest. It returns the path, empty if it was filed before.
+// by its digest, and one with another signature over the same by that of the
+// whole. It returns the path, empty if it was filed before.
 func (a *archive) file(device, orderID, job, digest string, data []byte) (string, error) {
 	dir := filepath.Join(a.dir, "records", device)
 	if err := durable.MkdirAll(a.fs, "collect.record", dir, 0o700); err != nil {
 		return "", err
 	}
-	name := orderID + "-" + job
-	for _, path := range []string{filepath.Join(dir, name+".record"), filepath.Join(dir, name+"-"+digest[:16]+".record")} {
+	name := filepath.Join(dir, orderID+"-"+job)
+	for _, path := range []string{name + ".record", name + "-" + digest[:16] + ".record"} {
 		have, err := durable.ReadFile(a.fs, "collect.record", path, maxFile)
 		switch {
 		case err == nil && bytes.Equal(have, data):
@@ -326,5 +330,11 @@ func (a *archive) file(device, orderID, job, digest string, data []byte) (string
 		}
 		return "", err
 	}
-	return "", nil
+	// No order or job has a point in its name: this one is nobody else's.
+	whole := sha256.Sum256(data)
+	path := name + "." + hex.EncodeToString(whole[:]) + ".record"
+	if have, err := durable.ReadFile(a.fs, "collect.record", path, maxFile); err == nil && bytes.Equal(have, data) {
+		return "", nil
+	}
+	return path, durable.WriteFile(a.fs, "collect.record", path, data, 0o600)
 }

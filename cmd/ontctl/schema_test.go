@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -16,9 +17,11 @@ import (
 func TestSignedDocumentsAreAsDescribed(t *testing.T) {
 	n := uint32(60)
 	for schema, doc := range map[string]any{
-		"ack-payload": order.Ack{V: 1, Tenant: "isp", Device: device, Version: 1<<64 - 1, Points: []transport.Point{
-			{Class: transport.ClassRecord, Epoch: 1<<64 - 1, Seq: 1<<64 - 1}, {Class: transport.ClassEvent, Epoch: 1, Seq: 1},
-		}},
+		"ack-payload": order.Ack{
+			V: 1, Tenant: "isp", Device: device, Version: 1<<64 - 1,
+			Points: []transport.Point{{Class: transport.ClassEvent, Epoch: 1<<64 - 1, Seq: 1<<64 - 1}, {Class: transport.ClassEvent, Epoch: 1, Seq: 1}},
+			Stored: []transport.Stored{{Class: transport.ClassRecord, Epoch: 1<<64 - 1, Seq: 1<<64 - 1, SHA256: strings.Repeat("0f", 32)}},
+		},
 		"cfg-payload": order.Config{V: 1, Tenant: "isp", Version: 1, Settings: order.Settings{
 			SpreadS: &n, BackoffCapS: &n, KeepaliveS: &n, BackfillBytesPerS: func() *uint32 { n := uint32(4096); return &n }(),
 		}},

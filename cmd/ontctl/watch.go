@@ -139,12 +139,12 @@ func (f *follower) take(now time.Time, p mqtt.Packet) {
 	}
 	t := f.devices[addr.Device]
 	if t == nil {
-		t = consumer.NewTracker(addr.Device, consumer.Options{Epochs: 32, Ranges: 512})
+		t = consumer.NewTracker(addr.Device, consumer.Options{Epochs: 32, Ranges: 512, Waiting: 1})
 		if len(f.devices) < maxWatched {
 			f.devices[addr.Device] = t
 		}
 	}
-	if m.outcome = t.Observe(now, h, addr.Kind, addr.Name, raw); m.outcome.Verdict == consumer.Duplicate && !f.raw {
+	if m.outcome = t.Observe(now, h, addr.Kind, addr.Name, p.Payload); m.outcome.Verdict == consumer.Duplicate && !f.raw {
 		return
 	}
 	m.dated, m.totals = t.DateOf(h), t.Totals()
@@ -199,7 +199,7 @@ func (w *jsonWatcher) message(m shown) {
 	}
 	switch m.outcome.Verdict {
 	case consumer.New, consumer.Untracked:
-	case consumer.Duplicate, consumer.Late, consumer.Implausible:
+	case consumer.Duplicate, consumer.Late, consumer.Implausible, consumer.Conflict:
 		out.Verdict = m.outcome.Verdict.String()
 	}
 	w.line(out)
@@ -244,7 +244,7 @@ func (w *lineWatcher) message(m shown) {
 	mark := ""
 	switch v := m.outcome.Verdict; v {
 	case consumer.New, consumer.Untracked:
-	case consumer.Duplicate, consumer.Late, consumer.Implausible:
+	case consumer.Duplicate, consumer.Late, consumer.Implausible, consumer.Conflict:
 		mark = " " + v.String()
 	}
 	if m.outcome.Gap != nil {

@@ -11,30 +11,31 @@ import (
 // MaxPoints bounds a checkpoint: what one signed acknowledgement can carry.
 const MaxPoints = 64
 
-// Checkpoint returns up to where all records and events are accounted for, by
-// class and epoch: received, told as dropped by a gap event that was itself
-// received, or from before our time and asked for long enough. It may be
-// acknowledged once everything observed so far is stored. Where there are more
-// than MaxPoints, those of the epochs heard last are returned. They are in
-// order of epoch, then worth.
+// Checkpoint returns up to where all events are accounted for, by epoch:
+// received, told as dropped by a gap event that was itself received, or from
+// before our time and asked for long enough. It may be acknowledged once
+// everything observed so far is stored. Where there are more than MaxPoints,
+// those of the epochs heard last are returned. They are in order of epoch. For
+// class record, see Stored.
 func (t *Tracker) Checkpoint() []transport.Point {
 	t.settle()
 	var points []transport.Point
 	recent := slices.Clone(t.epochs)
 	slices.SortFunc(recent, func(a, b *epoch) int { return cmp.Compare(b.used, a.used) })
 	for _, e := range recent {
-		for i, class := range [...]transport.Class{transport.ClassRecord, transport.ClassEvent} {
-			s := &e.sets[i]
-			// Never above what was received: a gap may be forged, and there is
-			// nothing to be released above.
-			if seq := min(s.spans.prefix(), s.high); seq > 0 && e.number > 0 && len(points) < MaxPoints {
-				points = append(points, transport.Point{Class: class, Epoch: e.number, Seq: seq})
-			}
+		seq := e.sets[index(transport.ClassEvent)].accounted()
+		if seq > 0 && e.number > 0 && len(points) < MaxPoints {
+			points = append(points, transport.Point{Class: transport.ClassEvent, Epoch: e.number, Seq: seq})
 		}
 	}
-	slices.SortStableFunc(points, func(a, b transport.Point) int { return cmp.Compare(a.Epoch, b.Epoch) })
+	slices.SortFunc(points, func(a, b transport.Point) int { return cmp.Compare(a.Epoch, b.Epoch) })
 	return points
 }
+
+// accounted returns up to where all numbers from 1 on are accounted for. It is
+// never above what was received: a gap may be forged, and there is nothing to be
+// released above.
+func (s *set) accounted() uint64 { return min(s.spans.prefix(), s.high) }
 
 // settle stops waiting for what is from before our time where the gateway was
 // heard for long enough without sending any of it.

@@ -21,6 +21,9 @@ type snapshot struct {
 	LastMS  int64           `json:"last_unix_ms,omitempty"`
 	Told    []toldSnapshot  `json:"told,omitempty"`
 	Epochs  []epochSnapshot `json:"epochs"`
+	// The end of the ledger, and what of it waits: packed.
+	Kept    []byte `json:"kept,omitempty"`
+	Waiting []byte `json:"waiting,omitempty"`
 }
 
 type toldSnapshot struct {
@@ -48,12 +51,15 @@ type setSnapshot struct {
 	Duplicates uint64          `json:"duplicates,omitempty"`
 }
 
-// MarshalJSON implements json.Marshaler: everything but the Options.
+// MarshalJSON implements json.Marshaler: everything but the Options, and of the
+// digests the last 64. An older message of class record that comes again after a
+// restart is Late, and stored once more.
 func (t *Tracker) MarshalJSON() ([]byte, error) {
 	s := snapshot{
 		V: 1, Device: t.device, Cold: t.cold, Newest: t.newest, HeardMS: t.heard.Milliseconds(),
 		Epochs: make([]epochSnapshot, 0, len(t.epochs)),
 	}
+	s.Kept, s.Waiting = t.ledger.snapshot()
 	if !t.last.IsZero() {
 		s.LastMS = t.last.UnixMilli()
 	}
@@ -113,6 +119,9 @@ func (s snapshot) restore(o Options) (*Tracker, error) {
 	t := NewTracker(s.Device, o)
 	t.cold, t.newest, t.started = s.Cold, s.Newest, len(s.Epochs) > 0
 	t.heard = time.Duration(s.HeardMS) * time.Millisecond
+	if err := t.ledger.restore(s.Kept, s.Waiting, t.o); err != nil {
+		return nil, err
+	}
 	if s.LastMS != 0 {
 		t.last = time.UnixMilli(s.LastMS)
 	}

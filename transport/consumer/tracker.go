@@ -26,6 +26,10 @@ type Options struct {
 	// sends unacknowledged messages again at least once in 24 h. Negative means
 	// never.
 	Grace time.Duration
+	// Digests of the messages of class record stored last that are remembered,
+	// to know what comes again; default 256. Waiting is how many may wait to be
+	// acknowledged; default 1024. One of either takes 48 bytes.
+	Digests, Waiting int
 }
 
 const (
@@ -54,6 +58,12 @@ func (o Options) withDefaults() Options {
 	if o.Grace == 0 {
 		o.Grace = 25 * time.Hour
 	}
+	if o.Digests == 0 {
+		o.Digests = 256
+	}
+	if o.Waiting == 0 {
+		o.Waiting = 1024
+	}
 	return o
 }
 
@@ -64,9 +74,10 @@ type Verdict int
 const (
 	New         Verdict = iota + 1
 	Duplicate           // stored already
-	Late                // it may have come before: which numbers did is forgotten
+	Late                // it may have come before: which numbers or contents did is forgotten
 	Untracked           // of class session: its numbers mean nothing
 	Implausible         // number or epoch leap too far: not accounted
+	Conflict            // of class record: another content with this number is stored
 )
 
 func (v Verdict) String() string {
@@ -81,6 +92,8 @@ func (v Verdict) String() string {
 		return "untracked"
 	case Implausible:
 		return "implausible"
+	case Conflict:
+		return "conflict"
 	}
 	return "unknown"
 }
@@ -131,6 +144,8 @@ type Tracker struct {
 	heard time.Duration
 	last  time.Time
 	count uint64 // messages, to order epochs by use
+	// ledger is of class record.
+	ledger ledger
 }
 
 // The classes whose numbers are tracked.
@@ -177,9 +192,29 @@ func NewTracker(device string, o Options) *Tracker {
 func (t *Tracker) Device() string { return t.device }
 
 // Observe takes note of a message of this device that arrived at a time of
-// ours, and says what it is. Messages of other devices are Implausible.
-func (t *Tracker) Observe(at time.Time, h transport.Header, k transport.Kind, name string, body []byte) Outcome {
-	if h.Device != t.device || t.started && h.Epoch > t.newest && h.Epoch-t.newest > t.o.EpochJump {
+// ours, and says what it is. The payload is the whole message, byte for byte as
+// it was published. Messages of other devices are Implausible.
+//
+// Class record goes by content: a message is a Duplicate only if this very
+// payload is stored. What else has its number is to be stored as well, since
+// which of them the gateway sent, only the gateway can tell.
+func (t *Tracker) Observe(at time.Time, h transport.Header, k transport.Kind, name string, payload []byte) Outcome {
+	if h.Device != t.device {
+		return Outcome{Verdict: Implausible}
+	}
+	out := t.account(at, h, k, name, payload)
+	if h.Class == transport.ClassRecord {
+		out.Verdict = t.judge(h, payload, out.Verdict)
+	}
+	if e := t.find(h.Epoch); e != nil && out.Verdict == Duplicate {
+		e.sets[index(h.Class)].duplicates++
+	}
+	return out
+}
+
+// account takes note of a message's number, clock and gap.
+func (t *Tracker) account(at time.Time, h transport.Header, k transport.Kind, name string, payload []byte) Outcome {
+	if t.started && h.Epoch > t.newest && h.Epoch-t.newest > t.o.EpochJump {
 		return Outcome{Verdict: Implausible}
 	}
 	t.hear(at)
@@ -198,7 +233,7 @@ func (t *Tracker) Observe(at time.Time, h transport.Header, k transport.Kind, na
 	out.Dated = e.clock.learn(h)
 	if h.Class == transport.ClassEvent && k == transport.KindEvent && name == transport.EventGap && out.Verdict != Duplicate {
 		var g transport.Gap
-		if err := json.Unmarshal(body, &g); err != nil {
+		if err := json.Unmarshal(payload, &g); err != nil {
 			out.Ignored = "not a gap"
 		} else if out.Ignored = t.gap(h, g, &out); out.Ignored == "" {
 			out.Gap = &g
@@ -312,7 +347,6 @@ func (t *Tracker) number(e *epoch, i int, seq uint64, out *Outcome) {
 	switch was := s.spans.at(seq); was {
 	case seen:
 		out.Verdict = Duplicate
-		s.duplicates++
 		return
 	case settled, lost:
 		out.Verdict = Late
