@@ -11,8 +11,9 @@ import (
 // Confirm forgets the messages that the collector has signed for one by one, by
 // number and content: whoever can forge messages on their way may make it
 // believe that it has all of them, but not that it has one it never saw. What
-// differs from what was sent stays, and goes again. Versions and errors are
-// those of Acknowledge.
+// differs from what was sent stays, and goes again; what was never sent is
+// passed over, since the collector cannot tell. The error is compatible with
+// errors.Is(err, ErrStale).
 func (q *Queue) Confirm(version uint64, stored []transport.Stored) error {
 	released, err := q.confirmed(version, stored)
 	if err != nil {
@@ -26,22 +27,27 @@ func (q *Queue) Confirm(version uint64, stored []transport.Stored) error {
 
 func (q *Queue) confirmed(version uint64, stored []transport.Stored) (released bool, err error) {
 	q.mu.Lock()
-	points := make([]transport.Point, len(stored))
-	for i, s := range stored {
-		points[i] = transport.Point{Class: s.Class, Epoch: s.Epoch, Seq: s.Seq}
-	}
-	classes, err := q.acknowledged(version, points)
+	_, err = q.acknowledged(version, nil)
 	q.mu.Unlock()
 	if err != nil {
 		return false, err
 	}
-	for i, s := range stored {
-		digest, ok := q.digest(classes[i], s.Epoch, s.Seq)
+	for _, s := range stored {
+		var c *class
+		for i := range q.classes {
+			if q.classes[i].name == s.Class {
+				c = &q.classes[i]
+			}
+		}
+		if c == nil {
+			continue
+		}
+		digest, ok := q.digest(c, s.Epoch, s.Seq)
 		switch {
-		case !ok: // gone, or not to be read now
+		case !ok: // gone, never there, or not to be read now
 		case digest != s.SHA256:
 			q.log.Warn("collector holds another message than was sent", "class", string(s.Class), "epoch", s.Epoch, "seq", s.Seq)
-		case q.releaseOne(classes[i], s.Epoch, s.Seq):
+		case q.releaseOne(c, s.Epoch, s.Seq):
 			released = true
 		}
 	}

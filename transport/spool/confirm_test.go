@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"ontagent/transport"
+	"ontagent/transport/durable/faultfs"
 )
 
 // stored is what a collector signs for an entry that reached it.
@@ -54,19 +57,56 @@ func TestConfirmLetsGoOnlyWhatTheCollectorHas(t *testing.T) {
 			}
 			unsent := stored(t, sent[1])
 			unsent.Seq = 9
-			if err := q.Confirm(6, []transport.Stored{stored(t, sent[1]), unsent}); !errors.Is(err, transport.ErrMalformed) {
+			if err := q.Confirm(6, []transport.Stored{unsent}); err != nil {
 				t.Errorf("of what was never sent: %v", err)
 			}
 			if d := q.Stats()[rankRecord].Depth; d != 1 {
 				t.Fatalf("%d are left after refusals", d)
 			}
-			if err := q.Confirm(6, []transport.Stored{stored(t, sent[1])}); err != nil {
+			if err := q.Confirm(6, []transport.Stored{unsent, stored(t, sent[1])}); err != nil {
 				t.Fatal(err)
 			}
 			if d := q.Stats()[rankRecord].Depth; d != 0 {
 				t.Errorf("%d are left", d)
 			}
 		})
+	}
+}
+
+// TestDigestIsTheSameEverywhere: what goes out from memory, and what is read
+// from flash later, has one digest.
+func TestDigestIsTheSameEverywhere(t *testing.T) {
+	s, disk := newSim(t)
+	q := s.open()
+	q.Online(true)
+	disk.Inject(faultfs.Fault{Forever: true, Err: syscall.EIO, Bytes: -1})
+	var sent []transport.Stored
+	for i := range 500 {
+		s.clock.pass(time.Duration(i*i)*time.Millisecond + time.Duration(i)*time.Microsecond)
+		err := q.Put(t.Context(), message(transport.ClassEvent, fmt.Sprintf(`{ "n" : %d, "s":"<&>" }`, i)))
+		if !errors.Is(err, transport.ErrNotDurable) {
+			t.Fatal(err)
+		}
+		e := next(t, q)
+		sent = append(sent, stored(t, e))
+		q.Done(e)
+		if i%100 == 99 {
+			disk.Heal()
+			s.clock.pass(retryInterval)
+			q.Maintain()
+			if err := q.Confirm(1, sent); err != nil {
+				t.Fatal(err)
+			}
+			if d := q.Stats()[rankEvent].Depth - q.Stats()[rankEvent].Unconfirmed; q.Stats()[rankEvent].Unconfirmed > 0 {
+				t.Fatalf("%d are not known again, %d wait", q.Stats()[rankEvent].Unconfirmed, d)
+			}
+			drain(q) // what the spool itself had to tell
+			if err := q.Acknowledge(1, []transport.Point{{Class: transport.ClassEvent, Epoch: 1, Seq: q.classes[rankEvent].last}}); err != nil {
+				t.Fatal(err)
+			}
+			sent = nil
+			disk.Inject(faultfs.Fault{Forever: true, Err: syscall.EIO, Bytes: -1})
+		}
 	}
 }
 
