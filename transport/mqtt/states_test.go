@@ -256,7 +256,7 @@ func TestPause(t *testing.T) {
 		{"network changed", time.Hour, fmt.Errorf("x: %w", errNetworkChanged), false, 15 * time.Second},
 		{"network changed while an order is open", time.Hour, fmt.Errorf("x: %w", errNetworkChanged), true, 0},
 		{"renewed", time.Hour, errRenewed, false, 0},
-		{"failure", 0, ErrLost, false, 22500 * time.Millisecond},
+		{"failure", 0, ErrLost, false, 45 * time.Second},
 		{"refused", 0, ErrRefusedCredentials, true, 450 * time.Second},
 	} {
 		if got := pause(NewPacer(b, half), tt.up, tt.err, tt.urgent); got != tt.want {
