@@ -18,7 +18,8 @@
 //     is a full flash (see below), where the gap follows.
 //   - Whatever the flash answers, whatever stands in the files: no panic, no
 //     error from Open. Trouble means messages in memory, ErrNotDurable, Health,
-//     an event "spool", and another try every 10 minutes.
+//     an event "spool", and another try every 10 minutes, or a minute after a
+//     full flash has room again.
 //
 // Messages may be sent twice: (epoch, class, seq) tells.
 //

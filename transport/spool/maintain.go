@@ -3,6 +3,7 @@ package spool
 import (
 	"context"
 	"errors"
+	"syscall"
 	"time"
 
 	"ontagent/transport"
@@ -33,6 +34,9 @@ func (q *Queue) Maintain() {
 	now := q.now()
 	q.sendAgain(now)
 	q.makeGaps(false)
+	if q.lowSpace {
+		q.roomy(now)
+	}
 	q.wake() // a pause in reading may be over
 	q.mu.Unlock()
 	if q.fs == nil {
@@ -70,8 +74,8 @@ func (q *Queue) retry(now time.Time, all bool) {
 	for _, i := range [...]int{rankEvent, rankRecord, rankTelemetry} { // the others have gaps to tell
 		c := &q.classes[i]
 		q.mu.Lock()
-		due := all || !now.Before(c.retryAt)
 		trouble, unread := c.trouble != nil, c.unread > 0
+		due := all || !now.Before(c.retryAt) || errors.Is(c.trouble, syscall.ENOSPC) && q.hasRoom(c, now)
 		q.mu.Unlock()
 		if due && trouble {
 			troubled = append(troubled, c)
@@ -89,6 +93,16 @@ func (q *Queue) retry(now time.Time, all bool) {
 			_ = q.commit(c) // it says itself what becomes of it
 		}
 	}
+}
+
+// hasRoom reports whether there is room again on a flash that was full. Asking
+// writes nothing, so it need not wait for retryInterval. mu is held.
+func (q *Queue) hasRoom(c *class, now time.Time) bool {
+	if q.free == nil || now.Sub(c.retryAt.Add(-retryInterval)) < spaceInterval {
+		return false
+	}
+	free, _, err := q.free()
+	return err == nil && free >= int64(c.ramBytes)+2*segmentSize
 }
 
 // spills reports whether it is time to write telemetry to flash. mu is held.

@@ -68,6 +68,7 @@ const (
 	spillBytes      = 8 << 10
 	spillAge        = 60 * time.Second
 	retryInterval   = 10 * time.Minute
+	spaceInterval   = time.Minute // a flash that was full is looked at again
 	resendFirst     = 10 * time.Minute
 	resendMost      = 24 * time.Hour
 	liveRun         = 8  // so many live entries, then a stored one

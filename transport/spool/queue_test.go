@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -705,5 +706,66 @@ func TestConcurrent(t *testing.T) {
 	r, err := Check(s.o.FS, s.o.Dir)
 	if err != nil || r.Damaged > 0 {
 		t.Errorf("%v\n%s", err, r)
+	}
+}
+
+func TestDirectoryRemovedWhileRunning(t *testing.T) {
+	s := newSpooler(t)
+	q := s.open()
+	put(t, q, transport.ClassEvent, `{"n":1}`)
+	if err := os.RemoveAll(s.o.Dir); err != nil {
+		t.Fatal(err)
+	}
+	q.io.Lock()
+	q.retire(&q.classes[rankEvent]) // as when the segment is full
+	q.io.Unlock()
+	put(t, q, transport.ClassEvent, `{"n":2}`) // fails if it is not durable
+	report, err := Check(durable.OS{}, s.o.Dir)
+	if err != nil || len(report.Files) != 1 || report.Files[0].FirstSeq != 2 {
+		t.Errorf("on flash: %+v, %v", report, err)
+	}
+}
+
+func TestRoomAgain(t *testing.T) {
+	s, disk := newSim(t)
+	q := s.open()
+	put(t, q, transport.ClassEvent, `{"n":1}`)
+	disk.SetCapacity(disk.Used())
+	q.io.Lock()
+	q.retire(&q.classes[rankEvent]) // its last page has room
+	q.io.Unlock()
+	if err := q.Put(context.Background(), message(transport.ClassEvent, `{"n":2}`)); !errors.Is(err, transport.ErrNotDurable) {
+		t.Fatalf("Put on a full flash = %v", err)
+	}
+	s.clock.pass(2 * time.Minute)
+	q.Maintain()
+	if !q.Health().Degraded {
+		t.Error("not degraded on a full flash")
+	}
+	disk.SetCapacity(disk.Used() + 4<<20)
+	s.clock.pass(time.Minute)
+	q.Maintain()
+	if h := q.Health(); h.Degraded {
+		t.Errorf("still degraded when there is room: %+v", h)
+	}
+}
+
+func TestLowSpaceEnds(t *testing.T) {
+	s := newSpooler(t)
+	free := int64(1)
+	s.o.Free = func() (int64, int64, error) { return free, 100, nil }
+	q := s.open()
+	put(t, q, transport.ClassTelemetry, `{"n":1}`)
+	s.clock.pass(2 * time.Minute)
+	q.Maintain()
+	if !q.Health().Degraded {
+		t.Fatal("not degraded where less than 10 % is free")
+	}
+	q.Online(true)
+	q.Done(next(t, q))
+	free = 50
+	q.Maintain()
+	if h := q.Health(); h.Degraded {
+		t.Errorf("still degraded when there is room: %+v", h)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"ontagent/transport"
+	"ontagent/transport/durable"
 )
 
 // commit writes what c holds in memory to flash, in order. What happens when
@@ -165,11 +166,18 @@ func (q *Queue) create(c *class, s *segment) error {
 	if c.made.epoch == s.epoch && c.made.first == s.first {
 		s.part = c.made.part + 1
 	}
+	made := false
 	for {
 		f, err := q.fs.OpenFile("spool.create", q.path(c, s.segID), os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o600)
 		if errors.Is(err, fs.ErrExist) && s.part < 255 {
 			s.part++
 			continue
+		}
+		if errors.Is(err, fs.ErrNotExist) && !made { // somebody removed it
+			made = true
+			if err = durable.MkdirAll(q.fs, "spool.create", filepath.Join(q.dir, string(c.name)), 0o700); err == nil {
+				continue
+			}
 		}
 		if err != nil {
 			return err
