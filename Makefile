@@ -129,11 +129,11 @@ fuzz: need-go ## fuzz every parser for FUZZTIME each (20s)
 ## Testing, all of it
 
 .PHONY: test
-test: need-go deps ## everything: race detector, namespaces, 386, mipsle, mips (what .ci/run calls)
+test: need-go deps ## everything: race detector, namespaces, guest, 386, mipsle, mips (what .ci/run calls)
 	$(GO) run ./.ci/suite
 
 .PHONY: race
-race: need-go deps ## all tests on this machine, with the race detector
+race: need-go deps ## tests on this machine with the race detector, all but the exhaustive
 	$(GO) run ./.ci/suite native
 
 .PHONY: test-32

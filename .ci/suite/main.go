@@ -1,14 +1,15 @@
 // Command suite runs the test suite, phase by phase, and adds it up.
 //
 // Each phase is one `go test -json`: natively with the race detector and
-// everything switched on, then the unit tests (-short) on 32-bit and
+// everything switched on, but for the tests that try everything one thing after
+// the other, which follow without it; then the unit tests (-short) on 32-bit and
 // big-endian machines under qemu-user. It prints go test's own line for every
 // package, the whole output of what failed, the reason of what was skipped,
 // and at the end "N passed, M failed, K skipped". Its exit code is 1 if
 // anything failed or nothing ran.
 //
-// Usage: suite [phase ...], the phases being native, 386, mipsle, mips, arm
-// and arm64. Without arguments: native 386 mipsle mips.
+// Usage: suite [phase ...], the phases being native, exhaustive, 386, mipsle,
+// mips, arm and arm64. Without arguments: native exhaustive 386 mipsle mips.
 package main
 
 import (
@@ -20,6 +21,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -41,7 +43,13 @@ type phase struct {
 	// leaveOut names packages that need not run on such a machine; "x/..."
 	// means x and what is below.
 	leaveOut []string
+	// only, if set, takes the packages alone whose test files hold this text.
+	only string
 }
+
+// exhaustive are the tests of properties that take turns by the ten thousand
+// in one goroutine: the race detector finds nothing there, and takes minutes.
+const exhaustive = "^TestReliability(Clock|Corruption|Duplicates|FileFaults|FlashWrites|Memory|PowerCut)"
 
 // crossed is the phase that runs the unit tests for a foreign machine.
 func crossed(title, qemu string, env ...string) phase {
@@ -65,9 +73,15 @@ func phaseFor(name string) (phase, error) {
 	switch name {
 	case "native":
 		return phase{
-			title: runtime.GOARCH + ", race detector, all tests",
+			title: runtime.GOARCH + ", race detector, all tests but the exhaustive",
 			env:   []string{"CGO_ENABLED=1"},
-			args:  []string{"-race", "-timeout=10m"},
+			args:  []string{"-race", "-timeout=10m", "-skip=" + exhaustive},
+		}, nil
+	case "exhaustive":
+		return phase{
+			title: runtime.GOARCH + ", exhaustive tests",
+			args:  []string{"-timeout=10m", "-vet=off", "-run=" + exhaustive},
+			only:  "func TestReliability",
 		}, nil
 	case "386":
 		qemu := ""
@@ -89,7 +103,7 @@ func phaseFor(name string) (phase, error) {
 
 func run(names []string, stdout, stderr io.Writer) error {
 	if len(names) == 0 {
-		names = []string{"native", "386", "mipsle", "mips"}
+		names = []string{"native", "exhaustive", "386", "mipsle", "mips"}
 	}
 	var sum tally
 	var broken []string
@@ -145,7 +159,7 @@ func (p phase) run(stdout, stderr io.Writer) (tally, error) {
 }
 
 func (p phase) packages() ([]string, error) {
-	cmd := exec.Command("go", "list", "./...")
+	cmd := exec.Command("go", "list", "-f", "{{.ImportPath}} {{.Dir}}", "./...")
 	cmd.Env = append(os.Environ(), p.env...)
 	var problem bytes.Buffer
 	cmd.Stderr = &problem
@@ -153,13 +167,43 @@ func (p phase) packages() ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot list packages: %w: %s", err, problem.String())
 	}
-	left := slices.DeleteFunc(strings.Fields(string(out)), func(pkg string) bool {
-		return slices.ContainsFunc(p.leaveOut, func(l string) bool {
+	var kept []string
+	for line := range strings.Lines(string(out)) {
+		pkg, dir, _ := strings.Cut(strings.TrimSpace(line), " ")
+		left := slices.ContainsFunc(p.leaveOut, func(l string) bool {
 			below, tree := strings.CutSuffix(l, "/...")
 			return pkg == l || tree && (pkg == below || strings.HasPrefix(pkg, below+"/"))
 		})
-	})
-	return left, nil
+		has, err := p.has(dir)
+		if err != nil {
+			return nil, err
+		}
+		if has && !left {
+			kept = append(kept, pkg)
+		}
+	}
+	return kept, nil
+}
+
+// has reports whether the tests in dir are among those of only.
+func (p phase) has(dir string) (bool, error) {
+	if p.only == "" {
+		return true, nil
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+	if err != nil {
+		return false, fmt.Errorf("cannot list tests: %w", err)
+	}
+	for _, name := range files {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return false, fmt.Errorf("cannot read tests: %w", err)
+		}
+		if bytes.Contains(data, []byte(p.only)) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // tally counts tests, subtests included.
