@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"ontagent/agent"
@@ -113,6 +114,9 @@ type daemon struct {
 	mqtt      *mqtt.Device // nil: switched off
 	started   time.Time
 	looking   chan struct{} // holds a token while local root looks
+
+	settingsMu sync.Mutex
+	settings   settings // guarded by settingsMu
 }
 
 func newDaemon(c config.Config, log *slog.Logger) (*daemon, error) {

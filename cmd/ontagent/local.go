@@ -79,6 +79,14 @@ func (a *app) printStatus(st agentStatus) {
 	default:
 		p("mqtt", "not connected for %s, %d attempts: %s", age(st.MQTT.ForS), st.MQTT.Attempts, st.MQTT.LastError)
 	}
+	if s := st.Settings; s.Version > 0 {
+		origin := "in force"
+		if !s.Remote {
+			origin = "not in force: whoever signed it is trusted no more"
+		}
+		p("settings", "cfg version %d, %s: spread %.0f s, back-off up to %.0f s, keepalive %.0f s, backfill %d bytes/s",
+			s.Version, origin, s.SpreadS, s.BackoffCapS, s.KeepaliveS, s.BackfillBytesPerS)
+	}
 	if st.MQTT != nil && st.MQTT.Certificate != nil {
 		c := st.MQTT.Certificate
 		line := fmt.Sprintf("%s, %s, %d days left", c.Subject, c.State, c.DaysLeft)

@@ -123,6 +123,7 @@ type agentStatus struct {
 	MQTT         *mqtt.Status           `json:"mqtt,omitempty"`
 	Queue        []transport.ClassStats `json:"queue"`
 	Spool        spool.Health           `json:"spool"`
+	Settings     settings               `json:"settings"`
 	Collectors   []collectorStatus      `json:"collectors"`
 }
 
@@ -159,6 +160,9 @@ func (d *daemon) opStatus(_ context.Context, _ json.RawMessage, send control.Sen
 	if d.mqtt != nil {
 		s := d.mqtt.Status()
 		st.MQTT = &s
+		d.settingsMu.Lock()
+		st.Settings = d.settings
+		d.settingsMu.Unlock()
 	}
 	for _, h := range d.registry.Health() {
 		st.Collectors = append(st.Collectors, collectorStatus{

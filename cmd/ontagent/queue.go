@@ -85,7 +85,7 @@ func (a *app) printQueue(st queueStatus) {
 	fmt.Fprintf(a.out, "%s, %s; records and events are let go by the %s\n", where, line,
 		map[string]string{"signature": "collector's signature", "broker": "broker's PUBACK"}[st.Confirm])
 	if h := st.Health; h.Degraded {
-		fmt.Fprintf(a.out, "in RAM for %s where flash should hold it (%s): %s\n", age(h.ForS), strings.Join(h.Classes, ", "), h.Reason)
+		fmt.Fprintf(a.out, "in RAM for %s where flash should hold it (%s), tried again every 10 min and on SIGPWR: %s\n", age(h.ForS), strings.Join(h.Classes, ", "), h.Reason)
 	}
 	fmt.Fprintf(a.out, "%-10s %7s %9s %9s %12s %8s %6s %6s %9s\n", "class", "depth", "bytes", "oldest", "unconfirmed", "dropped", "gaps", "files", "on flash")
 	for _, c := range st.Classes {
@@ -105,6 +105,9 @@ func (a *app) printQueue(st queueStatus) {
 func (a *app) queueCheck(args []string) error {
 	dirs, err := a.parse("queue check", args, 1)
 	if err != nil {
+		if len(args) == 0 {
+			return cli.Exit(cli.Usage, "queue check takes the directory of a spool")
+		}
 		return err
 	}
 	report, err := spool.Check(durable.OS{}, dirs[0])
@@ -113,6 +116,9 @@ func (a *app) queueCheck(args []string) error {
 		return cli.Exit(cli.Usage, "%w", err)
 	case err != nil:
 		return cli.Exit(cli.Inconclusive, "%w", err)
+	}
+	if !report.Spool() {
+		return cli.Exit(cli.Usage, "%s holds no spool", dirs[0])
 	}
 	if a.json {
 		data, err := json.Marshal(report)

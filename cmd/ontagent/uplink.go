@@ -136,7 +136,13 @@ func (d *daemon) acknowledge(payload []byte) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.queue.Acknowledge(ack.Version, ack.Points), d.queue.Confirm(ack.Version, ack.Stored))
+	err = d.queue.Acknowledge(ack.Version, ack.Points)
+	if errors.Is(err, spool.ErrStale) {
+		return err
+	}
+	// Also where a point was refused: whoever forges events must not keep
+	// records from being confirmed.
+	return errors.Join(err, d.queue.Confirm(ack.Version, ack.Stored))
 }
 
 // applySettings puts what is set remotely in the place of what the file says.
@@ -148,12 +154,37 @@ func (d *daemon) applySettings() {
 	if !ok {
 		s = order.Settings{} // nothing is set, or whoever set it is trusted no more
 	}
-	m := d.c.MQTT
-	d.queue.SetBackfill(s.BackfillBytesPerSecond(d.c.Spool.BackfillBytesPerS))
-	if err := d.mqtt.SetBackoff(mqtt.Backoff{Spread: s.Spread(m.Spread), Cap: s.BackoffCap(m.BackoffCap)}); err != nil {
+	in := settings{
+		Version: version, Remote: ok,
+		SpreadS:           s.Spread(d.c.MQTT.Spread).Seconds(),
+		BackoffCapS:       s.BackoffCap(d.c.MQTT.BackoffCap).Seconds(),
+		KeepaliveS:        s.Keepalive(d.c.MQTT.Keepalive).Seconds(),
+		BackfillBytesPerS: s.BackfillBytesPerSecond(d.c.Spool.BackfillBytesPerS),
+	}
+	d.settingsMu.Lock()
+	defer d.settingsMu.Unlock()
+	if in == d.settings {
+		return
+	}
+	d.settings = in
+	d.log.Info("transport settings", "remote", ok, "version", version, "spread_s", in.SpreadS,
+		"backoff_cap_s", in.BackoffCapS, "keepalive_s", in.KeepaliveS, "backfill_bytes_per_s", in.BackfillBytesPerS)
+	d.queue.SetBackfill(in.BackfillBytesPerS)
+	err := errors.Join(
+		d.mqtt.SetBackoff(mqtt.Backoff{Spread: s.Spread(d.c.MQTT.Spread), Cap: s.BackoffCap(d.c.MQTT.BackoffCap)}),
+		d.mqtt.SetKeepAlive(s.Keepalive(d.c.MQTT.Keepalive)),
+	)
+	if err != nil {
 		d.log.Warn("cannot use settings", "version", version, "error", err)
 	}
-	if err := d.mqtt.SetKeepAlive(s.Keepalive(m.Keepalive)); err != nil {
-		d.log.Warn("cannot use settings", "version", version, "error", err)
-	}
+}
+
+// settings are those of the transport that are in force.
+type settings struct {
+	Version           uint64  `json:"version"` // of the newest cfg taken, 0 if none
+	Remote            bool    `json:"remote"`  // that cfg is in force
+	SpreadS           float64 `json:"spread_s"`
+	BackoffCapS       float64 `json:"backoff_cap_s"`
+	KeepaliveS        float64 `json:"keepalive_s"`
+	BackfillBytesPerS int     `json:"backfill_bytes_per_s"`
 }

@@ -17,14 +17,24 @@ var (
 	_ Space = OS{}
 )
 
-// OpenFile implements FS.
+// OpenFile implements FS. It opens regular files only, and does not wait for
+// who may be at the other end of a pipe.
 func (OS) OpenFile(_, path string, flag int, perm fs.FileMode) (File, error) {
-	f, err := os.OpenFile(path, flag, perm)
+	f, err := os.OpenFile(path, flag|unix.O_NONBLOCK, perm)
 	if err != nil {
 		return nil, err
 	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: path, Err: errNotRegular}
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
 	return osFile{f}, nil
 }
+
+var errNotRegular = errors.New("not a regular file")
 
 // Rename implements FS.
 func (OS) Rename(_, oldPath, newPath string) error { return os.Rename(oldPath, newPath) }

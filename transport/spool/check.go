@@ -97,8 +97,12 @@ func Check(fsys durable.FS, dir string) (Report, error) {
 			f, before := checkSegment(fsys, op, dir, path, id, rank, class)
 			segments = append(segments, checked{f, id, before})
 		}
-		for _, s := range segments {
+		for i := range segments {
+			s := &segments[i]
 			s.checkBefore(segments)
+			if rank <= rankEvent {
+				s.checkMissing(segments)
+			}
 		}
 		for _, s := range segments {
 			r.add(s.FileReport)
@@ -153,6 +157,26 @@ func (s checked) checkBefore(all []checked) {
 	at.Problems = append(at.Problems, p)
 }
 
+// checkMissing looks whether the segment before s is there as long as one before
+// that is: records and events are let go from the front.
+func (s *checked) checkMissing(all []checked) {
+	earlier := false
+	for _, o := range all {
+		switch {
+		case o.id.epoch != s.id.epoch:
+		case o.id.first == s.before.lo, o.FirstSeq <= s.before.lo && s.before.hi <= o.LastSeq:
+			return
+		case o.id.first < s.before.lo:
+			earlier = true
+		}
+	}
+	if earlier && s.before.hi > 0 {
+		s.Problems = append(s.Problems, Problem{
+			What: fmt.Sprintf("the segment before it is missing: numbers %d to %d may be lost", s.before.lo, s.before.hi),
+		})
+	}
+}
+
 func foreign(path string) FileReport {
 	what := "no file of a spool"
 	harmless := strings.HasSuffix(path, durable.TempSuffix)
@@ -189,8 +213,14 @@ func checkSegment(fsys durable.FS, op, dir, path string, id segID, rank int, cla
 		f.Problems = append(f.Problems, Problem{What: "format version " + strconv.Itoa(int(found.header.version)) + ", of a newer program"})
 		return f, span{}
 	}
-	if !found.header.ok && len(b) > 0 {
-		f.Problems = append(f.Problems, Problem{Bytes: int64(min(len(b), headerSize)), What: "header does not hold", Harmless: found.records == 0})
+	if head := b[:min(len(b), headerSize)]; !found.header.ok && len(b) > 0 {
+		// A power cut while the file was made leaves zeros, or less than a header.
+		f.Problems = append(f.Problems, Problem{
+			Bytes: int64(len(head)), What: "header does not hold", Harmless: found.records == 0 && (len(head) < headerSize || zeros(head)),
+		})
+	}
+	if len(b) == maxFile {
+		f.Problems = append(f.Problems, Problem{Offset: maxFile, What: "larger than any segment; what is behind was not looked at"})
 	}
 	for _, d := range found.damage {
 		p := Problem{Offset: int64(d.from), Bytes: int64(d.to - d.from), What: "no record holds"}
@@ -210,6 +240,16 @@ func checkSegment(fsys durable.FS, op, dir, path string, id segID, rank int, cla
 }
 
 func zeros(b []byte) bool { return len(strings.Trim(string(b), "\x00")) == 0 }
+
+// Spool reports whether the directory looks like a spool's at all, be it empty.
+func (r Report) Spool() bool {
+	for _, f := range r.Files {
+		if f.Class != "" {
+			return true
+		}
+	}
+	return len(r.Files) == 0 || r.Cursor.Slots != [2]string{"missing", "missing"}
+}
 
 // String returns the report for people, a line or more for each file.
 func (r Report) String() string {

@@ -174,6 +174,8 @@ func (q *Queue) due(c *class, now time.Time, alone bool) bool {
 	switch {
 	case !q.online && now.Sub(q.asked) > gapAlone:
 		interval = gapOffline
+	case q.classes[rankEvent].trouble != nil:
+		interval = gapAlone // in memory each may push another out, which is a gap again
 	case alone && !c.exact && !slices.ContainsFunc(c.gaps, func(g transport.Gap) bool { return isOpen(g) || g.Epoch != q.epoch }):
 		interval = gapAlone // what goes on and on, where a ring is too small
 	}
