@@ -388,3 +388,20 @@ func FuzzReadSlot(f *testing.F) {
 		}
 	})
 }
+
+// TestOSOpensRegularFilesOnly: a pipe that somebody left there holds nobody up.
+func TestOSOpensRegularFilesOnly(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Skip("cannot make a pipe here:", err)
+	}
+	for _, flag := range []int{os.O_RDONLY, os.O_WRONLY | os.O_APPEND, os.O_RDWR} {
+		if f, err := (durable.OS{}).OpenFile("test", pipe, flag, 0); err == nil {
+			t.Errorf("opened a pipe with flags %#x", flag)
+			_ = f.Close()
+		}
+	}
+	if _, err := durable.ReadFile(durable.OS{}, "test", filepath.Dir(pipe), 10); err == nil {
+		t.Error("read a directory")
+	}
+}
