@@ -22,9 +22,9 @@ type RecordLog interface {
 
 // Visits carries the commands accept and diagnose out.
 type Visits struct {
-	// Steps builds the rungs this agent can measure, for an order and its
-	// limits.
-	Steps func(o order.Order, limits acceptance.Thresholds) []acceptance.Step
+	// Steps builds the rungs this agent can measure, for an order, what was
+	// sealed into it, and its limits.
+	Steps func(o order.Order, s order.Secrets, limits acceptance.Thresholds) []acceptance.Step
 	// Limits are the norms with this gateway's own overrides.
 	Limits  acceptance.Thresholds
 	Records RecordLog
@@ -47,7 +47,7 @@ func (v *Visits) Accept(ctx context.Context, g order.Grant, tell func(job.Progre
 		// Without it nobody could believe the record; better to say so first.
 		return job.Outcome{Err: fmt.Errorf("cannot vouch for a record: %w", err)}
 	}
-	result, err := v.climb(ctx, g.Order, tell)
+	result, err := v.climb(ctx, g.Order, g.Secrets, tell)
 	if err != nil {
 		return job.Outcome{Err: err}
 	}
@@ -63,7 +63,7 @@ func (v *Visits) Accept(ctx context.Context, g order.Grant, tell func(job.Progre
 
 // Diagnose is the job.Handler of diagnose: the same ladder, no record.
 func (v *Visits) Diagnose(ctx context.Context, g order.Grant, tell func(job.Progress)) job.Outcome {
-	result, err := v.climb(ctx, g.Order, tell)
+	result, err := v.climb(ctx, g.Order, g.Secrets, tell)
 	if err != nil {
 		return job.Outcome{Err: err}
 	}
@@ -79,15 +79,15 @@ type Result struct {
 // Look climbs the read-only rungs for local root, without an order and without
 // a record.
 func (v *Visits) Look(ctx context.Context, tell func(job.Progress)) (Result, error) {
-	return v.climb(ctx, order.Order{Type: order.Inspect}, tell)
+	return v.climb(ctx, order.Order{Type: order.Inspect}, order.Secrets{}, tell)
 }
 
-func (v *Visits) climb(ctx context.Context, o order.Order, tell func(job.Progress)) (Result, error) {
+func (v *Visits) climb(ctx context.Context, o order.Order, s order.Secrets, tell func(job.Progress)) (Result, error) {
 	limits, err := v.Limits.With(acceptance.OriginOrder, o.Thresholds)
 	if err != nil {
 		return Result{}, fmt.Errorf("cannot use the order's thresholds: %w", err)
 	}
-	plan, err := acceptance.NewPlan(required(o), v.Steps(o, limits))
+	plan, err := acceptance.NewPlan(required(o), v.Steps(o, s, limits))
 	if err != nil {
 		return Result{}, fmt.Errorf("cannot plan the ladder: %w", err)
 	}

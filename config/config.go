@@ -44,6 +44,9 @@ type Config struct {
 	Console    Console
 	Module     Module
 	WAN        WAN
+	IPTV       IPTV
+	Voice      Voice
+	Management Management
 	Collectors Collectors
 	// Thresholds hold the limits that the file overrides, by the name that the
 	// norms give them (optical.rx_min_dbm), in the norms' unit.
@@ -127,11 +130,32 @@ type Module struct {
 // WAN names what the line is judged by.
 type WAN struct {
 	Interface    string   // empty: that of the default route
+	Device       string   // carries the service VLANs; empty: not known
+	VLAN         int      // of the internet service where no order names it; 0: untagged
 	LANPort      string   // judged by the rung lan_cabling
 	OpticsClass  string   // optical class of the line: "B+"; empty: unknown
 	Resolvers    []string // addresses, instead of those of the system
 	ProbeTargets []string // addresses or host names
 	DNSNames     []string
+	CheckURL     string // a page that tells whether a portal stands before the internet; empty: not tried
+}
+
+// IPTV is what television is tried by.
+type IPTV struct {
+	Group  string // multicast address; empty: not tried
+	Port   int
+	Source string // sender, for source-specific multicast; empty: any
+}
+
+// Voice is what telephony is tried by.
+type Voice struct {
+	Registrar string // host or host:port; empty: not tried
+	Domain    string // empty: the registrar's host
+}
+
+// Management is what the operator's management of this gateway is tried by.
+type Management struct {
+	ACS string // http or https URL of the TR-069 server; empty: not tried
 }
 
 // Collectors hold a schedule each.
@@ -183,6 +207,7 @@ func Default() Config {
 			ProbeTargets: []string{"223.5.5.5", "119.29.29.29"},
 			DNSNames:     []string{"www.baidu.com", "www.qq.com"},
 		},
+		IPTV: IPTV{Port: 5000},
 		Collectors: Collectors{
 			Link:   Collector{Enabled: true, Interval: 30 * time.Second, Timeout: 5 * time.Second},
 			Host:   Collector{Enabled: true, Interval: 60 * time.Second, Timeout: 5 * time.Second},

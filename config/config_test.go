@@ -133,7 +133,12 @@ func TestFullFile(t *testing.T) {
 	want.Control = config.Control{Socket: "/tmp/control.sock", LANListen: "[fd00::1]:7443"}
 	want.Console = config.Console{Enabled: true, Port: "/dev/ttyUSB0", Baud: 9600, Driver: "rtl960x", Username: "admin", Password: `back\slash "quoted"`}
 	want.Module = config.Module{Interface: "eth1", Hwmon: "sfp"}
-	want.WAN = config.WAN{Interface: "pppoe-wan", LANPort: "lan1", OpticsClass: "B+", Resolvers: []string{"192.0.2.53", "2001:db8::53"}, ProbeTargets: []string{"gateway.example.net"}}
+	want.WAN = config.WAN{
+		Interface: "pppoe-wan", Device: "eth0", VLAN: 41, CheckURL: "http://check.example.net/generate_204", LANPort: "lan1", OpticsClass: "B+", Resolvers: []string{"192.0.2.53", "2001:db8::53"}, ProbeTargets: []string{"gateway.example.net"},
+	}
+	want.IPTV = config.IPTV{Group: "239.1.1.1", Port: 5000, Source: "192.0.2.9"}
+	want.Voice = config.Voice{Registrar: "[2001:db8::5060]:5061", Domain: "ims.example.net"}
+	want.Management.ACS = "https://acs.example.net:7548/cwmp"
 	want.Collectors.Link = config.Collector{
 		Enabled: true, Interval: time.Second, Timeout: time.Second, Include: []string{"eth*", "pon[0-9]"}, Exclude: []string{"lo"},
 	}

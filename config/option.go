@@ -329,6 +329,53 @@ func brokerURL() kind {
 	}}
 }
 
+// webURL is a URL of one of the schemes, without a user: passwords don't belong
+// into it.
+func webURL(schemes ...string) kind {
+	return kind{strings.Join(schemes, " or ") + " URL", func(v string) error {
+		if strings.Contains(v, "@") {
+			return errors.New("holds a user")
+		}
+		u, err := url.Parse(v)
+		switch {
+		case err != nil || u.Hostname() == "":
+			return fmt.Errorf("%q is not a URL with a host", v)
+		case !slices.Contains(schemes, u.Scheme):
+			return fmt.Errorf("%q does not begin with %s://", v, strings.Join(schemes, ":// or "))
+		case u.Fragment != "":
+			return fmt.Errorf("%q has a fragment", v)
+		}
+		if p := u.Port(); p != "" && !isPort(p) {
+			return fmt.Errorf("%q has no valid port", v)
+		}
+		return nil
+	}}
+}
+
+func groupAddress() kind {
+	return kind{"multicast address", func(v string) error {
+		if a, err := netip.ParseAddr(v); err != nil || !a.IsMulticast() {
+			return fmt.Errorf("%q is not a multicast address", v)
+		}
+		return nil
+	}}
+}
+
+func hostAndPort() kind {
+	return kind{"host[:port]", func(v string) error {
+		host := v
+		if h, port, err := net.SplitHostPort(v); err == nil {
+			if host = h; !isPort(port) {
+				return fmt.Errorf("%q has no valid port", v)
+			}
+		}
+		if addressOrName().check(host) != nil {
+			return fmt.Errorf("%q is not host or host:port", v)
+		}
+		return nil
+	}}
+}
+
 func isPort(p string) bool {
 	n, err := strconv.ParseUint(p, 10, 16)
 	return err == nil && n > 0

@@ -177,6 +177,10 @@ func (c *Config) sections() []section {
 		{typ: "wan", help: "What the line is judged by.", options: []option{
 			text("interface", &c.WAN.Interface, optional(networkInterface()),
 				"The interface towards the operator.").or("that of the default route"),
+			text("device", &c.WAN.Device, optional(networkInterface()),
+				"The port on the PON side that carries the service VLANs. Test dials and other probes put their tags into frames on it.").or("service VLANs are not probed"),
+			number("vlan", &c.WAN.VLAN, "VLAN id (0: untagged)", 0, 4094,
+				"The internet service's VLAN, where no order names it."),
 			text("lan_port", &c.WAN.LANPort, optional(networkInterface()),
 				"The port whose cabling is judged.").or("as the order says"),
 			text("optics_class", &c.WAN.OpticsClass, optional(words(
@@ -188,6 +192,26 @@ func (c *Config) sections() []section {
 				"Hosts that must answer for the line to be called reachable."),
 			list("dns_name", &c.WAN.DNSNames, hostName(),
 				"Names that must resolve."),
+			text("check_url", &c.WAN.CheckURL, optional(webURL("http")),
+				"A page that answers 204 without a body, by which a portal before the internet shows itself.").or("not tried"),
+		}},
+		{typ: "iptv", help: "What television is tried by, where it is ordered.", options: []option{
+			text("group", &c.IPTV.Group, optional(groupAddress()),
+				"The multicast group of a channel that is always on.").or("not tried"),
+			number("port", &c.IPTV.Port, "UDP port", 1, 65535,
+				"The port of its stream."),
+			text("source", &c.IPTV.Source, optional(address()),
+				"The sender, where the network does source-specific multicast.").or("any"),
+		}},
+		{typ: "voice", help: "What telephony is tried by, where it is ordered.", options: []option{
+			text("registrar", &c.Voice.Registrar, optional(hostAndPort()),
+				"The SIP registrar.").or("not tried"),
+			text("domain", &c.Voice.Domain, optional(addressOrName()),
+				"The SIP domain.").or("the registrar's host"),
+		}},
+		{typ: "management", help: "What the operator's management is tried by, where it is ordered.", options: []option{
+			text("acs", &c.Management.ACS, optional(webURL("http", "https")),
+				"The URL of the TR-069 server.").or("not tried"),
 		}},
 	}
 	for _, n := range c.Collectors.all() {

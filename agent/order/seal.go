@@ -35,6 +35,8 @@ type Secrets struct {
 	LOID          string `json:"loid,omitempty"`           // ≤ 24 bytes
 	LOIDPassword  string `json:"loid_password,omitempty"`  // ≤ 12 bytes
 	PLOAMPassword string `json:"ploam_password,omitempty"` // G.984: 10 bytes
+	VoiceUser     string `json:"voice_user,omitempty"`     // SIP user, often the telephone number
+	VoicePassword string `json:"voice_password,omitempty"` //
 }
 
 const redacted = "***"
@@ -61,6 +63,8 @@ func (s Secrets) validate() error {
 		{"loid", s.LOID, 24},
 		{"loid_password", s.LOIDPassword, 12},
 		{"ploam_password", s.PLOAMPassword, 36},
+		{"voice_user", s.VoiceUser, 64},
+		{"voice_password", s.VoicePassword, 128},
 	} {
 		if len(f.value) > f.max {
 			return fmt.Errorf("%s is longer than %d bytes", f.name, f.max)

@@ -426,7 +426,7 @@ func (d *daemon) birth() json.RawMessage {
 
 func (d *daemon) rungs() []string {
 	names := []string{}
-	for _, s := range d.visits.Steps(order.Order{}, d.visits.Limits) {
+	for _, s := range d.visits.Steps(order.Order{}, order.Secrets{}, d.visits.Limits) {
 		names = append(names, string(s.Rung()))
 	}
 	return names

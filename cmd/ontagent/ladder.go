@@ -20,8 +20,8 @@ import (
 )
 
 // ladder builds the rungs this agent can measure.
-func (s *sources) ladder(c config.Config) func(order.Order, acceptance.Thresholds) []acceptance.Step {
-	return func(o order.Order, limits acceptance.Thresholds) []acceptance.Step {
+func (s *sources) ladder(c config.Config) func(order.Order, order.Secrets, acceptance.Thresholds) []acceptance.Step {
+	return func(o order.Order, _ order.Secrets, limits acceptance.Thresholds) []acceptance.Step {
 		var readers []steps.OpticsReader
 		for _, r := range s.opticsReaders {
 			readers = append(readers, r)

@@ -261,7 +261,7 @@ func rungNames() string {
 func (a *app) orderSign(_ context.Context, args []string) error {
 	f := a.flags("order sign")
 	operator := f.String("operator", "", "sign with this operator `KEY` file")
-	secretsFile := f.String("secrets", "", "`FILE` of {account, password, loid, loid_password, ploam_password}, sealed to the gateway")
+	secretsFile := f.String("secrets", "", "`FILE` of {account, password, loid, loid_password, ploam_password, voice_user, voice_password}, sealed to the gateway")
 	statement := f.String("statement", "", "the gateway's device statement `FILE`: needed with --secrets")
 	trustFile := f.String("trust", "", "trust list `FILE`: needed if another operator key signed the statement")
 	root := f.String("root", "", "operator's root key (.pub `FILE`): needed with --trust")
