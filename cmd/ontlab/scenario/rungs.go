@@ -1,0 +1,49 @@
+package scenario
+
+import (
+	"slices"
+
+	"ontagent/agent/acceptance"
+)
+
+// BuiltRungs are the rungs that this agent measures, in climbing order.
+func BuiltRungs() []acceptance.Rung {
+	return []acceptance.Rung{
+		acceptance.Identity, acceptance.Optical, acceptance.Registration, acceptance.LANCabling, acceptance.Dial,
+		acceptance.Addressing, acceptance.DNS, acceptance.Reachability,
+		acceptance.IPTV, acceptance.Voice, acceptance.Management, acceptance.Host,
+	}
+}
+
+// DefaultRequire returns the rungs that decide if a file does not name any: of
+// the built ones those that the services call for, in climbing order. identity,
+// optical and registration always decide; the internet calls for dial and, where
+// the gateway itself is the one that gets on, for addressing, dns and
+// reachability; iptv, voice and management each for the rung of its name.
+//
+// lan_cabling and host never decide by default: the LAN port of a lab is a
+// virtual cable without wires, and the load of an emulated machine says nothing
+// about a gateway.
+func DefaultRequire(services []Service) []acceptance.Rung {
+	kind := func(k string) (Service, bool) { return Scenario{Services: services}.Service(k) }
+	internet, online := kind(Internet)
+	var require []acceptance.Rung
+	for _, rung := range BuiltRungs() {
+		must := false
+		switch rung {
+		case acceptance.Identity, acceptance.Optical, acceptance.Registration:
+			must = true
+		case acceptance.Dial:
+			must = online
+		case acceptance.Addressing, acceptance.DNS, acceptance.Reachability:
+			must = online && internet.Access != Bridge
+		case acceptance.IPTV, acceptance.Voice, acceptance.Management:
+			_, must = kind(string(rung))
+		default:
+		}
+		if must && !slices.Contains(require, rung) {
+			require = append(require, rung)
+		}
+	}
+	return require
+}
