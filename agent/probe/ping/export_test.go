@@ -3,7 +3,6 @@ package ping
 import (
 	"context"
 	"net/netip"
-	"time"
 )
 
 // Run is run, for one kind of socket and without asking for a route first.
@@ -14,5 +13,15 @@ func Run(ctx context.Context, target netip.Addr, o Options, mode string) (Result
 // Summarise is Result.summarise.
 func (r *Result) Summarise() { r.summarise() }
 
-// RTT is rtt.
-func RTT(wall, monotonic time.Duration) time.Duration { return rtt(wall, monotonic) }
+// AppendRequest is appendRequest.
+func AppendRequest(b []byte, v6 bool, id, seq uint16, tok [8]byte) []byte {
+	return appendRequest(b, v6, id, seq, tok)
+}
+
+// ParseReply is parseReply.
+func ParseReply(b []byte, v6, header bool) (id, seq uint16, tok [8]byte, ok bool) {
+	return parseReply(b, v6, header)
+}
+
+// Checksum is checksum.
+func Checksum(b []byte) uint16 { return checksum(b) }

@@ -7,17 +7,15 @@ package ping
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"runtime"
+	"os"
 	"slices"
-	"sync/atomic"
 	"syscall"
 	"time"
-
-	probing "github.com/prometheus-community/pro-bing"
 )
 
 // ErrNoSocket is found by errors.Is if neither kind of ICMP socket can be
@@ -31,6 +29,9 @@ type Options struct {
 	// Wait is how long after the last request replies still count; 1 s if
 	// zero. A run takes at most (Count-1)·Interval + Wait.
 	Wait time.Duration
+	// Interface is the one to send from, whatever the routes say; "": as they
+	// say. It is also the zone of a link-local target that has none.
+	Interface string
 }
 
 // The bounds of Options.
@@ -66,48 +67,70 @@ const (
 	ModeDatagram = "datagram"
 )
 
+// Outcome is what a run shows, in a word.
+type Outcome string
+
+// The outcomes.
+const (
+	Complete Outcome = "ok"       // every request was answered
+	Loss     Outcome = "loss"     // some were
+	NoReply  Outcome = "no_reply" // none was
+)
+
 // Reply is one echo reply.
 type Reply struct {
-	Seq   int     // of the request, from 0
-	RTTMs float64 // on the monotonic clock
+	Seq   int     `json:"seq"`    // of the request, from 0
+	RTTMs float64 `json:"rtt_ms"` // on the monotonic clock
 }
 
 // Result is what a run measured.
 type Result struct {
-	Target netip.Addr
-	Mode   string // ModeRaw or ModeDatagram
+	Outcome Outcome    `json:"outcome,omitempty"` // "" if the run did not come to its end
+	Target  netip.Addr `json:"target"`
+	Mode    string     `json:"mode,omitempty"` // ModeRaw or ModeDatagram
 	// Sent counts the requests the kernel took, Refused those it did not (the
 	// route was gone); both count as attempts.
-	Sent, Refused int
-	Received      int // each request once
-	Duplicates    int
+	Sent       int `json:"sent"`
+	Refused    int `json:"refused"`
+	Received   int `json:"received"` // each request once
+	Duplicates int `json:"duplicates"`
 	// LossRatio is 1 - Received/(Sent+Refused), from 0 to 1.
-	LossRatio float64
+	LossRatio float64 `json:"loss_ratio"`
 	// Of the replies; all zero if there is none. The percentiles are nearest
 	// ranks.
-	MinMs, AvgMs, MaxMs, P50Ms, P95Ms float64
+	MinMs float64 `json:"rtt_min_ms"`
+	AvgMs float64 `json:"rtt_avg_ms"`
+	MaxMs float64 `json:"rtt_max_ms"`
+	P50Ms float64 `json:"rtt_p50_ms"`
+	P95Ms float64 `json:"rtt_p95_ms"`
 	// JitterMs is the mean absolute difference between the round-trip times of
 	// one reply and the next by sequence number (lost ones left out); it is not
 	// the smoothed jitter of RFC 3550.
-	JitterMs float64
-	Replies  []Reply // by sequence number
+	JitterMs float64 `json:"jitter_ms"`
+	Replies  []Reply `json:"replies,omitempty"` // by sequence number
 }
 
 // Ping sends echo requests to target and waits for the replies. It returns when
 // all have been answered, when time is up, or when ctx ends.
 //
 // No reply at all is a result, not an error. The error is compatible with
-// ErrNoSocket if the process may not ping; with syscall.ENETUNREACH,
-// EHOSTUNREACH or EACCES if the kernel has no route to target, in which case
-// nothing was sent; with ctx.Err() if ctx ended early, and then the result holds
-// what was measured until then.
+// ErrNoSocket if the process may not ping; with ErrNoInterface if there is none
+// of the name in o, or it goes away; with syscall.ENETUNREACH, EHOSTUNREACH or
+// EACCES if the kernel has no route to target, in which case nothing was sent;
+// with ctx.Err() if ctx ended early. After the last and a lost interface the
+// result holds what was measured until then.
 func Ping(ctx context.Context, target netip.Addr, o Options) (Result, error) {
 	o = o.normalise()
 	target = target.Unmap()
 	if !target.IsValid() || target.IsUnspecified() || target.IsMulticast() {
 		return Result{Target: target}, fmt.Errorf("cannot ping %q: not the address of a host", target)
 	}
-	if err := route(ctx, target); err != nil {
+	if ctx.Err() != nil {
+		return Result{Target: target}, fmt.Errorf("cannot ping %s: %w", target, ctx.Err())
+	}
+	// Apart from the clearer error, this counts nothing as lost that had
+	// nowhere to go.
+	if err := route(target, o.Interface); err != nil {
 		return Result{Target: target}, fmt.Errorf("cannot ping %s: %w", target, err)
 	}
 	res, rawErr := run(ctx, target, o, ModeRaw)
@@ -121,81 +144,128 @@ func Ping(ctx context.Context, target netip.Addr, o Options) (Result, error) {
 	return res, err
 }
 
-// route asks the kernel for a route to target, without sending anything. Apart
-// from the clearer error this keeps the library from retrying for ever where a
-// route says "prohibit" (EACCES).
-func route(ctx context.Context, target netip.Addr) error {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "udp", netip.AddrPortFrom(target, 9).String())
-	if err != nil {
-		return err
-	}
-	return conn.Close()
-}
-
-// errListen marks the error of opening the socket, as against using it.
-var errListen = errors.New("cannot open socket")
-
 // run does one run with one kind of socket.
 func run(ctx context.Context, target netip.Addr, o Options, mode string) (Result, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-
-	p := probing.New("")
-	p.SetIPAddr(&net.IPAddr{IP: target.AsSlice(), Zone: target.Zone()})
-	p.SetPrivileged(mode == ModeRaw)
-	log := &logger{ctx: ctx}
-	p.SetLogger(log)
-	p.Count, p.Interval, p.Timeout = o.Count, o.Interval, o.Duration()
-	p.RecordRtts, p.RecordTTLs = false, false
-
 	res := Result{Target: target, Mode: mode}
-	var listening atomic.Bool
-	sent := make(map[int]time.Time, o.Count)
-	p.OnSetup = func() { listening.Store(true) }
-	// These three are called from one goroutine of the library, which has
-	// ended when RunWithContext returns.
-	p.OnSend = func(pkt *probing.Packet) { sent[pkt.Seq] = time.Now() }
-	p.OnSendError = func(*probing.Packet, error) {
-		if res.Refused++; res.Refused >= o.Count {
-			p.Stop()
-		}
+	s, err := open(target, o.Interface, mode == ModeRaw)
+	if err != nil {
+		return res, fmt.Errorf("cannot ping %s (%s): %w", target, mode, err)
 	}
-	p.OnRecv = func(pkt *probing.Packet) {
-		at, ok := sent[pkt.Seq]
-		if !ok {
-			return
-		}
-		res.Replies = append(res.Replies, Reply{Seq: pkt.Seq, RTTMs: millis(rtt(pkt.Rtt, time.Since(at)))})
-	}
-	err := p.RunWithContext(ctx)
+	defer s.close()
+	stop := context.AfterFunc(ctx, func() { _ = s.file.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
 
-	stats := p.Statistics()
-	res.Sent, res.Duplicates = stats.PacketsSent, stats.PacketsRecvDuplicates
+	var random [10]byte
+	_, _ = rand.Read(random[:]) // never fails
+	r := runner{socket: s, id: binary.BigEndian.Uint16(random[:]), tok: token(random[2:]), res: &res}
+	err = r.run(ctx, o)
 	res.summarise()
-	switch {
-	case ctx.Err() != nil:
-		return res, ctx.Err()
-	case err == nil && log.loops.Load() > 0:
-		return res, fmt.Errorf("cannot ping %s: %w", target, syscall.EACCES)
-	case err == nil:
-		return res, nil
-	case !listening.Load():
-		return res, fmt.Errorf("%w (%s): %w", errListen, mode, err)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return res, fmt.Errorf("cannot ping %s: %w", target, err)
 	}
-	return res, fmt.Errorf("cannot ping %s: %w", target, err)
+	switch res.Received {
+	case res.Sent + res.Refused:
+		res.Outcome = Complete
+	case 0:
+		res.Outcome = NoReply
+	default:
+		res.Outcome = Loss
+	}
+	return res, nil
 }
 
-// rtt picks the round-trip time. The library's own starts just before the
-// request is written, which is right, but is taken on the wall clock, which may
-// be set at any moment; the monotonic one starts after the write and so is a
-// little short. Unless they differ by more than a write can take, the first.
-func rtt(wall, monotonic time.Duration) time.Duration {
-	const write = 20 * time.Millisecond
-	if d := wall - monotonic; d >= 0 && d <= write {
-		return wall
+// runner is the state of a run.
+type runner struct {
+	socket   *socket
+	id       uint16
+	tok      token
+	sent     []time.Time // by sequence number
+	answered []bool
+	res      *Result
+}
+
+func (r *runner) run(ctx context.Context, o Options) error {
+	next := time.Now()
+	end := next.Add(o.Duration())
+	if err := r.socket.file.SetWriteDeadline(end); err != nil {
+		return err
 	}
-	return monotonic
+	for {
+		attempts := r.res.Sent + r.res.Refused
+		due := end
+		if attempts < o.Count {
+			due = next
+		}
+		switch now := time.Now(); {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case attempts == o.Count && len(r.res.Replies) == r.res.Sent, !now.Before(end):
+			return nil
+		case attempts < o.Count && !now.Before(next):
+			if err := r.send(); err != nil {
+				return err
+			}
+			next = next.Add(o.Interval)
+			continue
+		}
+		if err := r.receive(ctx, due); err != nil {
+			return err
+		}
+	}
+}
+
+// send makes one attempt. An error ends the run.
+func (r *runner) send() error {
+	seq := r.res.Sent
+	b := appendRequest(make([]byte, 0, echoHeader+dataLength), r.socket.v6, r.id, uint16(seq), r.tok)
+	at := time.Now()
+	err := r.socket.send(b)
+	switch {
+	case err == nil:
+		r.sent, r.answered = append(r.sent, at), append(r.answered, false)
+		r.res.Sent++
+		return nil
+	case errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.ENXIO):
+		return fmt.Errorf("%w: %w", ErrNoInterface, err)
+	case r.res.Sent == 0 && r.res.Refused == 0, errors.Is(err, os.ErrDeadlineExceeded):
+		return err // nothing has ever left, or ctx has ended
+	}
+	r.res.Refused++
+	return nil
+}
+
+// receive waits for a reply until the time given.
+func (r *runner) receive(ctx context.Context, until time.Time) error {
+	if err := r.socket.file.SetReadDeadline(until); err != nil {
+		return err
+	}
+	if ctx.Err() != nil { // its end may have come before the deadline was set
+		return ctx.Err()
+	}
+	var buf [256]byte // what is longer is none of ours
+	n, err := r.socket.receive(buf[:])
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil
+	case err != nil:
+		return err
+	}
+	now := time.Now()
+	id, seq, tok, ok := parseReply(buf[:n], r.socket.v6, r.socket.raw && !r.socket.v6)
+	// The kernel gives a datagram socket an identifier of its own choice.
+	if !ok || tok != r.tok || r.socket.raw && id != r.id || int(seq) >= len(r.sent) {
+		return nil
+	}
+	if r.answered[seq] {
+		r.res.Duplicates++
+		return nil
+	}
+	r.answered[seq] = true
+	r.res.Replies = append(r.res.Replies, Reply{Seq: int(seq), RTTMs: millis(now.Sub(r.sent[seq]))})
+	return nil
 }
 
 // summarise computes everything that follows from the replies and the counts.
@@ -233,19 +303,3 @@ func nearestRank(sorted []float64, percent int) float64 {
 }
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
-// logger silences the library and ends its one endless loop: on EACCES it sets
-// the broadcast flag and sends again at once, for ever if a packet filter or a
-// route is what refuses. It says so through Infof each time round; ending the
-// sending goroutine there makes RunWithContext return.
-type logger struct {
-	probing.NoopLogger
-	ctx   context.Context //nolint:containedctx // of the run that owns this logger, and ends with it
-	loops atomic.Int32
-}
-
-func (l *logger) Infof(string, ...any) {
-	if l.loops.Add(1) > 3 || l.ctx.Err() != nil {
-		runtime.Goexit()
-	}
-}

@@ -144,7 +144,7 @@ func TestPingWithoutARoute(t *testing.T) {
 				t.Errorf("%s: %+v, %v, want %v", target, res, err, want)
 			}
 		}
-		// The library alone sends for ever on EACCES.
+		// Without asking for the route first.
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -201,4 +201,140 @@ func dropNetRaw(t *testing.T) {
 	if err := unix.Capset(&header, &data[0]); err != nil {
 		t.Errorf("cannot drop CAP_NET_RAW: %v", err)
 	}
+}
+
+// counters are what a run must not leave behind.
+func counters(t *testing.T) (goroutines, files int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return runtime.NumGoroutine(), len(entries)
+}
+
+func TestPingFromAnInterface(t *testing.T) {
+	inNamespace(t, func(ip func(...string)) {
+		ip("link", "set", "lo", "up")
+		ip("link", "add", "near", "type", "veth", "peer", "name", "far")
+		ip("link", "add", "other", "type", "veth", "peer", "name", "end")
+		for _, dev := range []string{"near", "far", "other", "end"} {
+			ip("link", "set", dev, "addrgenmode", "eui64")
+			if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+dev+"/accept_dad", []byte("0"), 0o644); err != nil {
+				t.Errorf("cannot switch DAD off: %v", err)
+			}
+		}
+		ip("link", "set", "far", "address", "02:00:00:00:00:02")
+		ip("link", "set", "end", "address", "02:00:00:00:00:02") // the same link-local address on two links
+		for _, dev := range []string{"near", "far", "other", "end"} {
+			ip("link", "set", dev, "up")
+		}
+		ip("addr", "add", "192.0.2.1/24", "dev", "near")
+		setGroupRange(t, "0 2147483647")
+		o := ping.Options{Count: 3, Interval: 10 * time.Millisecond, Wait: 200 * time.Millisecond}
+		linkLocal := netip.MustParseAddr("fe80::ff:fe00:2")
+		for _, mode := range []string{ping.ModeRaw, ping.ModeDatagram} {
+			for _, tt := range []struct {
+				name   string
+				target netip.Addr
+				dev    string
+				fails  bool
+			}{
+				{"zone by name", linkLocal.WithZone("near"), "", false},
+				{"interface as zone", linkLocal, "near", false},
+				{"zone and interface", linkLocal.WithZone("near"), "near", false},
+				{"neither", linkLocal, "", true},
+				{"two different", linkLocal.WithZone("near"), "other", true},
+				{"no such zone", linkLocal.WithZone("gone"), "", true},
+				{"no such interface", netip.MustParseAddr("192.0.2.1"), "gone", true},
+				{"not through that interface", netip.MustParseAddr("127.0.0.1"), "other", true},
+			} {
+				o := o
+				o.Interface = tt.dev
+				res, err := ping.Run(t.Context(), tt.target, o, mode)
+				if err == nil && res.Outcome == ping.NoReply {
+					err = errors.New("no reply")
+				}
+				if (err != nil) != tt.fails || !tt.fails && res.Received != 3 {
+					t.Errorf("%s, %s: %+v, %v", mode, tt.name, res, err)
+				}
+			}
+		}
+		for _, tt := range []struct {
+			target netip.Addr
+			dev    string
+		}{{linkLocal.WithZone("gone"), ""}, {linkLocal, "gone"}, {netip.MustParseAddr("192.0.2.7"), "gone"}} {
+			o := o
+			o.Interface = tt.dev
+			if _, err := ping.Ping(t.Context(), tt.target, o); !errors.Is(err, ping.ErrNoInterface) {
+				t.Errorf("%s from %q: %v", tt.target, tt.dev, err)
+			}
+		}
+	})
+}
+
+func TestPingWhenTheInterfaceGoesAway(t *testing.T) {
+	inNamespace(t, func(ip func(...string)) {
+		ip("link", "add", "near", "type", "veth", "peer", "name", "far")
+		ip("link", "set", "near", "up")
+		ip("link", "set", "far", "up")
+		ip("addr", "add", "192.0.2.1/24", "dev", "near")
+		ip("neigh", "add", "192.0.2.2", "lladdr", "02:00:00:00:00:02", "dev", "near")
+		gone := make(chan time.Time, 1)
+		handle, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer handle.Close()
+		go func() {
+			defer close(gone)
+			runtime.LockOSThread()
+			if err := unix.Setns(int(handle.Fd()), unix.CLONE_NEWNET); err != nil {
+				t.Error(err)
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
+			if out, err := exec.CommandContext(t.Context(), "ip", "link", "del", "near").CombinedOutput(); err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+			gone <- time.Now()
+		}()
+		res, err := ping.Ping(t.Context(), netip.MustParseAddr("192.0.2.2"), ping.Options{Count: 100, Interval: 20 * time.Millisecond, Interface: "near"})
+		ended := time.Now()
+		if !errors.Is(err, ping.ErrNoInterface) || res.Sent == 0 || res.Outcome != "" {
+			t.Errorf("%+v, %v", res, err)
+		}
+		if late := ended.Sub(<-gone); late > time.Second {
+			t.Errorf("noticed after %v", late)
+		}
+	})
+}
+
+func TestPingLeavesNothingBehind(t *testing.T) {
+	inNamespace(t, func(ip func(...string)) {
+		ip("link", "set", "lo", "up")
+		ip("route", "add", "blackhole", "198.51.100.0/24")
+		ip("link", "add", "near", "type", "veth", "peer", "name", "far")
+		ip("link", "set", "near", "up")
+		ip("link", "set", "far", "up")
+		ip("addr", "add", "192.0.2.1/24", "dev", "near")
+		ip("neigh", "add", "192.0.2.2", "lladdr", "02:00:00:00:00:02", "dev", "near")
+		goroutines, files := counters(t)
+		for range 5 {
+			ctx, cancel := context.WithCancel(t.Context())
+			var cancelled time.Time
+			time.AfterFunc(30*time.Millisecond, func() { cancelled = time.Now(); cancel() })
+			_, err := ping.Ping(ctx, netip.MustParseAddr("192.0.2.2"), ping.Options{Wait: 10 * time.Second})
+			if !errors.Is(err, context.Canceled) || time.Since(cancelled) > 100*time.Millisecond {
+				t.Errorf("%v, %v after it was cancelled", err, time.Since(cancelled))
+			}
+			if _, err := ping.Ping(t.Context(), netip.MustParseAddr("198.51.100.1"), ping.Options{}); err == nil {
+				t.Error("a black hole is pinged")
+			}
+		}
+		if g, f := counters(t); g > goroutines || f > files {
+			t.Errorf("%d goroutines and %d files, before %d and %d", g, f, goroutines, files)
+		}
+	})
 }

@@ -1,9 +1,10 @@
 package ping_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
-	"math"
 	"net/netip"
 	"testing"
 	"time"
@@ -62,24 +63,6 @@ func TestSummarise(t *testing.T) {
 	}
 }
 
-// TestRTTSurvivesAClockThatIsSet: the library's round-trip time is taken on the
-// wall clock.
-func TestRTTSurvivesAClockThatIsSet(t *testing.T) {
-	const ms = time.Millisecond
-	for _, tt := range []struct{ wall, monotonic, want time.Duration }{
-		{10 * ms, 9 * ms, 10 * ms},
-		{9 * ms, 9 * ms, 9 * ms},
-		{50 * 365 * 24 * time.Hour, 9 * ms, 9 * ms}, // 1970 → now
-		{-time.Hour, 9 * ms, 9 * ms},
-		{8 * ms, 9 * ms, 9 * ms},
-		{math.MinInt64, 9 * ms, 9 * ms},
-	} {
-		if got := ping.RTT(tt.wall, tt.monotonic); got != tt.want {
-			t.Errorf("RTT(%v, %v) = %v, want %v", tt.wall, tt.monotonic, got, tt.want)
-		}
-	}
-}
-
 func TestDurationBoundsARun(t *testing.T) {
 	for _, tt := range []struct {
 		o    ping.Options
@@ -113,4 +96,91 @@ func TestPingEndsWithItsContext(t *testing.T) {
 	if _, err := ping.Ping(ctx, netip.MustParseAddr("127.0.0.1"), ping.Options{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
+}
+
+func TestResultAsJSON(t *testing.T) {
+	res := ping.Result{
+		Outcome: ping.Loss, Target: netip.MustParseAddr("fe80::1%eth0"), Mode: ping.ModeRaw, Sent: 3, Refused: 1, Duplicates: 1,
+		Replies: []ping.Reply{{Seq: 0, RTTMs: 1}, {Seq: 2, RTTMs: 3}},
+	}
+	res.Summarise()
+	got, err := json.Marshal(res)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"outcome":"loss","target":"fe80::1%eth0","mode":"raw","sent":3,"refused":1,"received":2,"duplicates":1,"loss_ratio":0.5,` +
+		`"rtt_min_ms":1,"rtt_avg_ms":2,"rtt_max_ms":3,"rtt_p50_ms":1,"rtt_p95_ms":3,"jitter_ms":2,"replies":[{"seq":0,"rtt_ms":1},{"seq":2,"rtt_ms":3}]}`
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestRequest(t *testing.T) {
+	tok := [8]byte{1, 2, 3, 4, 5, 6, 7, 8}
+	for _, v6 := range []bool{false, true} {
+		b := ping.AppendRequest([]byte("before"), v6, 0xbeef, 0x1234, tok)[len("before"):]
+		kind := byte(8)
+		if v6 {
+			kind = 128
+		}
+		if len(b) != 32 || b[0] != kind || b[1] != 0 || !bytes.Equal(b[4:16], []byte{0xbe, 0xef, 0x12, 0x34, 1, 2, 3, 4, 5, 6, 7, 8}) {
+			t.Errorf("%x", b)
+		}
+		if sum := ping.Checksum(b); sum != 0 {
+			t.Errorf("the checksum with itself is %#x", sum)
+		}
+		b[0] = map[bool]byte{false: 0, true: 129}[v6]
+		if id, seq, got, ok := ping.ParseReply(b, v6, false); !ok || id != 0xbeef || seq != 0x1234 || got != tok {
+			t.Errorf("reads back as %#x %#x %x %v", id, seq, got, ok)
+		}
+		for n := range b {
+			if _, _, _, ok := ping.ParseReply(b[:n], v6, false); ok {
+				t.Errorf("%d of %d bytes are a reply", n, len(b))
+			}
+		}
+		if _, _, _, ok := ping.ParseReply(b, !v6, false); ok {
+			t.Error("a reply of the other family is one")
+		}
+	}
+}
+
+// TestChecksum: the example of RFC 1071 section 3, and an odd length.
+func TestChecksum(t *testing.T) {
+	for _, tt := range []struct {
+		in   []byte
+		want uint16
+	}{
+		{nil, 0xffff},
+		{[]byte{0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7}, ^uint16(0xddf2)},
+		{[]byte{0x12}, ^uint16(0x1200)},
+		{bytes.Repeat([]byte{0xff}, 64), 0},
+	} {
+		if got := ping.Checksum(tt.in); got != tt.want {
+			t.Errorf("%x: %#x, want %#x", tt.in, got, tt.want)
+		}
+	}
+}
+
+func FuzzParseReply(f *testing.F) {
+	tok := [8]byte{1, 2, 3}
+	reply := ping.AppendRequest(nil, false, 1, 2, tok)
+	reply[0] = 0
+	header := append([]byte{0x45}, make([]byte, 19)...)
+	f.Add(reply, false, false)
+	f.Add(append(header, reply...), false, true)
+	f.Add([]byte{0x4f}, false, true)
+	f.Add(ping.AppendRequest(nil, true, 1, 2, tok), true, false)
+	f.Fuzz(func(t *testing.T, data []byte, v6, header bool) {
+		id, seq, tok, ok := ping.ParseReply(data, v6, header)
+		if !ok {
+			if id != 0 || seq != 0 || tok != [8]byte{} {
+				t.Error("something is left of what is no reply")
+			}
+			return
+		}
+		again := ping.AppendRequest(nil, v6, id, seq, tok)
+		if !bytes.Contains(data, again[4:16]) {
+			t.Errorf("%x does not hold %x", data, again[4:16])
+		}
+	})
 }
