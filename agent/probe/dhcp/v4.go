@@ -1,0 +1,242 @@
+package dhcp
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"net/netip"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/iana"
+)
+
+// The ports and message types of DHCPv4.
+const (
+	serverPort4 = 67
+	clientPort4 = 68
+
+	msgDiscover = 1
+	msgOffer    = 2
+	msgAck      = 5
+	msgNak      = 6
+	msgInform   = 8
+)
+
+// The options used (RFC 2132; 125: RFC 3925).
+const (
+	optMask        = 1
+	optRouter      = 3
+	optDNS         = 6
+	optDomain      = 15
+	optMTU         = 26
+	optNTP         = 42
+	optVendorInfo  = 43
+	optLease       = 51
+	optOverload    = 52
+	optType        = 53
+	optServerID    = 54
+	optParameters  = 55
+	optMessage     = 56
+	optMaxSize     = 57
+	optRenew       = 58
+	optRebind      = 59
+	optVendorClass = 60
+	optClientID    = 61
+	optVIVendor    = 125
+)
+
+// bootpHeader is up to and with the magic cookie; sname and file lie in it.
+const (
+	bootpSname  = 44
+	bootpFile   = 108
+	bootpCookie = 236
+	bootpHeader = 240
+)
+
+// The bounds of what is kept of an answer.
+const (
+	maxText  = 255
+	maxAddrs = 8
+)
+
+var (
+	errForeign   = errors.New("answer to someone else")
+	errMalformed = errors.New("malformed answer")
+)
+
+// Offer is what one DHCPv4 server answered.
+type Offer struct {
+	// Type is "offer"; "ack" for what was asked with Inform; "nak".
+	Type string `json:"type"`
+	// ServerID is option 54; From and FromMAC are where the frame came from,
+	// which behind a relay is the relay. Relay is giaddr.
+	ServerID netip.Addr `json:"server_id,omitzero"`
+	From     netip.Addr `json:"from"`
+	FromMAC  string     `json:"from_mac"`
+	Relay    netip.Addr `json:"relay,omitzero"`
+	// NextServer is siaddr.
+	NextServer netip.Addr `json:"next_server,omitzero"`
+	Address    netip.Addr `json:"address,omitzero"`
+	// PrefixLength is the mask's, 0 if there is none or it is no mask.
+	PrefixLength int          `json:"prefix_length,omitempty"`
+	Routers      []netip.Addr `json:"routers,omitempty"`
+	DNS          []netip.Addr `json:"dns,omitempty"`
+	NTP          []netip.Addr `json:"ntp,omitempty"`
+	Domain       string       `json:"domain,omitempty"`
+	MTU          uint16       `json:"mtu,omitempty"`
+	LeaseS       uint32       `json:"lease_s,omitempty"`
+	RenewS       uint32       `json:"renew_s,omitempty"`
+	RebindS      uint32       `json:"rebind_s,omitempty"`
+	// VendorClass (option 60) and Message (56) are the server's own text,
+	// unchanged: control characters and all, up to 255 bytes.
+	VendorClass string `json:"vendor_class,omitempty"`
+	Message     string `json:"message,omitempty"`
+	// Whether there are vendor options 43 and 125. What is in them may be
+	// secret and is not kept.
+	HasVendorInfo bool `json:"has_option_43"`
+	HasVIVendor   bool `json:"has_option_125"`
+	// Try is the request that this answers, from 0; LatencyMs is from sending
+	// it.
+	Try       int     `json:"try"`
+	LatencyMs float64 `json:"latency_ms"`
+}
+
+// request4 writes a DISCOVER, or an INFORM if o says so.
+func request4(o *Options, hw mac, xid uint32, seconds uint16) []byte {
+	m := dhcpv4.DHCPv4{
+		OpCode: dhcpv4.OpcodeBootRequest, HWType: iana.HWTypeEthernet, ClientHWAddr: hw[:],
+		NumSeconds: seconds, Flags: 0x8000, // answer by broadcast: nobody has the address
+		Options: dhcpv4.Options{
+			optType:       {msgDiscover},
+			optParameters: {optMask, optRouter, optDNS, optDomain, optMTU, optNTP, optVendorInfo, optLease, optServerID, optRenew, optRebind, optVendorClass, optVIVendor},
+			optMaxSize:    {1500 >> 8, 1500 & 0xff},
+		},
+	}
+	binary.BigEndian.PutUint32(m.TransactionID[:], xid)
+	if o.Inform {
+		m.Options[optType] = []byte{msgInform}
+		m.ClientIPAddr = o.Address.AsSlice()
+		m.Flags = 0
+	}
+	if o.VendorClass != "" {
+		m.Options[optVendorClass] = []byte(o.VendorClass)
+	}
+	if len(o.ClientID) > 0 {
+		m.Options[optClientID] = o.ClientID
+	}
+	return m.ToBytes()
+}
+
+// answer4 says to which of xids b is an answer: errForeign if to none, or if it
+// is no answer (our own question, come back).
+func answer4(b []byte, hw mac, xids []uint32) (try int, err error) {
+	if len(b) < 8 || b[0] != byte(dhcpv4.OpcodeBootReply) {
+		return 0, errForeign
+	}
+	xid := binary.BigEndian.Uint32(b[4:])
+	for i, x := range xids {
+		if x == xid && (len(b) < 34 || bytes.Equal(b[28:34], hw[:])) {
+			return i, nil
+		}
+	}
+	return 0, errForeign
+}
+
+// parseOffer reads an OFFER, ACK or NAK, which is errMalformed if it is none of
+// them, or breaks the rules of its type.
+func parseOffer(b []byte) (Offer, error) {
+	m, err := dhcpv4.FromBytes(b)
+	if err != nil {
+		return Offer{}, errMalformed
+	}
+	// Options may go on in the fields of BOOTP (RFC 2132 §9.3); the library
+	// does not follow. A broken continuation takes only itself away.
+	if over := m.Options[optOverload]; len(over) == 1 {
+		if over[0]&1 != 0 {
+			_ = m.Options.FromBytes(b[bootpFile:bootpCookie]) //nolint:errcheck // what could be read counts
+		}
+		if over[0]&2 != 0 {
+			_ = m.Options.FromBytes(b[bootpSname:bootpFile]) //nolint:errcheck // what could be read counts
+		}
+	}
+	opt := func(code uint8) []byte { return m.Options[code] }
+	o := Offer{
+		ServerID: address4(opt(optServerID)), Relay: address4(m.GatewayIPAddr),
+		NextServer: address4(m.ServerIPAddr), Address: address4(m.YourIPAddr),
+		PrefixLength: maskLength(opt(optMask)),
+		Routers:      addresses(opt(optRouter), 4), DNS: addresses(opt(optDNS), 4), NTP: addresses(opt(optNTP), 4),
+		Domain: text(bytes.TrimRight(opt(optDomain), "\x00")), MTU: uint16(number(opt(optMTU), 2)),
+		LeaseS: number(opt(optLease), 4), RenewS: number(opt(optRenew), 4), RebindS: number(opt(optRebind), 4),
+		VendorClass: text(opt(optVendorClass)), Message: text(opt(optMessage)),
+	}
+	_, o.HasVendorInfo = m.Options[optVendorInfo]
+	_, o.HasVIVendor = m.Options[optVIVendor]
+	switch kind := opt(optType); {
+	case len(kind) != 1:
+		return o, errMalformed
+	case kind[0] == msgOffer:
+		o.Type = "offer"
+		if !o.Address.IsValid() || !usable(o.Address) || !o.ServerID.IsValid() {
+			return o, errMalformed
+		}
+	case kind[0] == msgAck:
+		o.Type = "ack"
+	case kind[0] == msgNak:
+		o.Type = "nak"
+	default:
+		return o, errMalformed
+	}
+	return o, nil
+}
+
+// usable says whether a can be a host's address.
+func usable(a netip.Addr) bool {
+	return !a.IsLoopback() && !a.IsMulticast() && !a.IsUnspecified() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
+
+// address4 returns the address, or none if b isn't one or is 0.0.0.0.
+func address4(b []byte) netip.Addr {
+	a, ok := netip.AddrFromSlice(b)
+	if !ok || !a.Is4() || a.IsUnspecified() {
+		return netip.Addr{}
+	}
+	return a
+}
+
+// addresses returns the first few addresses of size bytes each.
+func addresses(b []byte, size int) []netip.Addr {
+	var all []netip.Addr
+	for ; len(b) >= size && len(all) < maxAddrs; b = b[size:] {
+		a, _ := netip.AddrFromSlice(b[:size])
+		all = append(all, a)
+	}
+	return all
+}
+
+// number reads a big-endian number, which is 0 if it hasn't the right size.
+func number(b []byte, size int) uint32 {
+	if len(b) != size {
+		return 0
+	}
+	var n uint32
+	for _, c := range b {
+		n = n<<8 | uint32(c)
+	}
+	return n
+}
+
+// maskLength returns the length of a contiguous mask, else 0.
+func maskLength(b []byte) int {
+	mask := number(b, 4)
+	n := 0
+	for ; mask&0x80000000 != 0; mask <<= 1 {
+		n++
+	}
+	if mask != 0 {
+		return 0
+	}
+	return n
+}
+
+// text keeps a server's words as they are, bounded.
+func text(b []byte) string { return string(b[:min(len(b), maxText)]) }
