@@ -3,6 +3,7 @@ package scenario
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -61,7 +62,7 @@ func (ms *mistakes) checkMapping(n *yaml.Node, s *spec, field string) {
 	keys := s.allowed(value)
 	if value == unknown {
 		for _, v := range s.variants {
-			keys = append(keys[:len(keys):len(keys)], v.keys...)
+			keys = append(slices.Clip(keys), v.keys...)
 		}
 	}
 	seen := map[string]int{}
@@ -229,10 +230,8 @@ func (s *spec) checkText(n *yaml.Node) string {
 	case n.Tag == tagBool:
 		return "must be " + s.describe() + ", not " + describe(n) + "; quote it if it is meant as a word"
 	case s.oneOf != nil:
-		for _, v := range s.oneOf {
-			if v == n.Value {
-				return ""
-			}
+		if slices.Contains(s.oneOf, n.Value) {
+			return ""
 		}
 		return quote(n.Value) + " is not known" + choice(n.Value, s.oneOf)
 	case s.maxLen > 0 && len(n.Value) > s.maxLen:

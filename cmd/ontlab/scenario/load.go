@@ -18,7 +18,7 @@ import (
 const MaxBytes = 256 << 10
 
 // Load reads a scenario file, strictly, and fills in what it leaves out. What
-// is wrong with the file is told all at once: errors.As finds Mistakes.
+// is wrong with the file is told all at once: errors.As finds FileError.
 func Load(file string) (Scenario, error) {
 	f, err := os.Open(file)
 	if err != nil {

@@ -16,8 +16,8 @@ type Mistake struct {
 	Text         string // what is wrong and what is allowed
 }
 
-// Error implements error.
-func (m Mistake) Error() string {
+// String returns FILE:LINE:COLUMN: FIELD: TEXT.
+func (m Mistake) String() string {
 	at := fmt.Sprintf("%s:%d:%d: ", m.File, m.Line, m.Column)
 	if m.Field != "" {
 		at += m.Field + ": "
@@ -25,15 +25,15 @@ func (m Mistake) Error() string {
 	return at + m.Text
 }
 
-// Mistakes are all that is wrong with a file, in the order of its lines.
+// FileError is all that is wrong with a file, in the order of its lines.
 // errors.As finds it in what Load and Parse return.
-type Mistakes []Mistake
+type FileError []Mistake
 
 // Error implements error: a line for each.
-func (ms Mistakes) Error() string {
-	lines := make([]string, len(ms))
-	for i, m := range ms {
-		lines[i] = m.Error()
+func (e FileError) Error() string {
+	lines := make([]string, len(e))
+	for i, m := range e {
+		lines[i] = m.String()
 	}
 	return strings.Join(lines, "\n")
 }
@@ -44,7 +44,7 @@ const maxMistakes = 50
 // mistakes collects what is wrong with a file.
 type mistakes struct {
 	file string
-	list Mistakes
+	list FileError
 	more int // that were not kept
 }
 

@@ -1,6 +1,9 @@
 package scenario
 
-import "regexp"
+import (
+	"regexp"
+	"slices"
+)
 
 // kind is what a value is.
 type kind int
@@ -76,7 +79,7 @@ func (s *spec) key(name, value string) (key, bool) {
 func (s *spec) allowed(value string) []key {
 	for _, v := range s.variants {
 		if v.value == value {
-			return append(s.keys[:len(s.keys):len(s.keys)], v.keys...)
+			return append(slices.Clip(s.keys), v.keys...)
 		}
 	}
 	return s.keys
