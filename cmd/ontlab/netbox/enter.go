@@ -17,9 +17,9 @@ import (
 	"ontagent/agent/command"
 )
 
-// stageEnv tells a process which of Enter's it is: stageInit, or stageInside
-// with the process id of the first process, and its start time, as they are
-// outside.
+// stageEnv tells a process which of Enter's it is: stageInit with the registry's
+// directory, or stageInside with the process id of the first process and its
+// start time, as they are outside, and that directory.
 const (
 	stageEnv    = "ONTLAB_BOX"
 	stageInit   = "init"
@@ -55,8 +55,8 @@ func Inside() bool { return strings.HasPrefix(os.Getenv(stageEnv), stageInside) 
 // nil is nothing. An error is compatible with ErrNoNamespaces where the kernel
 // forbids what is needed.
 func Enter(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer, args ...string) (int, error) {
-	if os.Getenv(stageEnv) == stageInit {
-		return serveInit(ctx)
+	if stage, registry, _ := strings.Cut(os.Getenv(stageEnv), " "); stage == stageInit {
+		return serveInit(ctx, registry)
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -73,7 +73,7 @@ func Enter(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer, args 
 	defer runtime.UnlockOSThread()
 	runner := command.New(command.Options{Grace: enterGrace, WaitDelay: 200 * time.Millisecond})
 	result, err := runner.Run(ctx, command.Spec{
-		Path: self, Args: args, Env: append(environ(), stageEnv+"="+stageInit),
+		Path: self, Args: args, Env: append(environ(), stageEnv+"="+stageInit+" "+registryDir()),
 		Stdin: stdin, Stdout: stdout, Stderr: stderr, SysProcAttr: boxNamespaces,
 	})
 	var failed *command.Error
@@ -122,7 +122,7 @@ func boxNamespaces(attr *syscall.SysProcAttr) {
 // serveInit is the first process of the namespaces. Reaping is all it does
 // once the program runs: in the program itself, a reaper of orphans would take
 // the exit codes that others wait for.
-func serveInit(ctx context.Context) (int, error) {
+func serveInit(ctx context.Context, registry string) (int, error) {
 	if os.Getpid() != 1 {
 		return 0, fmt.Errorf("%s is set, but this is not the first process", stageEnv)
 	}
@@ -138,7 +138,7 @@ func serveInit(ctx context.Context) (int, error) {
 		return 0, fmt.Errorf("cannot find this program: %w", err)
 	}
 	pid, err := syscall.ForkExec(self, os.Args, &syscall.ProcAttr{ //nolint:gosec // this program itself
-		Env:   append(environ(), stageEnv+"="+stageInside+" "+outside),
+		Env:   append(environ(), stageEnv+"="+stageInside+" "+outside+" "+registry),
 		Files: []uintptr{0, 1, 2},
 		Sys:   &syscall.SysProcAttr{Setpgid: true},
 	})

@@ -37,14 +37,13 @@ type Host struct {
 
 // namespaces are descriptors of what a host consists of.
 type namespaces struct {
-	net, mnt, uts *os.File
-	netPath       string
-	mntPath       string
+	net, mnt, uts             *os.File
+	netPath, mntPath, utsPath string
 }
 
 func (n *namespaces) open() error {
 	base := fmt.Sprintf("/proc/%d/task/%d/ns/", os.Getpid(), unix.Gettid())
-	n.netPath, n.mntPath = base+"net", base+"mnt"
+	n.netPath, n.mntPath, n.utsPath = base+"net", base+"mnt", base+"uts"
 	for kind, file := range map[string]**os.File{"net": &n.net, "mnt": &n.mnt, "uts": &n.uts} {
 		f, err := os.Open(base + kind)
 		if err != nil {
@@ -76,7 +75,7 @@ func (n *namespaces) join() error {
 func (n *namespaces) close() {
 	for _, f := range []*os.File{n.net, n.mnt, n.uts} {
 		if f != nil {
-			f.Close() //nolint:errcheck,gosec // only read
+			f.Close() //nolint:errcheck // only read
 		}
 	}
 }

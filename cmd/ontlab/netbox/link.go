@@ -42,8 +42,8 @@ func (b *Box) Cable(a *Host, aName string, z *Host, zName string, o CableOptions
 	if err != nil {
 		return fail(err)
 	}
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU, attrs.HardwareAddr = aName, o.MTU, macA
+	attrs := linkAttrs(aName)
+	attrs.MTU, attrs.HardwareAddr = o.MTU, macA
 	veth := netlink.NewVeth(attrs)
 	veth.PeerName, veth.PeerMTU, veth.PeerHardwareAddr = zName, uint32(max(0, o.MTU)), macZ
 	veth.PeerNamespace = netlink.NsFd(int(z.ns.net.Fd()))
@@ -64,6 +64,12 @@ func (b *Box) Cable(a *Host, aName string, z *Host, zName string, o CableOptions
 		}
 	}
 	return nil
+}
+
+func linkAttrs(name string) netlink.LinkAttrs {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = name
+	return attrs
 }
 
 func parseMAC(text string) (net.HardwareAddr, error) {
@@ -192,8 +198,8 @@ func (h *Host) VLAN(parent string, id uint16, name string) error {
 		return fmt.Errorf("cannot make VLAN %d on %s: no such number", id, h.name)
 	}
 	return h.change(parent, fmt.Sprintf("make VLAN %d of", id), func(l netlink.Link) error {
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.ParentIndex = name, l.Attrs().Index
+		attrs := linkAttrs(name)
+		attrs.ParentIndex = l.Attrs().Index
 		if err := h.nl.LinkAdd(&netlink.Vlan{LinkAttrs: attrs, VlanId: int(id)}); err != nil {
 			return kernelError(err)
 		}
@@ -214,9 +220,7 @@ type BridgeOptions struct {
 // sets all up. It forwards at once: there is no spanning tree.
 func (h *Host) Bridge(name string, o BridgeOptions, ports ...string) error {
 	if _, err := h.nl.LinkByName(name); errors.As(err, new(netlink.LinkNotFoundError)) {
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name = name
-		if err := h.nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+		if err := h.nl.LinkAdd(&netlink.Bridge{LinkAttrs: linkAttrs(name)}); err != nil {
 			return fmt.Errorf("cannot make bridge %s on %s: %w", name, h.name, kernelError(err))
 		}
 	}

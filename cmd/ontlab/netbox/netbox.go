@@ -55,9 +55,9 @@ type Box struct {
 	closed  error // of closing
 
 	mu    sync.Mutex
-	hosts []*Host   // guarded by mu
-	shut  bool      // guarded by mu
-	entry *registry // guarded by mu; nil: not listed
+	hosts []*Host  // guarded by mu
+	shut  bool     // guarded by mu
+	entry *listing // guarded by mu; nil: not listed
 }
 
 // Open makes a lab without hosts.
@@ -111,7 +111,7 @@ func (b *Box) Host(name string) (*Host, error) {
 	b.hosts = append(b.hosts, h)
 	if b.entry != nil {
 		if err := b.entry.add(h); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("cannot list host %s: %w", name, err)
 		}
 	}
 	b.log.Debug("host made", "host", name)

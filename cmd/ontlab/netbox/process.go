@@ -24,9 +24,6 @@ const DefaultReadyTimeout = 30 * time.Second
 // logTail bounds what Process.Log returns, in bytes.
 const logTail = 64 << 10
 
-// errStopped is the cause of a stop that was asked for.
-var errStopped = errors.New("stopped while it started")
-
 // Service is a program that lives on. It must stay in the foreground.
 type Service struct {
 	// Name is for messages and the log file, Dir/NAME.log: one of a kind
@@ -107,13 +104,13 @@ func (h *Host) launch(ctx context.Context, s Service) (*Process, error) {
 		p.p, err = h.fork(context.WithoutCancel(ctx), command.Options{Grace: s.Grace, Log: h.log}, spec)
 	}
 	if err != nil {
-		log.Close() //nolint:errcheck,gosec // nothing was written
+		log.Close() //nolint:errcheck // nothing was written
 		return nil, err
 	}
 	h.processes[s.Name] = p
 	h.waits.Go(func() {
 		<-p.p.Done()
-		log.Close() //nolint:errcheck,gosec // a log
+		log.Close() //nolint:errcheck // a log
 		h.mu.Lock()
 		delete(h.processes, s.Name)
 		h.mu.Unlock()
@@ -204,12 +201,22 @@ func (p *Process) waitReady(ctx context.Context, s Service) error {
 // directory, and returns its output: the last 64 KiB. The error of a program
 // that failed is a *command.Error: exit code and end of its error output.
 func (h *Host) Run(ctx context.Context, path string, args ...string) ([]byte, error) {
-	p, err := h.fork(ctx, command.Options{Log: h.log}, command.Spec{Path: path, Args: args, Env: environ()})
+	p, err := h.runner(ctx, path, args)
 	if err != nil {
 		return nil, err
 	}
 	err = p.Wait()
 	return p.Result().Stdout, err
+}
+
+func (h *Host) runner(ctx context.Context, path string, args []string) (*command.Process, error) {
+	// Held so that Close, which sets shut, sees the process.
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.shut {
+		return nil, fmt.Errorf("cannot run %s on %s: %w", filepath.Base(path), h.name, ErrClosed)
+	}
+	return h.fork(ctx, command.Options{Log: h.log}, command.Spec{Path: path, Args: args, Env: environ()})
 }
 
 // Name is the service's name.
