@@ -103,18 +103,23 @@ type Offer struct {
 
 // request4 writes a DISCOVER, or an INFORM if o says so.
 func request4(o *Options, hw mac, xid uint32, seconds uint16) []byte {
+	wanted := []byte{
+		optMask, optRouter, optDNS, optDomain, optMTU, optNTP, optVendorInfo, optServerID, optVendorClass, optVIVendor,
+		optLease, optRenew, optRebind,
+	}
 	m := dhcpv4.DHCPv4{
 		OpCode: dhcpv4.OpcodeBootRequest, HWType: iana.HWTypeEthernet, ClientHWAddr: hw[:],
 		NumSeconds: seconds, Flags: 0x8000, // answer by broadcast: nobody has the address
 		Options: dhcpv4.Options{
 			optType:       {msgDiscover},
-			optParameters: {optMask, optRouter, optDNS, optDomain, optMTU, optNTP, optVendorInfo, optLease, optServerID, optRenew, optRebind, optVendorClass, optVIVendor},
+			optParameters: wanted,
 			optMaxSize:    {1500 >> 8, 1500 & 0xff},
 		},
 	}
 	binary.BigEndian.PutUint32(m.TransactionID[:], xid)
 	if o.Inform {
 		m.Options[optType] = []byte{msgInform}
+		m.Options[optParameters] = wanted[:len(wanted)-3] // it has no lease to ask about
 		m.ClientIPAddr = o.Address.AsSlice()
 		m.Flags = 0
 	}

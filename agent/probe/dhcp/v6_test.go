@@ -165,3 +165,26 @@ func FuzzAdvertise(f *testing.F) {
 		}
 	})
 }
+
+// checkSolicit reads what is sent with the library.
+func checkSolicit(t *testing.T, b []byte) {
+	t.Helper()
+	m, err := dhcpv6.MessageFromBytes(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	na, pd := m.Options.OneIANA(), m.Options.OneIAPD()
+	if m.MessageType != dhcpv6.MessageTypeSolicit || na == nil || pd == nil || m.GetOneOption(dhcpv6.OptionRapidCommit) != nil ||
+		na.IaId != [4]byte{0, 0, 0, 0x41} || len(na.Options.Options) != 0 || m.Options.ElapsedTime() != 0 {
+		t.Errorf("%s", m.Summary())
+	}
+	if id := m.Options.ClientID(); id == nil || !bytes.Equal(id.ToBytes(), []byte{255, 255, 1, 2, 3}) {
+		t.Errorf("client id %v", id)
+	}
+	if !m.IsOptionRequested(dhcpv6.OptionDNSRecursiveNameServer) {
+		t.Error("asks for no DNS servers")
+	}
+	if v := m.Options.VendorClass(0); len(v) != 1 || string(v[0]) != "udhcp" {
+		t.Errorf("vendor class %q", v)
+	}
+}
