@@ -143,13 +143,13 @@ func (h *host) start(env []string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-func (h *host) run(ctx context.Context, o dhcp.Options) (res dhcp.Result, err error, took time.Duration) { //nolint:revive // as Run returns it
+func (h *host) run(ctx context.Context, o dhcp.Options) (res dhcp.Result, took time.Duration, err error) {
 	h.do(func() {
 		begin := time.Now()
 		res, err = dhcp.Run(ctx, o)
 		took = time.Since(begin)
 	})
-	return res, err, took
+	return res, took, err
 }
 
 // await calls f until it says yes.
@@ -245,11 +245,11 @@ func TestTwoDnsmasq(t *testing.T) {
 	first := servers[0].dnsmasq("srv0", 100, "--dhcp-option=26,1492", "--dhcp-option=option:dns-server,10.64.0.53", "--domain=isp.example", "--dhcp-option=43,01:02:03")
 	second := servers[1].dnsmasq("srv0", 200)
 	// Warm: the first namespace's netlink socket and the like are no leak.
-	if _, err, _ := gateway.run(t.Context(), dhcp.Options{Interface: "wan0"}); err != nil {
+	if _, _, err := gateway.run(t.Context(), dhcp.Options{Interface: "wan0"}); err != nil {
 		t.Fatal(err)
 	}
 	check := leaks(t)
-	res, err, took := gateway.run(t.Context(), dhcp.Options{Interface: "wan0"})
+	res, took, err := gateway.run(t.Context(), dhcp.Options{Interface: "wan0"})
 	check()
 	if err != nil || res.Outcome != dhcp.Offered || len(res.V4) != 2 || res.Sent != 1 || res.Damaged != 0 || res.Looped {
 		t.Fatalf("%+v, %v", res, err)
@@ -276,7 +276,7 @@ func TestTwoDnsmasq(t *testing.T) {
 	bound := filepath.Join(t.TempDir(), "bound")
 	script := filepath.Join(t.TempDir(), "script")
 	text := "#!/bin/sh\necho $1 $ip >>" + bound + "\n[ -n \"$ip\" ] && ip addr replace $ip/24 dev $interface\nexit 0\n"
-	if err := os.WriteFile(script, []byte(text), 0o755); err != nil { //nolint:gosec // it is to be run
+	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	customer := gateway.start(nil, "busybox", "udhcpc", "-f", "-i", "wan0", "-s", script, "-t", "5", "-T", "1")
@@ -287,7 +287,7 @@ func TestTwoDnsmasq(t *testing.T) {
 		t.Fatalf("leases %q, bound to %s", before, address)
 	}
 	for _, o := range []dhcp.Options{{Interface: "wan0"}, {Interface: "wan0", Inform: true}} {
-		res, err, _ := gateway.run(t.Context(), o)
+		res, _, err := gateway.run(t.Context(), o)
 		if want := map[bool]dhcp.Outcome{false: dhcp.Offered, true: dhcp.Informed}[o.Inform]; err != nil || res.Outcome != want {
 			t.Errorf("beside a customer: %+v, %v, want %s", res, err, want)
 		}
@@ -314,7 +314,7 @@ func TestDnsmasqRouter(t *testing.T) {
 	gateway, servers := access(t, 1)
 	leases := servers[0].dnsmasq("srv0", 100, "--enable-ra", "--dhcp-range=::100,::1ff,constructor:srv0,64,1h", "--dhcp-option=option6:dns-server,[2001:db8::53]")
 	for _, mac := range []net.HardwareAddr{nil, {2, 0, 0, 0, 0, 0x99}} {
-		res, err, took := gateway.run(t.Context(), dhcp.Options{Interface: "wan0", Families: dhcp.V4 | dhcp.V6 | dhcp.Routers, MAC: mac})
+		res, took, err := gateway.run(t.Context(), dhcp.Options{Interface: "wan0", Families: dhcp.V4 | dhcp.V6 | dhcp.Routers, MAC: mac})
 		if err != nil || res.Outcome != dhcp.Offered || len(res.V4) != 1 || len(res.V6) != 1 || len(res.Routers) != 1 {
 			t.Fatalf("%v: %+v, %v", mac, res, err)
 		}
@@ -376,7 +376,7 @@ func TestKeaPrefix(t *testing.T) {
 	}
 	ask := func() dhcp.Result {
 		t.Helper()
-		res, err, took := gateway.run(t.Context(), dhcp.Options{Interface: "wan0", Families: dhcp.V6, PrefixDelegation: true})
+		res, took, err := gateway.run(t.Context(), dhcp.Options{Interface: "wan0", Families: dhcp.V6, PrefixDelegation: true})
 		if err != nil || res.Outcome != dhcp.Offered || len(res.V6) != 2 || took > 500*time.Millisecond {
 			t.Fatalf("%+v, %v after %v", res, err, took)
 		}
@@ -441,7 +441,7 @@ func TestSilentLine(t *testing.T) {
 	able(t)
 	gateway, _ := access(t, 1)
 	o := dhcp.Options{Interface: "wan0", Families: dhcp.V4 | dhcp.V6 | dhcp.Routers}
-	res, err, took := gateway.run(t.Context(), o)
+	res, took, err := gateway.run(t.Context(), o)
 	if err != nil || res.Outcome != dhcp.Silent || took > 5*time.Second || took > o.Duration() {
 		t.Errorf("%+v, %v after %v", res, err, took)
 	}
@@ -488,11 +488,11 @@ func TestTagInTheFrame(t *testing.T) {
 	}()
 	defer func() { conn.Close(); <-ended }()
 	for _, mac := range []net.HardwareAddr{nil, {2, 0, 0, 0, 0, 0x99}} {
-		res, err, _ := gateway.run(t.Context(), dhcp.Options{Interface: "wan0", VLAN: 41, Priority: 6, MAC: mac})
+		res, _, err := gateway.run(t.Context(), dhcp.Options{Interface: "wan0", VLAN: 41, Priority: 6, MAC: mac})
 		if err != nil || len(res.V4) != 1 || res.V4[0].ServerID != netip.MustParseAddr("10.41.0.3") || len(res.OtherVLANs) != 2 || res.OtherVLANs[0] != 42 || res.OtherVLANs[1] != 0 {
 			t.Errorf("%+v, %v", res, err)
 		}
-		res, err, _ = gateway.run(t.Context(), dhcp.Options{Interface: "wan0", MAC: mac})
+		res, _, err = gateway.run(t.Context(), dhcp.Options{Interface: "wan0", MAC: mac})
 		if err != nil || len(res.V4) != 1 || res.V4[0].ServerID != netip.MustParseAddr("10.41.0.2") {
 			t.Errorf("untagged: %+v, %v", res, err)
 		}
@@ -544,20 +544,20 @@ func TestTagInTheFrame(t *testing.T) {
 func TestInterfaceGoneAndCancelled(t *testing.T) {
 	able(t, "nsenter")
 	gateway, _ := access(t, 1)
-	if _, err, _ := gateway.run(t.Context(), dhcp.Options{Interface: "wan7"}); !errors.Is(err, dhcp.ErrNoInterface) {
+	if _, _, err := gateway.run(t.Context(), dhcp.Options{Interface: "wan7"}); !errors.Is(err, dhcp.ErrNoInterface) {
 		t.Errorf("no such interface: %v", err)
 	}
-	if _, err, _ := gateway.run(t.Context(), dhcp.Options{Interface: "lo"}); !errors.Is(err, dhcp.ErrOptions) {
+	if _, _, err := gateway.run(t.Context(), dhcp.Options{Interface: "lo"}); !errors.Is(err, dhcp.ErrOptions) {
 		t.Errorf("on the loopback: %v", err)
 	}
-	if _, err, _ := gateway.run(t.Context(), dhcp.Options{Interface: "wan0", Inform: true}); !errors.Is(err, dhcp.ErrOptions) {
+	if _, _, err := gateway.run(t.Context(), dhcp.Options{Interface: "wan0", Inform: true}); !errors.Is(err, dhcp.ErrOptions) {
 		t.Errorf("Inform without an address: %v", err)
 	}
 
 	check := leaks(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	_, err, took := gateway.run(ctx, dhcp.Options{Interface: "wan0", Families: dhcp.V4 | dhcp.V6})
+	_, took, err := gateway.run(ctx, dhcp.Options{Interface: "wan0", Families: dhcp.V4 | dhcp.V6})
 	if !errors.Is(err, context.DeadlineExceeded) || took > 300*time.Millisecond {
 		t.Errorf("cancelled: %v after %v", err, took)
 	}
@@ -578,13 +578,13 @@ func TestInterfaceGoneAndCancelled(t *testing.T) {
 				t.Errorf("%v: %v: %s", end, err, out)
 			}
 		})
-		_, err, took := gateway.run(t.Context(), dhcp.Options{Interface: "wan0"})
+		_, took, err := gateway.run(t.Context(), dhcp.Options{Interface: "wan0"})
 		<-ended
 		if !errors.Is(err, dhcp.ErrDown) && !errors.Is(err, dhcp.ErrNoInterface) || took > 1200*time.Millisecond {
 			t.Errorf("%s: %v after %v", how, err, took)
 		}
 		if how == "down" {
-			if _, err, _ := gateway.run(t.Context(), dhcp.Options{Interface: "wan0"}); !errors.Is(err, dhcp.ErrDown) {
+			if _, _, err := gateway.run(t.Context(), dhcp.Options{Interface: "wan0"}); !errors.Is(err, dhcp.ErrDown) {
 				t.Errorf("down from the start: %v", err)
 			}
 		}
@@ -607,7 +607,7 @@ func TestWithoutTheRight(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if _, err, _ := gateway.run(t.Context(), dhcp.Options{Interface: "wan0"}); !errors.Is(err, dhcp.ErrNotPermitted) {
+	if _, _, err := gateway.run(t.Context(), dhcp.Options{Interface: "wan0"}); !errors.Is(err, dhcp.ErrNotPermitted) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -263,7 +263,7 @@ func (x *exchange) discovery(p *datagram, now time.Time) (kept bool) {
 		answer := x.packet()
 		answer.dstMAC, answer.src, answer.dst = p.srcMAC, x.self, p.src
 		answer.icmp, answer.payload = true, told
-		_ = x.wire.send(answer.marshal()) //nolint:errcheck // the neighbour asks again
+		_ = x.wire.send(answer.marshal()) // the neighbour asks again
 		return false
 	}
 	ra, err := parseRA(p)

@@ -120,15 +120,15 @@ func TestFrameUnsummed(t *testing.T) {
 }
 
 // newFilter runs the socket's filter without a kernel.
-func newFilter(t testing.TB) func(frame []byte) bool {
-	t.Helper()
+func newFilter(tb testing.TB) func(frame []byte) bool {
+	tb.Helper()
 	ins, ok := bpf.Disassemble(dhcp.Filter())
 	if !ok {
-		t.Fatal("the filter has unknown instructions")
+		tb.Fatal("the filter has unknown instructions")
 	}
 	vm, err := bpf.NewVM(ins)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return func(frame []byte) bool {
 		n, err := vm.Run(frame)

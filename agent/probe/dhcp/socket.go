@@ -49,7 +49,7 @@ func (l *link) prepare(ifi *net.Interface, o *Options) error {
 	if err := l.raw.Control(func(fd uintptr) {
 		set = unix.SetsockoptInt(int(fd), unix.SOL_PACKET, unix.PACKET_AUXDATA, 1)
 		// Before Linux 4.20 our own frames are told by their address.
-		_ = unix.SetsockoptInt(int(fd), unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1) //nolint:errcheck // see above
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
 	}); err != nil {
 		return err
 	}

@@ -158,10 +158,10 @@ func parseOffer(b []byte) (Offer, error) {
 	// does not follow. A broken continuation takes only itself away.
 	if over := m.Options[optOverload]; len(over) == 1 {
 		if over[0]&1 != 0 {
-			_ = m.Options.FromBytes(b[bootpFile:bootpCookie]) //nolint:errcheck // what could be read counts
+			_ = m.Options.FromBytes(b[bootpFile:bootpCookie])
 		}
 		if over[0]&2 != 0 {
-			_ = m.Options.FromBytes(b[bootpSname:bootpFile]) //nolint:errcheck // what could be read counts
+			_ = m.Options.FromBytes(b[bootpSname:bootpFile])
 		}
 	}
 	opt := func(code uint8) []byte { return m.Options[code] }

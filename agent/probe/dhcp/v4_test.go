@@ -17,31 +17,31 @@ import (
 )
 
 // reply makes what a server answers to a request, by the library.
-func reply(t testing.TB, request []byte, mods ...dhcpv4.Modifier) []byte {
-	t.Helper()
+func reply(tb testing.TB, request []byte, mods ...dhcpv4.Modifier) []byte {
+	tb.Helper()
 	m, err := dhcpv4.FromBytes(request)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	answer, err := dhcpv4.NewReplyFromRequest(m, mods...)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return answer.ToBytes()
 }
 
-func discover(t testing.TB) []byte {
-	t.Helper()
+func discover(tb testing.TB) []byte {
+	tb.Helper()
 	m, err := dhcpv4.NewDiscovery(net.HardwareAddr(clientMAC[:]), dhcpv4.WithTransactionID(dhcpv4.TransactionID{1, 2, 3, 4}))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return m.ToBytes()
 }
 
-func fullOffer(t testing.TB, request []byte, server byte) []byte {
-	t.Helper()
-	return reply(t, request,
+func fullOffer(tb testing.TB, request []byte, server byte) []byte {
+	tb.Helper()
+	return reply(tb, request,
 		dhcpv4.WithMessageType(dhcpv4.MessageTypeOffer),
 		dhcpv4.WithYourIP(net.IP{10, 41, 0, 100 + server}),
 		dhcpv4.WithServerIP(net.IP{10, 41, 0, 2}),

@@ -33,15 +33,15 @@ func (s iaStatus) option() dhcpv6.Option {
 
 // advertise answers a SOLICIT with an address and a prefix, or with statuses
 // instead of them.
-func advertise(t testing.TB, solicit []byte, server dhcp.MAC, noAddress, noPrefix *iaStatus) []byte {
-	t.Helper()
+func advertise(tb testing.TB, solicit []byte, server dhcp.MAC, noAddress, noPrefix *iaStatus) []byte {
+	tb.Helper()
 	m, err := dhcpv6.MessageFromBytes(solicit)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	a, err := dhcpv6.NewAdvertiseFromSolicit(m, dhcpv6.WithServerID(duidLL(server)), dhcpv6.WithDNS(net.ParseIP("2001:db8::53")))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	a.AddOption(&dhcpv6.OptionGeneric{OptionCode: dhcpv6.OptionPreference, OptionData: []byte{7}})
 	if ask := m.Options.OneIANA(); ask != nil {
@@ -68,11 +68,11 @@ func advertise(t testing.TB, solicit []byte, server dhcp.MAC, noAddress, noPrefi
 	return a.ToBytes()
 }
 
-func solicit(t testing.TB) []byte {
-	t.Helper()
+func solicit(tb testing.TB) []byte {
+	tb.Helper()
 	m, err := dhcpv6.NewSolicit(net.HardwareAddr(clientMAC[:]), dhcpv6.WithClientID(duidLL(clientMAC)), dhcpv6.WithIAPD([4]byte{1, 2, 3, 4}))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return m.ToBytes()
 }
