@@ -1,0 +1,65 @@
+package isp
+
+import (
+	"context"
+	"syscall"
+
+	"ontagent/cmd/ontlab/netbox"
+)
+
+// program is one of an operator's programs on a host, started and stopped
+// again as faults come and go. Its owner guards it.
+type program struct {
+	host    *netbox.Host
+	process *netbox.Process // nil: it does not run
+	held    bool
+}
+
+// start starts the program; whatever ran before is stopped.
+func (p *program) start(ctx context.Context, s netbox.Service) error {
+	if err := p.stop(); err != nil {
+		return err
+	}
+	process, err := p.host.Start(ctx, s)
+	if err != nil {
+		return err
+	}
+	p.process = process
+	return nil
+}
+
+// hold stops its clock: its sockets stay, the kernel takes connections and
+// packets for it, and nobody looks at them.
+func (p *program) hold() error {
+	if p.process == nil {
+		return nil
+	}
+	p.held = true
+	return p.process.Signal(syscall.SIGSTOP)
+}
+
+// resume lets a held program go on.
+func (p *program) resume() error {
+	if p.process == nil || !p.held {
+		return nil
+	}
+	p.held = false
+	return p.process.Signal(syscall.SIGCONT)
+}
+
+// stop ends the program, if it runs.
+func (p *program) stop() error {
+	if p.process == nil {
+		return nil
+	}
+	if p.held {
+		// What it still has to answer is for nobody: it must not wake up.
+		p.held = false
+		err := p.process.Kill()
+		p.process = nil
+		return err
+	}
+	err := p.process.Stop()
+	p.process = nil
+	return err
+}
