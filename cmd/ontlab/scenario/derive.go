@@ -4,6 +4,8 @@ import (
 	"math"
 
 	"gopkg.in/yaml.v3"
+
+	"ontagent/agent/acceptance"
 )
 
 // derive fills in the defaults that depend on other fields. root tells what the
@@ -24,6 +26,12 @@ func (s *Scenario) derive(root *yaml.Node) {
 	} {
 		if !has("order", name) {
 			*resource.at = *resource.as
+		}
+	}
+	// The load of the machine that plays a gateway is no criterion.
+	for _, name := range []string{acceptance.CPUMax, acceptance.MemoryMax} {
+		if !has("order", "thresholds", name) {
+			s.Order.Thresholds[name] = 2
 		}
 	}
 	s.deriveGateway(has)

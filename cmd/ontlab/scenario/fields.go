@@ -48,8 +48,12 @@ func orderSpec() spec {
 	}
 	var thresholds []key
 	for _, name := range thresholdNames() {
+		derived := "the norm"
+		if name == acceptance.CPUMax || name == acceptance.MemoryMax {
+			derived = "2, which binds nothing"
+		}
 		thresholds = append(thresholds, key{
-			name: name, doc: "Overrides the limit of this name.", derived: "docs/norms.md",
+			name: name, doc: "Overrides the limit of this name.", derived: derived,
 			spec: spec{kind: number, min: -1e9, max: 1e9, unit: acceptance.Unit(name)},
 		})
 	}
@@ -60,7 +64,7 @@ func orderSpec() spec {
 			doc:  "The rungs that decide the verdict. One that this agent cannot measure yet (account, throughput, routed_internet) makes the visit inconclusive.",
 			spec: spec{kind: list, maxItems: 15, unique: true, items: &spec{kind: text, oneOf: names(acceptance.Ladder())}},
 		},
-		{name: "thresholds", derived: "the norms", example: "{optical.rx_min_dbm: -27}", doc: "Limits that the order overrides, by name; units and ranges are those of docs/norms.md.", spec: spec{kind: mapping, keys: thresholds}},
+		{name: "thresholds", derived: "the norms, but no limit of the gateway's own load", example: "{optical.rx_min_dbm: -27}", doc: "Limits that the order overrides, by name; units and ranges are those of [norms](norms.md).", spec: spec{kind: mapping, keys: thresholds}},
 		{
 			name: "consents", def: "[disturb]", example: "[]", doc: "What the customer agreed to. Without `disturb` nothing is tested that interrupts the line.",
 			spec: spec{kind: list, maxItems: 3, unique: true, items: &spec{kind: text, oneOf: []string{"disturb", "customer_settings", "sn_change"}}},
@@ -99,7 +103,7 @@ func serviceSpec() *spec {
 		return key{name: "vlan", def: def, example: "100", doc: "802.1Q VLAN; 0 is untagged.", spec: spec{kind: whole, max: 4094}}
 	}
 	address := key{
-		name: "address", derived: "the first one free of `network.pool` (internet) or of the lab's own", example: "100.65.0.10/24",
+		name: "address", derived: "the first one free of `network.pool` (internet) or of the lab's own", example: "203.0.113.10/24",
 		doc: "The gateway's address if `access` is `static`.", spec: spec{kind: text, maxLen: 18},
 	}
 	rate := func(name, def string) key {
@@ -266,7 +270,7 @@ func networkSpec() spec {
 			{name: "in_use", def: "0", example: "1", doc: "Sessions open elsewhere when the lab comes up.", spec: spec{kind: whole, max: 100}},
 			rate("down_mbps"),
 			rate("up_mbps"),
-			{name: "framed_ip", derived: "one of `network.pool`", example: "100.65.0.99", doc: "Framed-IP-Address of the session, IPv4.", spec: spec{kind: text, maxLen: 15}},
+			{name: "framed_ip", derived: "one of `network.pool`", example: "203.0.113.99", doc: "Framed-IP-Address of the session, IPv4.", spec: spec{kind: text, maxLen: 15}},
 		}}}},
 		{name: "aaa", doc: "What the RADIUS server says in a reject besides what accounts say themselves. An empty string sends no Reply-Message.", spec: spec{kind: mapping, keys: []key{
 			{name: "wrong_password", def: "密码错", example: `"691: password error"`, doc: "Reply-Message for a wrong password.", spec: spec{kind: text, maxLen: 200}},
@@ -293,7 +297,7 @@ func networkSpec() spec {
 			{name: "lease_s", def: "3600", example: "120", doc: "Time a lease holds.", spec: spec{kind: whole, min: 120, max: 86400, unit: "s"}},
 			milliseconds("offer_delay_ms", "0", "500", "How long an offer takes.", 60_000),
 		}}},
-		{name: "pool", def: "100.65.0.0/24", example: "203.0.113.0/24", doc: "IPv4 addresses given out to internet users; the first is the BRAS's own.", spec: spec{kind: text, maxLen: 18}},
+		{name: "pool", def: "203.0.113.0/24", example: "100.65.0.0/24", doc: "IPv4 addresses given out to internet users; the first is the BRAS's own.", spec: spec{kind: text, maxLen: 18}},
 		{name: "prefix", def: "/56", example: "/60", doc: "Length of the IPv6 prefix delegated to the gateway, /48 to /64.", spec: spec{kind: text, like: shape(`^/(4[89]|5[0-9]|6[0-4])$`, "a / and a length from 48 to 64")}},
 		{name: "targets", def: "2", example: "1", doc: "Addresses on the internet that the gateway is told to ping.", spec: spec{kind: whole, min: 1, max: 4}},
 	}}
@@ -328,7 +332,7 @@ func expectSpec() spec {
 	return spec{kind: mapping, keys: []key{
 		{name: "verdict", required: true, example: "fail", doc: "Verdict of the whole visit.", spec: spec{kind: text, oneOf: verdicts}},
 		{name: "rungs", derived: "not compared", example: "{dial: fail, addressing: skipped}", doc: "Verdicts of single rungs: pass, fail, inconclusive or skipped.", spec: spec{kind: mapping, keys: rungs}},
-		{name: "first_cause", derived: "not compared", example: "account.wrong_password", doc: "Code of the most probable cause, from [causes](causes.md); `none` if there must be none.", spec: spec{kind: text, oneOf: append(causes(), string(NoCause))}},
+		{name: "first_cause", derived: "not compared", example: "account.wrong_password", doc: "Code of the most probable cause, from [causes](causes.md); `none` if nothing may be the cause of a fault. What only lan_cabling and host say does not count unless they are required.", spec: spec{kind: text, oneOf: append(causes(), string(NoCause))}},
 		{name: "causes", derived: "not compared", example: "[dial.no_pado]", doc: "Codes that must be among the causes, at any rank.", spec: spec{kind: list, maxItems: 32, unique: true, items: cause}},
 		{name: "not_causes", derived: "not compared", example: "[dns.no_answer]", doc: "Codes that must not be among the causes.", spec: spec{kind: list, maxItems: 32, unique: true, items: cause}},
 		{name: "events", derived: "not compared", example: "[optics.rx_power, link.carrier=down]", doc: "Events that must have come, each as `TYPE`, `TYPE.WHAT` or `TYPE.WHAT=AFTER`, see [events](#events).", spec: spec{kind: list, maxItems: 32, unique: true, items: &spec{kind: text, maxLen: 100}}},

@@ -110,7 +110,7 @@ func (j *judge) service(service Service, nodes []*yaml.Node, i int, field func(s
 			j.wrong(field("address"), "needs access: static")
 		}
 		if p, err := netip.ParsePrefix(service.Address); err != nil || !p.Addr().Is4() || p.Bits() > 30 || p.Bits() < 8 {
-			j.wrong(field("address"), "must be an IPv4 address with the length of its network, as 100.65.0.10/24, not "+quote(service.Address))
+			j.wrong(field("address"), "must be an IPv4 address with the length of its network, as 203.0.113.10/24, not "+quote(service.Address))
 		}
 	}
 	switch service.Kind {
@@ -150,7 +150,7 @@ func (j *judge) network() {
 		}
 	}
 	if p, err := netip.ParsePrefix(n.Pool); err != nil || !p.Addr().Is4() || p != p.Masked() || p.Bits() < 8 || p.Bits() > 29 {
-		j.wrong("network.pool", "must be an IPv4 network of /8 to /29, as 100.65.0.0/24, not "+quote(n.Pool))
+		j.wrong("network.pool", "must be an IPv4 network of /8 to /29, as 203.0.113.0/24, not "+quote(n.Pool))
 	}
 	if j.said("network", "bras", "auth") && len(n.BRAS.Auth) == 0 {
 		j.wrong("network.bras.auth", "must name at least one of pap, chap")

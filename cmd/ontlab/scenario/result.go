@@ -19,12 +19,12 @@ import (
 // Observed is what a played scenario came to.
 type Observed struct {
 	Verdict  acceptance.Verdict
-	Rungs    Rungs            // in climbing order
-	Causes   []diagnosis.Code // of the diagnosis, most likely first
-	Events   []string         // as EventName, in order of arrival
-	Duration time.Duration    // of the visit
-	Where    string           // where it was played: WhereHost or WhereGuest
-	Err      error            // why it could not be played; the rest is not compared then
+	Rungs    Rungs              // in climbing order
+	Causes   []diagnosis.Ranked // of the diagnosis, in its order
+	Events   []string           // as EventName, in order of arrival
+	Duration time.Duration      // of the visit
+	Where    string             // where it was played: WhereHost or WhereGuest
+	Err      error              // why it could not be played; the rest is not compared then
 }
 
 // Where a scenario was played.
@@ -106,7 +106,7 @@ type Result struct {
 	ExpectedVerdict string   `json:"expected_verdict"`
 	Verdict         string   `json:"verdict"`        // "": it was not played
 	ExpectedCause   string   `json:"expected_cause"` // "": not compared
-	FirstCause      string   `json:"first_cause"`    // NoCause if the diagnosis names none; "": it was not played
+	FirstCause      string   `json:"first_cause"`    // NoCause: there is none; "": it was not played
 	ExpectedRungs   Rungs    `json:"expected_rungs"` // those that were compared
 	Rungs           Rungs    `json:"rungs"`
 	DurationS       float64  `json:"duration_s"` // of the visit
@@ -140,11 +140,10 @@ func Compare(s Scenario, o Observed) Result {
 	}
 	r.Verdict = string(o.Verdict)
 	r.Rungs = append(r.Rungs, o.Rungs...)
-	r.Causes = append(r.Causes, names(o.Causes)...)
-	r.FirstCause = string(NoCause)
-	if len(r.Causes) > 0 {
-		r.FirstCause = r.Causes[0]
+	for _, c := range o.Causes {
+		r.Causes = append(r.Causes, string(c.Code))
 	}
+	r.FirstCause = string(firstCause(s, o.Causes))
 	for _, event := range o.Events {
 		if !slices.Contains(r.Events, event) {
 			r.Events = append(r.Events, event)
@@ -153,6 +152,34 @@ func Compare(s Scenario, o Observed) Result {
 	r.Mismatches = append(r.Mismatches, mismatches(s.Expect, o, r)...)
 	r.OK = len(r.Mismatches) == 0
 	return r
+}
+
+// firstCause returns the first cause that counts, or NoCause. Where NoCause is
+// expected only what is the cause of a fault counts: what could not be told and
+// what passed with a warning are wrong with no line.
+func firstCause(s Scenario, causes []diagnosis.Ranked) diagnosis.Code {
+	for _, c := range causes {
+		if !s.counts(c) || s.Expect.FirstCause == NoCause && c.Kind != diagnosis.KindFault {
+			continue
+		}
+		return c.Code
+	}
+	return NoCause
+}
+
+// counts reports whether a cause comes from a rung that a lab can judge, or
+// that the order requires all the same.
+func (s Scenario) counts(c diagnosis.Ranked) bool {
+	if len(c.For) == 0 {
+		return true
+	}
+	for _, ref := range c.For {
+		rung := acceptance.Rung(ref.Rung)
+		if !slices.Contains(unreliable(), rung) || slices.Contains(s.Order.Require, rung) {
+			return true
+		}
+	}
+	return false
 }
 
 // mismatches says which expectations did not hold.
@@ -177,12 +204,12 @@ func mismatches(want Expect, o Observed, r Result) []string {
 		miss("the first cause is %s, expected was %s", r.FirstCause, want.FirstCause)
 	}
 	for _, code := range want.Causes {
-		if !slices.Contains(o.Causes, code) {
+		if !slices.Contains(r.Causes, string(code)) {
 			miss("%s is not among the causes", code)
 		}
 	}
 	for _, code := range want.NotCauses {
-		if slices.Contains(o.Causes, code) {
+		if slices.Contains(r.Causes, string(code)) {
 			miss("%s is among the causes", code)
 		}
 	}

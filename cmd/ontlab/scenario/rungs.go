@@ -21,9 +21,7 @@ func BuiltRungs() []acceptance.Rung {
 // the gateway itself is the one that gets on, for addressing, dns and
 // reachability; iptv, voice and management each for the rung of its name.
 //
-// lan_cabling and host never decide by default: the LAN port of a lab is a
-// virtual cable without wires, and the load of an emulated machine says nothing
-// about a gateway.
+// lan_cabling and host never decide by default.
 func DefaultRequire(services []Service) []acceptance.Rung {
 	kind := func(k string) (Service, bool) { return Scenario{Services: services}.Service(k) }
 	internet, online := kind(Internet)
@@ -47,3 +45,8 @@ func DefaultRequire(services []Service) []acceptance.Rung {
 	}
 	return require
 }
+
+// unreliable are the rungs that a lab says nothing about: its LAN port is a
+// virtual cable without wires, and the load of an emulated machine is no
+// gateway's.
+func unreliable() []acceptance.Rung { return []acceptance.Rung{acceptance.LANCabling, acceptance.Host} }
