@@ -13,6 +13,7 @@ import (
 
 	"ontagent/cmd/cli"
 	"ontagent/cmd/ontlab/lab"
+	"ontagent/cmd/ontlab/netbox"
 )
 
 // version is set by the build.
@@ -45,6 +46,20 @@ func (a *app) run(ctx context.Context, args []string) int {
 		err = a.benchInLab(ctx, args[1:])
 	case "fleet":
 		err = a.fleet(ctx, args[1:])
+	case "run":
+		return a.runExit(a.scenarios(ctx, args[1:]))
+	case playVerb:
+		if !netbox.Inside() {
+			// This is the first process of a lab's namespaces, see Enter.
+			code, err := netbox.Enter(ctx, nil, a.out, a.err, args...)
+			if err != nil {
+				return a.exit(err)
+			}
+			return code
+		}
+		err = a.play(ctx, args[1:])
+	case netbox.MissingVerb:
+		err = netbox.ReportMissing(a.out)
 	case "vm":
 		return a.vm(ctx, args[1:])
 	case lab.InitVerb:
@@ -69,6 +84,8 @@ func (a *app) usage() {
   bench [--minutes N]                   measure the agents in bin/ and dist/: size, memory, CPU, event latency
   fleet [--broker URL] [--gateways N] [--spread 30s] [--duration 5m] [--telemetry-interval 1m] [--json]
                                         play many gateways against a broker: connections, attempts, rates, memory
+  run [--json] [--where host|guest|auto] [--jobs N] [--keep DIR] FILE...
+                                        play scenarios, in a guest where this kernel lacks what they need
   vm [--modules M,M] [--memory MIB] COMMAND [ARG...]
                                         run a command in a guest with Debian's kernel, with its exit status
   version

@@ -1,0 +1,316 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"ontagent/cmd/cli"
+	"ontagent/cmd/ontlab/netbox"
+	"ontagent/cmd/ontlab/play"
+	"ontagent/cmd/ontlab/scenario"
+	"ontagent/cmd/ontlab/vm"
+)
+
+// playVerb is the hidden verb that plays one scenario, in namespaces of its
+// own.
+const playVerb = "play"
+
+// guestModules are what the lab needs of a kernel beyond what is built in.
+func guestModules() []string {
+	return []string{
+		"veth", "bridge", "8021q", "pppoe", "ppp_async", "ppp_synctty", "sch_netem", "sch_tbf", "tun", "dummy", "macvlan",
+		"nf_tables", "nft_chain_nat", "nft_masq", "nft_nat", "nft_redir", "nft_ct", "nft_reject_inet", "nft_reject_bridge", "nft_numgen",
+		"cls_u32", "act_police", "ifb", "cls_matchall", "act_mirred", "sch_ingress",
+	}
+}
+
+const (
+	guestMemoryMiB = 1536
+	// What a scenario takes besides its visit: building, settling, events.
+	overhead = 150 * time.Second
+)
+
+// runner plays scenarios.
+type runner struct {
+	*app
+	json  bool
+	where string // host, guest, or auto
+	jobs  int
+	keep  string
+	log   *slog.Logger
+}
+
+// scenarios plays files and prints what came of them.
+func (a *app) scenarios(ctx context.Context, args []string) error {
+	f := flag.NewFlagSet("ontlab run", flag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	r := runner{app: a}
+	f.BoolVar(&r.json, "json", false, "print one JSON line per scenario instead of a table")
+	f.StringVar(&r.where, "where", "auto", "host, guest, or auto: in a guest where this kernel lacks what a scenario needs")
+	f.IntVar(&r.jobs, "jobs", 2, "how many are played at once")
+	f.StringVar(&r.keep, "keep", "", "leave each lab's files in a directory below `DIR`")
+	verbose := f.Bool("verbose", false, "tell what is done")
+	if err := f.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			fmt.Fprintln(a.out, "ontlab run [flags] FILE...")
+			f.SetOutput(a.out)
+			f.PrintDefaults()
+			return err
+		}
+		return fmt.Errorf("%w: run: %w", errUsage, err)
+	}
+	switch {
+	case f.NArg() == 0:
+		return fmt.Errorf("%w: run: no scenario file is given", errUsage)
+	case r.jobs < 1 || r.jobs > 16:
+		return fmt.Errorf("%w: run: --jobs is 1 to 16", errUsage)
+	case !slices.Contains([]string{"auto", scenario.WhereHost, scenario.WhereGuest}, r.where):
+		return fmt.Errorf("%w: run: --where is host, guest or auto", errUsage)
+	}
+	r.log = slog.New(slog.DiscardHandler)
+	if *verbose {
+		r.log = slog.New(slog.NewTextHandler(a.err, nil))
+	}
+	var todo []scenario.Scenario
+	var problems []error
+	for _, file := range f.Args() {
+		s, err := scenario.Load(file)
+		todo, problems = append(todo, s), append(problems, err)
+	}
+	if err := errors.Join(problems...); err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	return r.run(ctx, todo)
+}
+
+func (r *runner) run(ctx context.Context, todo []scenario.Scenario) error {
+	here, guest := r.sort(ctx, todo)
+	results := make([]scenario.Result, len(todo))
+	var printing sync.Mutex
+	var printErr error
+	done := func(i int, result scenario.Result) {
+		printing.Lock()
+		defer printing.Unlock()
+		results[i] = result
+		if r.json {
+			printErr = errors.Join(printErr, scenario.WriteJSON(r.out, result))
+		}
+	}
+	r.here(ctx, todo, here, done)
+	r.guest(ctx, todo, guest, done)
+	if !r.json {
+		printErr = scenario.WriteTable(r.out, results)
+	}
+	if printErr != nil {
+		return printErr
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if slices.ContainsFunc(results, func(r scenario.Result) bool { return !r.OK }) {
+		return errNotAsExpected
+	}
+	return nil
+}
+
+// errNotAsExpected ends with exit code 1; what was not is printed already.
+var errNotAsExpected = errors.New("not all was as expected")
+
+// sort tells which are played here and which in a guest.
+func (r *runner) sort(ctx context.Context, todo []scenario.Scenario) (here, guest []int) {
+	var missing []string
+	if r.where == "auto" {
+		missing = netbox.Missing(ctx)
+	}
+	for i, s := range todo {
+		lacking := func(need string) bool { return slices.Contains(missing, need) }
+		switch {
+		case r.where == scenario.WhereGuest, r.where == "auto" && slices.ContainsFunc(play.Needs(s), lacking):
+			guest = append(guest, i)
+		default:
+			here = append(here, i)
+		}
+	}
+	return here, guest
+}
+
+// here plays on the running kernel, each scenario in namespaces of its own.
+func (r *runner) here(ctx context.Context, todo []scenario.Scenario, which []int, done func(int, scenario.Result)) {
+	slots := make(chan struct{}, r.jobs)
+	var running sync.WaitGroup
+	for _, i := range which {
+		slots <- struct{}{}
+		running.Go(func() {
+			defer func() { <-slots }()
+			result, err := r.one(ctx, todo[i])
+			if err != nil {
+				result = scenario.Unplayed(todo[i].File, err)
+			}
+			done(i, result)
+		})
+	}
+	running.Wait()
+}
+
+// one plays one scenario.
+func (r *runner) one(ctx context.Context, s scenario.Scenario) (scenario.Result, error) {
+	dir := ""
+	if r.keep != "" {
+		dir = filepath.Join(r.keep, s.Name)
+	}
+	limit := time.Duration(s.Measure.LimitS*float64(time.Second)) + overhead
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not played within %v", limit))
+	defer cancel()
+	var out, errs bytes.Buffer
+	code, err := netbox.Enter(ctx, nil, &out, io.MultiWriter(&errs, r.noise()), playVerb, "--dir", dir, s.File)
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return scenario.Result{}, err
+	}
+	result, err := lastResult(out.Bytes())
+	if err != nil {
+		return result, fmt.Errorf("the lab ended with exit code %d: %s", code, strings.TrimSpace(errs.String()))
+	}
+	return result, nil
+}
+
+// noise is where what labs say besides goes.
+func (r *runner) noise() io.Writer {
+	if r.log.Enabled(context.Background(), slog.LevelInfo) {
+		return r.err
+	}
+	return io.Discard
+}
+
+func lastResult(out []byte) (scenario.Result, error) {
+	var result scenario.Result
+	lines := bytes.Split(bytes.TrimSpace(out), []byte("\n"))
+	if err := json.Unmarshal(lines[len(lines)-1], &result); err != nil {
+		return scenario.Result{}, fmt.Errorf("cannot read the lab's result: %w", err)
+	}
+	return result, nil
+}
+
+// play plays one scenario in the namespaces that Enter made, and prints its
+// result.
+func (a *app) play(ctx context.Context, args []string) error {
+	f := flag.NewFlagSet("ontlab play", flag.ContinueOnError)
+	f.SetOutput(a.err)
+	dir := f.String("dir", "", "the lab's files")
+	where := f.String("where", scenario.WhereHost, "")
+	if err := f.Parse(args); err != nil || f.NArg() != 1 {
+		return fmt.Errorf("%w: play FILE", errUsage)
+	}
+	s, err := scenario.Load(f.Arg(0))
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if os.Getenv(inGuestEnv) != "" {
+		*where = scenario.WhereGuest
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("cannot find this program: %w", err)
+	}
+	if *dir == "" {
+		if *dir, err = os.MkdirTemp("", "ontlab-"); err != nil {
+			return fmt.Errorf("cannot make a directory: %w", err)
+		}
+		defer os.RemoveAll(*dir) //nolint:errcheck // a temporary directory
+	}
+	log := slog.New(slog.NewTextHandler(a.err, nil)).With("scenario", s.Name)
+	observed := play.Play(ctx, s, play.Options{Dir: *dir, BinDir: filepath.Dir(self), Log: log})
+	observed.Where = *where
+	return scenario.WriteJSON(a.out, scenario.Compare(s, observed))
+}
+
+// inGuestEnv tells a lab that it is in a guest.
+const inGuestEnv = "ONTLAB_GUEST"
+
+// guest plays in a QEMU guest, all in one boot.
+func (r *runner) guest(ctx context.Context, todo []scenario.Scenario, which []int, done func(int, scenario.Result)) {
+	if len(which) == 0 {
+		return
+	}
+	left := map[string]int{}
+	fail := func(err error) {
+		for _, i := range left {
+			done(i, scenario.Unplayed(todo[i].File, err))
+		}
+	}
+	args := []string{"", "run", "--json", "--where", scenario.WhereHost, "--jobs", strconv.Itoa(r.jobs)}
+	if r.log.Enabled(ctx, slog.LevelInfo) {
+		args = append(args, "--verbose")
+	}
+	timeout := time.Minute
+	for _, i := range which {
+		file, err := filepath.Abs(todo[i].File)
+		if err != nil {
+			done(i, scenario.Unplayed(todo[i].File, err))
+			continue
+		}
+		left[todo[i].Name] = i
+		args = append(args, file)
+		timeout += time.Duration(todo[i].Measure.LimitS*float64(time.Second)) + overhead
+	}
+	var err error
+	if args[0], err = os.Executable(); err != nil {
+		fail(err)
+		return
+	}
+	out, in := io.Pipe()
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		lines := bufio.NewReader(out)
+		for {
+			line, err := lines.ReadBytes('\n')
+			var result scenario.Result
+			if json.Unmarshal(line, &result) == nil {
+				if i, ok := left[result.Scenario]; ok {
+					delete(left, result.Scenario)
+					done(i, result)
+				}
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
+	var noise bytes.Buffer
+	result, err := vm.Run(ctx, vm.Options{Modules: guestModules(), MemoryMiB: guestMemoryMiB, Log: r.log}, vm.Job{
+		Args: args, Env: []string{inGuestEnv + "=1"}, Timeout: timeout, Stdout: in, Stderr: io.MultiWriter(&noise, r.noise()),
+	})
+	_ = in.Close() // of a pipe in memory
+	reading.Wait()
+	if err == nil && len(left) > 0 {
+		err = fmt.Errorf("the guest's run ended with exit code %d: %s", result.ExitCode, strings.TrimSpace(noise.String()))
+	}
+	if err != nil {
+		fail(err)
+	}
+}
+
+// runExit is the exit code of run: 1 where not all was as expected, which is
+// printed already.
+func (a *app) runExit(err error) int {
+	if errors.Is(err, errNotAsExpected) {
+		return cli.Fail
+	}
+	return a.exit(err)
+}
