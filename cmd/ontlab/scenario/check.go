@@ -129,6 +129,9 @@ func (ms *mistakes) checkBy(n *yaml.Node, s *spec, field string) string {
 }
 
 func unknownKey(s *spec, keys []key, value, name string) string {
+	if word, _, ok := strings.Cut(name, ":"); ok && indexKey(keys, word) >= 0 {
+		return "unknown field; a blank is missing behind " + word + ":"
+	}
 	var all []string
 	for _, k := range keys {
 		all = append(all, k.name)

@@ -88,7 +88,7 @@ func thresholdNames() []string {
 		acceptance.UtilisationMax, acceptance.CPUMax, acceptance.MemoryMax, acceptance.FaultLineDue, acceptance.FaultNetworkDue,
 		acceptance.FaultRespond, acceptance.RecordRetention, acceptance.OpticalMarginWarnDB, acceptance.OpticalSpreadMaxDB,
 		acceptance.LANSpeedMinMbps, acceptance.DNSLatencyWarnMs, acceptance.ReachLossMaxRatio, acceptance.ReachRTTMaxMs,
-		acceptance.TemperatureMax,
+		acceptance.TemperatureMax, "iptv.loss_max_ratio",
 	}
 }
 

@@ -125,6 +125,9 @@ func (ms *mistakes) syntax(data []byte, err error) {
 	if m := regexp.MustCompile(`^line (\d+): `).FindStringSubmatch(text); m != nil {
 		text = text[len(m[0]):]
 		line, _ = strconv.Atoi(m[1])
+		if strings.HasPrefix(text, "did not find") {
+			line++ // of these the parser counts lines from 0
+		}
 	}
 	// A tab for indentation is the usual reason, and the parser's own words and
 	// line do not say so.
@@ -181,7 +184,7 @@ func fill(n *yaml.Node, s *spec) error {
 			v := lookup(n, k.name)
 			if v == nil {
 				var err error
-				if v, err = k.value(); err != nil {
+				if v, err = k.preset(); err != nil {
 					return err
 				}
 				if v == nil {
@@ -198,8 +201,8 @@ func fill(n *yaml.Node, s *spec) error {
 	return nil
 }
 
-// value returns the default of a key, nil if it has none.
-func (k *key) value() (*yaml.Node, error) {
+// preset returns the default of a key, nil if it has none.
+func (k *key) preset() (*yaml.Node, error) {
 	switch {
 	case k.def != "":
 		var doc yaml.Node

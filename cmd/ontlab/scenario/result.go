@@ -237,38 +237,28 @@ func WriteJSON(w io.Writer, r Result) error {
 // WriteTable writes results for people: a row for each, why it is not ok below
 // it, and a count at the end.
 func WriteTable(w io.Writer, results []Result) error {
-	rows := [][]string{{"SCENARIO", "", "VERDICT", "FIRST CAUSE", "TIME"}}
-	for _, r := range results {
-		row := []string{r.Scenario, "ok", r.Verdict, r.FirstCause, fmt.Sprintf("%.1f s", r.DurationS)}
-		if !r.OK {
-			row[1] = "NOT OK"
-		}
-		if r.Verdict == "" {
-			row[2], row[3], row[4] = "-", "-", "-"
-		}
-		rows = append(rows, row)
-	}
-	widths := make([]int, len(rows[0]))
-	for _, row := range rows {
+	head := []string{"SCENARIO", "", "VERDICT", "FIRST CAUSE", "TIME"}
+	widths := make([]int, len(head))
+	for _, row := range append([][]string{head}, rows(results)...) {
 		for i, cell := range row {
 			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
 		}
 	}
 	var b strings.Builder
-	good := 0
-	for i, row := range rows {
+	write := func(row []string) {
 		var line strings.Builder
-		for j, cell := range row {
-			line.WriteString(printable(cell) + strings.Repeat(" ", widths[j]-utf8.RuneCountInString(cell)+2))
+		for i, cell := range row {
+			line.WriteString(printable(cell) + strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
 		}
 		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
-		if i == 0 {
-			continue
-		}
-		r := results[i-1]
+	}
+	write(head)
+	good := 0
+	for _, r := range results {
 		if r.OK {
 			good++
 		}
+		write(r.row())
 		why := r.Mismatches
 		if r.Error != "" {
 			why = append([]string{"could not be played:"}, strings.Split(r.Error, "\n")...)
@@ -282,6 +272,26 @@ func WriteTable(w io.Writer, results []Result) error {
 		return fmt.Errorf("cannot write results: %w", err)
 	}
 	return nil
+}
+
+func rows(results []Result) [][]string {
+	out := make([][]string, 0, len(results))
+	for _, r := range results {
+		out = append(out, r.row())
+	}
+	return out
+}
+
+// row is the result's line in the table.
+func (r Result) row() []string {
+	word := "ok"
+	if !r.OK {
+		word = "NOT OK"
+	}
+	if r.Verdict == "" {
+		return []string{r.Scenario, word, "-", "-", "-"}
+	}
+	return []string{r.Scenario, word, r.Verdict, r.FirstCause, fmt.Sprintf("%.1f s", r.DurationS)}
 }
 
 // printable keeps what a server said from steering a terminal.

@@ -230,7 +230,6 @@ type Params struct {
 	Location       string   `yaml:"location"`
 	LossRatio      float64  `yaml:"loss_ratio"`
 	MTU            int      `yaml:"mtu"`
-	Name           string   `yaml:"name"`
 	OMCI           bool     `yaml:"omci"`
 	Reason         string   `yaml:"reason"`
 	ReorderRatio   float64  `yaml:"reorder_ratio"`
