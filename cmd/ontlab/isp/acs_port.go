@@ -16,10 +16,10 @@ import (
 
 // acsPort is a TCP port in one of its modes, from opening to closing.
 type acsPort struct {
-	net.Listener
-	mode   acsMode
-	server http.Server
-	served sync.WaitGroup
+	net.Listener // of which Accept is our own
+	mode         acsMode
+	server       http.Server
+	served       sync.WaitGroup
 
 	mu     sync.Mutex
 	closed bool
@@ -72,7 +72,7 @@ func (p *acsPort) Accept() (net.Conn, error) {
 
 // close closes the port and all its connections.
 func (p *acsPort) close() error {
-	err := errors.Join(p.server.Close(), p.Listener.Close())
+	err := errors.Join(p.server.Close(), p.Close())
 	p.mu.Lock()
 	p.closed = true
 	for _, conn := range p.held {

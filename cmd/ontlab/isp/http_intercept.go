@@ -2,9 +2,12 @@ package isp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
+	"ontagent/agent/command"
 	"ontagent/cmd/ontlab/netbox"
 )
 
@@ -16,7 +19,8 @@ const interceptTable = "ontlab_intercept"
 // have not paid; or no longer. Connections to the portal itself, and those of
 // the other family, are left alone. It needs nft, and a kernel with NAT in
 // nf_tables (modules nf_tables and nft_chain_nat); the answers have to come
-// back through the same host.
+// back through the same host. The error is compatible with netbox.ErrNoKernel
+// where the kernel can't.
 func Intercept(ctx context.Context, host *netbox.Host, on bool, portal netip.AddrPort) error {
 	family := "ip"
 	if portal.Addr().Is6() {
@@ -38,6 +42,10 @@ func Intercept(ctx context.Context, host *netbox.Host, on bool, portal netip.Add
 		return fmt.Errorf("cannot intercept on %s: %w", host.Name(), err)
 	}
 	if _, err := host.Run(ctx, "nft", "-f", file); err != nil {
+		var failed *command.Error
+		if errors.As(err, &failed) && (strings.Contains(failed.Output, "not supported") || strings.Contains(failed.Output, "No such file")) {
+			err = fmt.Errorf("%w: %w", netbox.ErrNoKernel, err)
+		}
 		return fmt.Errorf("cannot intercept on %s: %w", host.Name(), err)
 	}
 	return nil

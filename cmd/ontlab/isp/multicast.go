@@ -174,7 +174,7 @@ func (p *multicastPace) due(now time.Time) int {
 	at := func(d time.Duration) uint64 { // in microseconds, since rate and nanoseconds overflow within hours
 		return uint64(d/time.Microsecond) * p.rate / (multicastPayload * 8 * 1_000_000)
 	}
-	total := at(now.Sub(p.began))
+	total := at(max(now.Sub(p.began), 0))
 	if total > p.sent && total-p.sent > at(multicastLate)+1 {
 		p.began, p.sent = now, 0
 		total = 1

@@ -67,7 +67,7 @@ func (p *phone) register(user, password string, headers ...string) (string, *sip
 	aor := "sip:" + user + "@voice.example"
 	res, err := p.say(p.request("REGISTER", uri, aor, headers...), patience)
 	must(p.t, err)
-	if res.StatusCode == 401 {
+	if res.StatusCode == sip.StatusUnauthorized {
 		credentials := digestAnswer(p.t, res.GetHeader("WWW-Authenticate").Value(), "REGISTER", uri, user, password, 1)
 		res, err = p.say(p.request("REGISTER", uri, aor, append(headers, "Authorization: "+credentials)...), patience)
 		must(p.t, err)
@@ -95,7 +95,7 @@ func TestSIP(t *testing.T) {
 	healthy := func() {
 		t.Helper()
 		res, err := p.say(options(), patience)
-		if err != nil || res.StatusCode != 200 || res.GetHeader("Allow") == nil {
+		if err != nil || res.StatusCode != sip.StatusOK || res.GetHeader("Allow") == nil {
 			t.Fatalf("OPTIONS: %v, %v", res, err)
 		}
 		for _, try := range []struct {
@@ -159,7 +159,7 @@ func TestSIP(t *testing.T) {
 	healthy()
 
 	must(t, s.Reject(503, "Maintenance"))
-	if res, err := p.say(options(), patience); err != nil || res.StatusCode != 503 || res.Reason != "Maintenance" {
+	if res, err := p.say(options(), patience); err != nil || res.StatusCode != sip.StatusServiceUnavailable || res.Reason != "Maintenance" {
 		t.Errorf("reject: %v, %v", res, err)
 	}
 	if got, _ := p.register("+4912345", "s3cret", contact); got != "503 Maintenance" {
@@ -171,7 +171,7 @@ func TestSIP(t *testing.T) {
 	}
 	s.Slow(200 * time.Millisecond)
 	asked := time.Now()
-	if res, err := p.say(options(), patience); err != nil || res.StatusCode != 200 || time.Since(asked) < 200*time.Millisecond {
+	if res, err := p.say(options(), patience); err != nil || res.StatusCode != sip.StatusOK || time.Since(asked) < 200*time.Millisecond {
 		t.Errorf("slow: %v, %v after %v", res, err, time.Since(asked))
 	}
 	s.Healthy()
@@ -196,7 +196,7 @@ func TestSIPByTCP(t *testing.T) {
 	must(t, conn.SetDeadline(time.Now().Add(patience)))
 	p := &phone{t: t, conn: conn}
 	res, err := p.say(strings.Replace(p.request("OPTIONS", "sip:voice.example", "sip:voice.example"), "/UDP", "/TCP", 1), patience)
-	if err != nil || res.StatusCode != 200 {
+	if err != nil || res.StatusCode != sip.StatusOK {
 		t.Errorf("OPTIONS: %v, %v", res, err)
 	}
 	s.Silent()
