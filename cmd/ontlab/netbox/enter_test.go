@@ -160,13 +160,15 @@ func TestNothingOutlivesTheLab(t *testing.T) {
 				}
 				return nil
 			})
-			entries, err := netbox.List()
-			must(t, err)
-			for _, e := range entries {
-				if e.Name == mark {
-					t.Errorf("still listed: %+v", e)
+			eventually(t, "not listed", func() error {
+				entries, err := netbox.List()
+				for _, e := range entries {
+					if e.Name == mark {
+						return fmt.Errorf("listed: %+v", e)
+					}
 				}
-			}
+				return err
+			})
 		})
 	}
 }

@@ -37,19 +37,23 @@ type Host struct {
 
 // namespaces are descriptors of what a host consists of.
 type namespaces struct {
-	net, mnt, uts             *os.File
-	netPath, mntPath, utsPath string
+	net, mnt, uts, root                 *os.File
+	netPath, mntPath, utsPath, rootPath string
 }
 
+// open opens those of this thread.
 func (n *namespaces) open() error {
-	base := fmt.Sprintf("/proc/%d/task/%d/ns/", os.Getpid(), unix.Gettid())
-	n.netPath, n.mntPath, n.utsPath = base+"net", base+"mnt", base+"uts"
-	for kind, file := range map[string]**os.File{"net": &n.net, "mnt": &n.mnt, "uts": &n.uts} {
-		f, err := os.Open(base + kind)
+	task := fmt.Sprintf("/proc/%d/task/%d/", os.Getpid(), unix.Gettid())
+	n.netPath, n.mntPath, n.utsPath, n.rootPath = task+"ns/net", task+"ns/mnt", task+"ns/uts", task+"root"
+	for _, one := range []struct {
+		file **os.File
+		path string
+	}{{&n.net, n.netPath}, {&n.mnt, n.mntPath}, {&n.uts, n.utsPath}, {&n.root, n.rootPath}} {
+		f, err := os.Open(one.path)
 		if err != nil {
 			return fmt.Errorf("cannot open namespace: %w", err)
 		}
-		*file = f
+		*one.file = f
 	}
 	return nil
 }
@@ -69,11 +73,20 @@ func (n *namespaces) join() error {
 			return fmt.Errorf("cannot join namespace: %w", err)
 		}
 	}
+	// That was to the namespace's own root, which is another one where the
+	// lab was started below a chroot: in a guest whose first file system is
+	// the kernel's.
+	if err := unix.Fchdir(int(n.root.Fd())); err != nil {
+		return fmt.Errorf("cannot go to the root directory: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return fmt.Errorf("cannot go to the root directory: %w", err)
+	}
 	return nil
 }
 
 func (n *namespaces) close() {
-	for _, f := range []*os.File{n.net, n.mnt, n.uts} {
+	for _, f := range []*os.File{n.net, n.mnt, n.uts, n.root} {
 		if f != nil {
 			f.Close() //nolint:errcheck // only read
 		}
@@ -341,10 +354,21 @@ func writeSysctl(key, value string) error {
 	if !strings.Contains(key, "/") {
 		key = strings.ReplaceAll(key, ".", "/")
 	}
-	if err := os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0o644); err != nil { //nolint:gosec // not created
+	if err := writeKernel(filepath.Join("/proc/sys", key), value); err != nil {
 		return fmt.Errorf("cannot set kernel parameter: %w", err)
 	}
 	return nil
+}
+
+// writeKernel writes a file of /proc or /sys. os.WriteFile would ask for it to
+// be made, which some kernels answer before they look for it.
+func writeKernel(path, value string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
 }
 
 // close stops the host's processes and lets it go.

@@ -18,8 +18,8 @@ const (
 	frame = 1518
 	// burstTime is how late the kernel's timer may be without a loss of rate,
 	// on an emulated processor too. A bucket of it adds 1 % to what is
-	// measured over two seconds from its start.
-	burstTime = 20 * time.Millisecond
+	// measured over five seconds, and nothing where the start is left out.
+	burstTime = 50 * time.Millisecond
 	// delayedPackets is the most that are held in a delay without a rate.
 	delayedPackets = 20_000
 	// orderRate is faster than any cable here, in bytes per second; see netem.
@@ -41,7 +41,7 @@ type Impairment struct {
 	// It needs a Delay.
 	ReorderRatio float64
 	// BurstKiB is how much may be sent at once after a pause. 0 means what is
-	// sent in 20 ms, at least two frames.
+	// sent in 50 ms, at least two frames.
 	BurstKiB int
 	// QueueMs is how long the queue of the shaper can get; what comes then is
 	// lost. It needs a RateMbps; 0 means DefaultQueueMs.

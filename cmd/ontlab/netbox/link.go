@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -249,7 +248,7 @@ func (h *Host) Bridge(name string, o BridgeOptions, ports ...string) error {
 			if s.on {
 				value = "1"
 			}
-			if err := os.WriteFile("/sys/class/net/"+name+"/bridge/"+s.name, []byte(value), 0o644); err != nil { //nolint:gosec // not created
+			if err := writeKernel("/sys/class/net/"+name+"/bridge/"+s.name, value); err != nil {
 				return err
 			}
 		}

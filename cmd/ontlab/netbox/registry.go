@@ -34,12 +34,14 @@ type Entry struct {
 	Hosts []EntryHost `json:"hosts"`
 }
 
-// EntryHost is a host with its namespaces, by the paths they have in the lab.
+// EntryHost is a host with its namespaces and its root directory, by the paths
+// they have in the lab.
 type EntryHost struct {
 	Name string `json:"name"`
 	Net  string `json:"net"`
 	Mnt  string `json:"mnt"`
 	UTS  string `json:"uts"`
+	Root string `json:"root"`
 }
 
 // registryDir is where labs with a name are listed: NAME.json says what List
@@ -147,7 +149,7 @@ func sameFile(f *os.File, path string) bool {
 }
 
 func (l *listing) add(h *Host) error {
-	l.entry.Hosts = append(l.entry.Hosts, EntryHost{Name: h.name, Net: h.ns.netPath, Mnt: h.ns.mntPath, UTS: h.ns.utsPath})
+	l.entry.Hosts = append(l.entry.Hosts, EntryHost{Name: h.name, Net: h.ns.netPath, Mnt: h.ns.mntPath, UTS: h.ns.utsPath, Root: h.ns.rootPath})
 	return l.write()
 }
 
@@ -320,11 +322,13 @@ func (e Entry) shell(host string, argv []string) ([]string, error) {
 		if h.Name != host {
 			continue
 		}
-		args := []string{"nsenter", "--target=" + strconv.Itoa(e.PID)}
+		pid := strconv.Itoa(e.PID)
+		args := []string{"nsenter", "--target=" + pid}
 		if e.User {
 			args = append(args, "--user", "--preserve-credentials")
 		}
-		args = append(args, "--pid", "--mount", "--ipc", "--", "nsenter", "--net="+h.Net, "--uts="+h.UTS, "--mount="+h.Mnt, "--")
+		args = append(args, "--pid", "--ipc", "--mount", "--root", "--wd=/proc/"+pid+"/root", "--",
+			"nsenter", "--net="+h.Net, "--uts="+h.UTS, "--mount="+h.Mnt, "--root="+h.Root, "--wd="+h.Root, "--")
 		return append(args, argv...), nil
 	}
 	return nil, fmt.Errorf("%w: %s has no host %s", ErrNoLab, e.Name, host)
