@@ -186,7 +186,7 @@ func judge(r dns.Result) resolver {
 		}
 	}
 	switch {
-	case captures(r):
+	case r.Captures():
 		j.cause = diagnosis.DNSHijack
 	case len(names) > 0 && found == len(names):
 		j.works = true
@@ -206,30 +206,6 @@ func judge(r dns.Result) resolver {
 	}
 	j.local = nil // something was said, so the resolver is judged
 	return j
-}
-
-// captures reports whether the resolver gives one and the same answer for
-// everything, even for a name that cannot exist: it leads to a page of the
-// operator's, wherever the customer wants to go.
-func captures(r dns.Result) bool {
-	if !r.Invents() {
-		return false
-	}
-	for _, reply := range r.Replies {
-		if reply.Type != dns.A {
-			continue
-		}
-		if reply.Err != nil || !reply.Found() || !sameAddresses(reply.Addresses, r.Bogus.Addresses) {
-			return false
-		}
-	}
-	return len(r.Replies) > 0
-}
-
-func sameAddresses(a, b []netip.Addr) bool {
-	x := slices.SortedFunc(slices.Values(a), netip.Addr.Compare)
-	y := slices.SortedFunc(slices.Values(b), netip.Addr.Compare)
-	return slices.Equal(x, y)
 }
 
 func (s *DNS) measurements(out *acceptance.Outcome, r dns.Result, j resolver, note func(string)) {

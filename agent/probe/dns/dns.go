@@ -14,11 +14,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/sys/unix"
 )
 
 // What errors.Is finds in the error of a Lookup. An error that is none of them
@@ -29,6 +31,10 @@ var (
 	ErrUnreachable = errors.New("resolver unreachable")
 	ErrMalformed   = errors.New("malformed answer")
 )
+
+// ErrNoInterface is found by errors.Is if the interface to ask through does not
+// exist: a local error.
+var ErrNoInterface = errors.New("no such interface")
 
 // Type is the kind of address asked for.
 type Type uint16
@@ -78,6 +84,9 @@ type Prober struct {
 	// Random yields query ids and the names that cannot exist; crypto/rand if
 	// nil.
 	Random io.Reader
+	// Interface is the one to ask through, whatever the routes say; "": as
+	// they say.
+	Interface string
 }
 
 func (p Prober) timeout() time.Duration {
@@ -103,11 +112,16 @@ func (p Prober) Duration() time.Duration { return time.Duration(p.attempts()) * 
 // and is compatible with ErrTimeout, ErrUnreachable, ErrMalformed or ctx.Err();
 // the Answer then holds the question and the attempts.
 func (p Prober) Lookup(ctx context.Context, resolver netip.AddrPort, name string, t Type) (Answer, error) {
-	a := Answer{Name: name, Type: t}
+	return p.lookup(ctx, resolver, Answer{Name: name, Type: t}, p.attempts())
+}
+
+// lookup asks what a holds: over TCP at once if it says so.
+func (p Prober) lookup(ctx context.Context, resolver netip.AddrPort, a Answer, attempts int) (Answer, error) {
+	name, t := a.Name, a.Type
 	_, err := newQuestion(0, name, t)
 	if err == nil {
 		err = ErrTimeout
-		for errors.Is(err, ErrTimeout) && a.Attempts < p.attempts() && ctx.Err() == nil {
+		for errors.Is(err, ErrTimeout) && a.Attempts < attempts && ctx.Err() == nil {
 			a.Attempts++
 			err = p.ask(ctx, resolver, &a)
 		}
@@ -134,13 +148,17 @@ func (p Prober) ask(ctx context.Context, resolver netip.AddrPort, a *Answer) err
 		return err
 	}
 	begin := time.Now()
-	m, err := exchange(ctx, "udp", resolver, q)
+	network := "udp"
+	if a.TCP {
+		network = "tcp"
+	}
+	m, err := p.exchange(ctx, network, resolver, q)
 	if err != nil {
 		return classify(ctx, err)
 	}
-	if m.truncated {
+	if m.truncated && !a.TCP {
 		a.TCP = true
-		if m, err = exchange(ctx, "tcp", resolver, q); err != nil {
+		if m, err = p.exchange(ctx, "tcp", resolver, q); err != nil {
 			return fmt.Errorf("over TCP, after a truncated answer: %w", classify(ctx, err))
 		}
 	}
@@ -163,8 +181,8 @@ func (p Prober) random(n int) ([]byte, error) {
 
 // exchange sends q and returns the first message that answers it. It ends with
 // ctx.
-func exchange(ctx context.Context, network string, resolver netip.AddrPort, q question) (reply, error) {
-	var d net.Dialer
+func (p Prober) exchange(ctx context.Context, network string, resolver netip.AddrPort, q question) (reply, error) {
+	d := net.Dialer{Control: p.bind}
 	conn, err := d.DialContext(ctx, network, resolver.String())
 	if err != nil {
 		return reply{}, err
@@ -199,6 +217,21 @@ func exchange(ctx context.Context, network string, resolver netip.AddrPort, q qu
 			return m, nil
 		}
 	}
+}
+
+// bind makes a socket use the interface.
+func (p Prober) bind(_, _ string, c syscall.RawConn) error {
+	if p.Interface == "" {
+		return nil
+	}
+	var bound error
+	if err := c.Control(func(fd uintptr) { bound = unix.BindToDevice(int(fd), p.Interface) }); err != nil {
+		return err
+	}
+	if errors.Is(bound, unix.ENODEV) {
+		return fmt.Errorf("%w: %s", ErrNoInterface, p.Interface)
+	}
+	return os.NewSyscallError("bind to device", bound)
 }
 
 func exchangeTCP(conn net.Conn, q question) (reply, error) {
@@ -275,49 +308,93 @@ type Result struct {
 // cannot exist.
 func (r Result) Invents() bool { return r.Bogus.Err == nil && r.Bogus.Found() }
 
-// maxParallel bounds the sockets open at once.
-const maxParallel = 8
+// Captures reports whether the resolver gives one and the same answer for
+// everything, even for a name that cannot exist: it leads to a page of the
+// operator's, whatever is asked for.
+func (r Result) Captures() bool {
+	if !r.Invents() {
+		return false
+	}
+	for _, reply := range r.Replies {
+		if reply.Type != A {
+			continue
+		}
+		if reply.Err != nil || !reply.Found() || !sameAddresses(reply.Addresses, r.Bogus.Addresses) {
+			return false
+		}
+	}
+	return len(r.Replies) > 0
+}
+
+func sameAddresses(a, b []netip.Addr) bool {
+	x := slices.SortedFunc(slices.Values(a), netip.Addr.Compare)
+	y := slices.SortedFunc(slices.Values(b), netip.Addr.Compare)
+	return slices.Equal(x, y)
+}
 
 // Probe asks every resolver for the A and AAAA of every name and for one name
 // that cannot exist. It returns one Result for each resolver, in order, when all
 // questions are answered or given up, at the latest soon after ctx ends.
 func (p Prober) Probe(ctx context.Context, resolvers []netip.AddrPort, names []string) []Result {
+	bogus, err := p.nonexistent("com")
+	questions := both(names)
+	if err == nil {
+		questions = append(questions, Answer{Name: bogus, Type: A})
+	}
 	results := make([]Result, len(resolvers))
-	slots := make(chan struct{}, maxParallel)
-	var wg sync.WaitGroup
-	ask := func(resolver netip.AddrPort, name string, t Type, into *Reply) {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			into.Answer, into.Err = p.Lookup(ctx, resolver, name, t)
-		})
-	}
-	bogus, err := p.nonexistent()
-	for i, resolver := range resolvers {
+	for i, replies := range p.askAll(ctx, resolvers, questions) {
 		r := &results[i]
-		r.Resolver = resolver
-		r.Replies = make([]Reply, 2*len(names))
-		for j, name := range names {
-			ask(resolver, name, A, &r.Replies[2*j])
-			ask(resolver, name, AAAA, &r.Replies[2*j+1])
+		r.Resolver, r.Replies = resolvers[i], replies[:2*len(names)]
+		r.Bogus.Err = err
+		if err == nil {
+			r.Bogus = replies[2*len(names)]
 		}
-		if err != nil {
-			r.Bogus.Err = err
-			continue
-		}
-		ask(resolver, bogus, A, &r.Bogus)
 	}
-	wg.Wait()
 	return results
 }
 
+// both are the questions for the A and AAAA of every name.
+func both(names []string) []Answer {
+	var questions []Answer
+	for _, name := range names {
+		questions = append(questions, Answer{Name: name, Type: A}, Answer{Name: name, Type: AAAA})
+	}
+	return questions
+}
+
+// maxParallel bounds the sockets open at once.
+const maxParallel = 8
+
+// askAll asks every resolver every question; one over TCP is asked once.
+func (p Prober) askAll(ctx context.Context, resolvers []netip.AddrPort, questions []Answer) [][]Reply {
+	all := make([][]Reply, len(resolvers))
+	slots := make(chan struct{}, maxParallel)
+	var wg sync.WaitGroup
+	for i, resolver := range resolvers {
+		all[i] = make([]Reply, len(questions))
+		for j, q := range questions {
+			attempts := p.attempts()
+			if q.TCP {
+				attempts = 1
+			}
+			slots <- struct{}{}
+			wg.Go(func() {
+				defer func() { <-slots }()
+				all[i][j].Answer, all[i][j].Err = p.lookup(ctx, resolver, q, attempts)
+			})
+		}
+	}
+	wg.Wait()
+	return all
+}
+
 // nonexistent returns a name nobody has registered: 20 random hexadecimal
-// digits in a real top-level domain, because resolvers treat .invalid and its
-// like in their own ways.
-func (p Prober) nonexistent() (string, error) {
+// digits in a top-level domain. A real one shows what a customer who mistypes
+// is given; resolvers treat .invalid and its like in their own ways.
+func (p Prober) nonexistent(top string) (string, error) {
 	b, err := p.random(10)
 	if err != nil {
 		return "", err
 	}
-	return "x" + hex.EncodeToString(b) + ".com", nil
+	return "x" + hex.EncodeToString(b) + "." + top, nil
 }
