@@ -48,16 +48,35 @@ func (a *app) run(ctx context.Context, args []string) int {
 		err = a.fleet(ctx, args[1:])
 	case "run":
 		return a.runExit(a.scenarios(ctx, args[1:]))
-	case playVerb:
+	case playVerb, labVerb:
+		if verb == labVerb {
+			if err := ownLog(args[1:]); err != nil {
+				return a.exit(err)
+			}
+		}
 		if !netbox.Inside() {
-			// This is the first process of a lab's namespaces, see Enter.
+			// Not there yet, or the first process there: see Enter.
 			code, err := netbox.Enter(ctx, nil, a.out, a.err, args...)
 			if err != nil {
 				return a.exit(err)
 			}
 			return code
 		}
-		err = a.play(ctx, args[1:])
+		if verb == playVerb {
+			err = a.play(ctx, args[1:])
+		} else {
+			err = a.lab(ctx, args[1:])
+		}
+	case "up":
+		err = a.up(ctx, args[1:])
+	case "list":
+		err = a.list()
+	case "down":
+		err = a.down(ctx, args[1:])
+	case "shell":
+		err = a.shell(args[1:])
+	case "fault":
+		err = a.fault(ctx, args[1:])
 	case netbox.MissingVerb:
 		err = netbox.ReportMissing(a.out)
 	case "vm":
@@ -86,6 +105,12 @@ func (a *app) usage() {
                                         play many gateways against a broker: connections, attempts, rates, memory
   run [--json] [--where host|guest|auto] [--jobs N] [--keep DIR] FILE...
                                         play scenarios, in a guest where this kernel lacks what they need
+  up [--name NAME] FILE                 build a scenario's lab and leave it running
+  fault [--lab NAME] [--clear] FAULT [PARAMETER=VALUE...]
+                                        let a fault of docs/scenarios.md come or go
+  shell [--lab NAME] HOST [COMMAND...]  a shell on gateway, home, bras, core, ...
+  list                                  the labs that are up
+  down [NAME | --all]                   end them
   vm [--modules M,M] [--memory MIB] COMMAND [ARG...]
                                         run a command in a guest with Debian's kernel, with its exit status
   version
