@@ -58,6 +58,9 @@ func (b *Box) Cable(a *Host, aName string, z *Host, zName string, o CableOptions
 				return fail(err)
 			}
 		}
+		if err := end.h.Do(func() error { return keepOrder(end.name) }); err != nil {
+			return fail(err)
+		}
 		if err := end.h.Up(end.name); err != nil {
 			return fail(err)
 		}

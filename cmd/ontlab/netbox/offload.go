@@ -3,6 +3,9 @@ package netbox
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"math/big"
+	"runtime"
 	"syscall"
 	"unsafe"
 
@@ -39,6 +42,25 @@ func plainWire(ifname string) error {
 		if errno != 0 && !errors.Is(errno, syscall.EOPNOTSUPP) {
 			return fmt.Errorf("cannot set offloads of %s: %w", ifname, errno)
 		}
+	}
+	return nil
+}
+
+// keepOrder has each flow that comes by a cable, whose end is in the namespaces
+// of this thread, handled by one processor. Else it would be the one that
+// sent, a timer's or a process's, and packets would overtake one another.
+func keepOrder(ifname string) error {
+	mask := new(big.Int).Lsh(big.NewInt(1), uint(runtime.NumCPU()))
+	groups := fmt.Sprintf("%x", mask.Sub(mask, big.NewInt(1)))
+	for i := len(groups) - 8; i > 0; i -= 8 { // the kernel's form: groups of 32 bits
+		groups = groups[:i] + "," + groups[i:]
+	}
+	err := writeKernel("/sys/class/net/"+ifname+"/queues/rx-0/rps_cpus", groups)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
+		return nil // root of a user namespace may not, and a kernel may lack it
+	}
+	if err != nil {
+		return fmt.Errorf("cannot set processors of %s: %w", ifname, err)
 	}
 	return nil
 }
