@@ -10,3 +10,6 @@ func Decode(wire []byte, t Type) ([]netip.Addr, error) {
 	}
 	return m.addresses, nil
 }
+
+// Bogon is bogon.
+func Bogon(a netip.Addr) bool { return bogon(a) }
