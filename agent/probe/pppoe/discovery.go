@@ -323,10 +323,7 @@ func (d *dialer) padt(offer *Offer, session uint16) {
 	if session == 0 {
 		return
 	}
-	payload := appendTag(nil, tagHostUniq, d.uniq[:])
-	if offer.hasCookie {
-		payload = appendTag(payload, tagCookie, offer.cookie)
-	}
+	var payload []byte
 	if offer.hasRelay {
 		payload = appendTag(payload, tagRelay, offer.relay)
 	}

@@ -76,6 +76,10 @@ func (s *session) handleLCP(c control, at time.Time) error {
 	case terminateRequest:
 		s.result.TerminateReason, s.result.TerminateReasonHex = text(c.data)
 		s.outcome = Terminated
+		if s.auth.proto == 0 && s.auth.refused > 0 {
+			// It did without, to the letter of LCP, and then would not.
+			s.outcome = AuthUnsupported
+		}
 		return s.send(protoLCP, control{code: terminateAck, id: c.id})
 	case codeReject:
 		s.codeRejected(c)

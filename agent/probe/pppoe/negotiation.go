@@ -17,6 +17,7 @@ type negotiation struct {
 	acked    bool // the peer accepted our request
 	agreed   bool // we accepted the peer's
 	heard    bool // the peer answered a request of ours
+	spoken   bool // the peer sent a request
 	given    []byte
 	requests int
 	refusals int
@@ -38,10 +39,25 @@ func (n *negotiation) request(s *session, again bool) error {
 	n.requests++
 	n.acked = false
 	n.sent = time.Now()
-	// 1, 2, 3, 3 … seconds: the first request is often lost where the server
-	// starts a program for each session.
-	n.next = n.sent.Add(time.Duration(min(n.requests, 3)) * time.Second)
+	n.next = n.sent.Add(n.patience())
 	return s.send(n.proto, control{configureRequest, n.id, encodeOptions(n.want)})
+}
+
+// patience returns how long an answer is waited for. The first requests are
+// lost where the server starts a program for each session: as long as it hasn't
+// said a word, they are repeated soon.
+func (n *negotiation) patience() time.Duration {
+	switch {
+	case n.spoken && n.requests <= 2, n.requests == 3, n.requests == 4:
+		return time.Second
+	case n.spoken || n.requests > 6:
+		return 3 * time.Second
+	case n.requests == 1:
+		return 300 * time.Millisecond
+	case n.requests == 2:
+		return 700 * time.Millisecond
+	}
+	return 2 * time.Second
 }
 
 // exhausted says that the peer had its share of requests.
@@ -107,6 +123,10 @@ func (n *negotiation) consider(s *session, c control, judge func(option) (judgem
 	if !ok {
 		s.result.Malformed++
 		return false, nil
+	}
+	n.spoken = true
+	if n.started && !n.acked {
+		n.next = n.sent.Add(n.patience())
 	}
 	repeated := n.agreed && bytes.Equal(c.data, n.given)
 	if n.acked && n.agreed && !repeated {
