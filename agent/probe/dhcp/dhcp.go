@@ -113,28 +113,30 @@ func (o Options) normalise() Options {
 }
 
 func (o *Options) check() error {
-	bad := func(what string) error { return fmt.Errorf("%w: %s", ErrOptions, what) }
+	var bad string
 	switch {
 	case o.VLAN > 4094:
-		return bad("VLAN is above 4094")
+		bad = "VLAN is above 4094"
 	case o.Priority > 7:
-		return bad("priority is above 7")
+		bad = "priority is above 7"
 	case o.VLAN == 0 && o.Priority != 0:
-		return bad("priority without VLAN")
+		bad = "priority without VLAN"
 	case o.Families&^(V4|V6|Routers) != 0:
-		return bad("unknown family")
+		bad = "unknown family"
 	case len(o.MAC) != 0 && (len(o.MAC) != 6 || o.MAC[0]&1 != 0):
-		return bad("MAC is not that of a host")
+		bad = "MAC is not that of a host"
 	case o.Inform && o.PrefixDelegation:
-		return bad("a prefix is not asked for by Inform")
+		bad = "a prefix is not asked for by Inform"
 	case o.Address.IsValid() && !o.Address.Is4():
-		return bad("address is not IPv4")
+		bad = "address is not IPv4"
 	case len(o.ClientID) > 255 || len(o.VendorClass) > 255:
-		return bad("client id or vendor class is longer than 255 bytes")
+		bad = "client id or vendor class is longer than 255 bytes"
 	case len(o.DUID) > 130: // RFC 8415 §11.1
-		return bad("DUID is longer than 130 bytes")
+		bad = "DUID is longer than 130 bytes"
+	default:
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%w: %s", ErrOptions, bad)
 }
 
 // wait is how long the given try, from 0, is waited for.

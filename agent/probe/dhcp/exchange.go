@@ -38,7 +38,6 @@ var errBusy = errors.New("no room to send")
 
 // query is one family's questions.
 type query struct {
-	ask      func(q *query, now time.Time) []datagram
 	asked    bool
 	xids     []uint32    // of the tries
 	sent     []time.Time // when
@@ -47,17 +46,16 @@ type query struct {
 	damaged  bool        // something came that was ours and could not be read
 }
 
-// settled says when nothing more is expected, whatever else comes.
-func (q *query) settled(o *Options) (at time.Time, done func(time.Time) bool) {
-	switch {
-	case !q.answered.IsZero():
+// due says when something has to be done about the family next: when it is to
+// be asked again or given up. open is false when nothing is.
+func (q *query) due(o *Options, now time.Time) (at time.Time, open bool) {
+	if !q.asked {
+		return at, false
+	}
+	if at = q.next; !q.answered.IsZero() {
 		at = q.answered.Add(o.Collect)
-	default:
-		at = q.next
 	}
-	return at, func(now time.Time) bool {
-		return !q.asked || !now.Before(at) && (!q.answered.IsZero() || len(q.sent) >= o.Tries)
-	}
+	return at, now.Before(at) || q.answered.IsZero() && len(q.sent) < o.Tries
 }
 
 // exchange is one run over one wire.
@@ -70,23 +68,21 @@ type exchange struct {
 	duid []byte
 
 	v4, v6, ra query
+	heard      []string // who answered, to keep each once
 	tells      int
 	busy       error
 }
 
-// The addresses of the groups, and of their frames (RFC 2464 §7).
 const maxTells = 32 // answers to neighbours, in one run
 
 func newExchange(o *Options, res *Result, w wire) *exchange {
 	x := &exchange{o: o, res: res, wire: w, hw: mac(o.MAC), duid: o.DUID}
 	x.self = linkLocal(x.hw)
 	if len(x.duid) == 0 {
-		x.duid = append([]byte{0, 3, 0, 1}, x.hw[:]...) // DUID-LL, Ethernet
+		x.duid = append([]byte{0, 3, 0, 1}, o.MAC...) // DUID-LL, Ethernet
 	}
-	res.MAC = o.MAC.String()
-	x.v4 = query{asked: o.Families&V4 != 0, ask: x.ask4}
-	x.v6 = query{asked: o.Families&V6 != 0, ask: x.ask6}
-	x.ra = query{asked: o.Families&Routers != 0, ask: x.askRA}
+	res.MAC = x.hw.String()
+	x.v4.asked, x.v6.asked, x.ra.asked = o.Families&V4 != 0, o.Families&V6 != 0, o.Families&Routers != 0
 	return x
 }
 
@@ -129,7 +125,7 @@ func (x *exchange) talk(ctx context.Context, begin time.Time) error {
 			if err := x.step(q, now); err != nil {
 				return err
 			}
-			if at, done := q.settled(x.o); !done(now) && (wake.IsZero() || at.Before(wake)) {
+			if at, open := q.due(x.o, now); open && (wake.IsZero() || at.Before(wake)) {
 				wake = at
 			}
 		}
@@ -161,17 +157,28 @@ func (x *exchange) step(q *query, now time.Time) error {
 	q.next = now.Add(x.o.wait(len(q.sent)))
 	q.sent = append(q.sent, now)
 	q.xids = append(q.xids, newXID())
-	for _, p := range q.ask(q, now) {
-		switch err := x.wire.send(p.marshal()); {
-		case errors.Is(err, errBusy):
-			x.busy = ErrDown // nothing else keeps a queue of one frame full
-		case err != nil:
+	if q == &x.v4 {
+		return x.ask4(now)
+	}
+	if q == &x.ra || !x.ra.asked {
+		if err := x.askRA(); err != nil || q == &x.ra {
 			return err
-		default:
-			x.res.Sent++
 		}
 	}
-	return nil
+	return x.ask6(now)
+}
+
+// send counts a request. An interface that takes none is told of at the end.
+func (x *exchange) send(p *datagram) error {
+	err := x.wire.send(p.marshal())
+	if errors.Is(err, errBusy) {
+		x.busy = ErrDown // nothing else keeps a queue of one frame full
+		return nil
+	}
+	if err == nil {
+		x.res.Sent++
+	}
+	return err
 }
 
 func newXID() uint32 {
@@ -183,44 +190,41 @@ func newXID() uint32 {
 // elapsed is the time since the first try.
 func (q *query) elapsed(now time.Time) time.Duration { return now.Sub(q.sent[0]) }
 
-func (q *query) xid() uint32 { return q.xids[len(q.xids)-1] }
-
-func (x *exchange) packet() datagram {
-	return datagram{srcMAC: x.hw, tag: newTag(x.o.VLAN, x.o.Priority), hops: hopsND}
+func (q *query) latency(try int, now time.Time) float64 {
+	return float64(now.Sub(q.sent[try])) / float64(time.Millisecond)
 }
 
-func (x *exchange) ask4(q *query, now time.Time) []datagram {
-	p := x.packet()
-	p.dstMAC = mac{255, 255, 255, 255, 255, 255}
+func (q *query) xid() uint32 { return q.xids[len(q.xids)-1] }
+
+func (x *exchange) packet(dst mac) *datagram {
+	return &datagram{srcMAC: x.hw, dstMAC: dst, tag: newTag(x.o.VLAN, x.o.Priority), hops: hopsND, src: x.self}
+}
+
+func (x *exchange) ask4(now time.Time) error {
+	p := x.packet(mac{255, 255, 255, 255, 255, 255})
 	p.hops = 64
 	p.src, p.dst = netip.IPv4Unspecified(), netip.AddrFrom4([4]byte{255, 255, 255, 255})
 	if x.o.Inform {
 		p.src = x.o.Address
 	}
 	p.srcPort, p.dstPort = clientPort4, serverPort4
-	p.payload = request4(x.o, x.hw, q.xid(), uint16(q.elapsed(now)/time.Second))
-	return []datagram{p}
+	p.payload = request4(x.o, x.hw, x.v4.xid(), uint16(x.v4.elapsed(now)/time.Second))
+	return x.send(p)
 }
 
-func (x *exchange) ask6(q *query, now time.Time) []datagram {
-	p := x.packet()
-	p.dstMAC = mac{0x33, 0x33, 0, 1, 0, 2}
-	p.src, p.dst = x.self, netip.AddrFrom16([16]byte{0xff, 2, 13: 1, 15: 2}) // ff02::1:2
+func (x *exchange) ask6(now time.Time) error {
+	p := x.packet(mac{0x33, 0x33, 0, 1, 0, 2})
+	p.dst = netip.AddrFrom16([16]byte{0xff, 2, 13: 1, 15: 2}) // ff02::1:2
 	p.srcPort, p.dstPort = clientPort6, serverPort6
-	iaid := binary.BigEndian.Uint32(x.hw[2:])
-	p.payload = request6(x.o, x.duid, iaid, q.xid(), uint16(q.elapsed(now)/(10*time.Millisecond)))
-	if x.ra.asked {
-		return []datagram{p}
-	}
-	return append(x.askRA(q, now), p)
+	p.payload = request6(x.o, x.duid, x.hw, x.v6.xid(), uint16(x.v6.elapsed(now)/(10*time.Millisecond)))
+	return x.send(p)
 }
 
-func (x *exchange) askRA(*query, time.Time) []datagram {
-	p := x.packet()
-	p.dstMAC = mac{0x33, 0x33, 0, 0, 0, 2}
-	p.src, p.dst = x.self, netip.IPv6LinkLocalAllRouters()
+func (x *exchange) askRA() error {
+	p := x.packet(mac{0x33, 0x33, 0, 0, 0, 2})
+	p.dst = netip.IPv6LinkLocalAllRouters()
 	p.icmp, p.payload = true, routerSolicit(x.hw)
-	return []datagram{p}
+	return x.send(p)
 }
 
 // handle takes one frame that came at now.
@@ -260,8 +264,8 @@ func (x *exchange) discovery(p *datagram, now time.Time) (kept bool) {
 	}
 	if told := neighbourTell(p, x.self, x.hw); told != nil && x.tells < maxTells {
 		x.tells++
-		answer := x.packet()
-		answer.dstMAC, answer.src, answer.dst = p.srcMAC, x.self, p.src
+		answer := x.packet(p.srcMAC)
+		answer.dst = p.src
 		answer.icmp, answer.payload = true, told
 		_ = x.wire.send(answer.marshal()) // the neighbour asks again
 		return false
@@ -270,13 +274,16 @@ func (x *exchange) discovery(p *datagram, now time.Time) (kept bool) {
 	if !x.valid(&x.ra, err, now) {
 		return false
 	}
-	ra.FromMAC = p.srcMAC.String()
-	if len(x.ra.sent) > 0 {
-		ra.LatencyMs = millis(now.Sub(x.ra.sent[len(x.ra.sent)-1]))
-	} else if len(x.v6.sent) > 0 {
-		ra.LatencyMs = millis(now.Sub(x.v6.sent[len(x.v6.sent)-1]))
+	if !x.fresh(len(x.res.Routers), p, "ra") {
+		return false
 	}
-	return keep(&x.res.Routers, ra, func(old RA) bool { return old.From == ra.From && old.FromMAC == ra.FromMAC })
+	q := &x.ra
+	if !q.asked {
+		q = &x.v6
+	}
+	ra.FromMAC, ra.LatencyMs = p.srcMAC.String(), q.latency(len(q.sent)-1, now)
+	x.res.Routers = append(x.res.Routers, ra)
+	return true
 }
 
 // offer takes a DHCPv4 message to a client.
@@ -296,11 +303,14 @@ func (x *exchange) offer(p *datagram, now time.Time) (kept bool) {
 	if !x.valid(&x.v4, err, now) {
 		return false
 	}
+	// What tells two answers apart: type, server, and the addresses of BOOTP.
+	if !x.fresh(len(x.res.V4), p, o.Type+o.ServerID.String()+string(p.payload[bootpYours:bootpHardware])) {
+		return false
+	}
 	o.From, o.FromMAC = p.src, p.srcMAC.String()
-	o.Try, o.LatencyMs = try, millis(now.Sub(x.v4.sent[try]))
-	return keep(&x.res.V4, o, func(old Offer) bool {
-		return old.Type == o.Type && old.ServerID == o.ServerID && old.Relay == o.Relay && old.Address == o.Address && old.FromMAC == o.FromMAC
-	})
+	o.Try, o.LatencyMs = try, x.v4.latency(try, now)
+	x.res.V4 = append(x.res.V4, o)
+	return true
 }
 
 // advertise takes a DHCPv6 message to a client.
@@ -320,11 +330,13 @@ func (x *exchange) advertise(p *datagram, now time.Time) (kept bool) {
 	if !x.valid(&x.v6, err, now) {
 		return false
 	}
+	if !x.fresh(len(x.res.V6), p, a.Type+a.ServerDUID) {
+		return false
+	}
 	a.From, a.FromMAC = p.src, p.srcMAC.String()
-	a.Try, a.LatencyMs = try, millis(now.Sub(x.v6.sent[try]))
-	return keep(&x.res.V6, a, func(old Advertise) bool {
-		return old.Type == a.Type && old.ServerDUID == a.ServerDUID && old.FromMAC == a.FromMAC
-	})
+	a.Try, a.LatencyMs = try, x.v6.latency(try, now)
+	x.res.V6 = append(x.res.V6, a)
+	return true
 }
 
 // elsewhere says whether an answer to us came in another VLAN than the one in
@@ -356,72 +368,63 @@ func (x *exchange) valid(q *query, err error, now time.Time) bool {
 	return err == nil
 }
 
-// keep appends to a bounded list what is not in it yet.
-func keep[T any](list *[]T, one T, same func(T) bool) bool {
-	if len(*list) >= maxAnswers || slices.ContainsFunc(*list, same) {
+// fresh says whether an answer from there that says so is to be kept: each once,
+// in a list that is bounded.
+func (x *exchange) fresh(kept int, p *datagram, what string) bool {
+	key := string(p.srcMAC[:]) + p.src.String() + what
+	if kept >= maxAnswers || slices.Contains(x.heard, key) {
 		return false
 	}
-	*list = append(*list, one)
+	x.heard = append(x.heard, key)
 	return true
 }
 
 // judge sets the outcomes.
 func (x *exchange) judge() {
 	r := x.res
-	r.V4Outcome, r.V6Outcome, r.RAOutcome, r.Outcome = "", "", "", ""
-	unanswered := func(q *query) Outcome {
-		if q.damaged {
-			return Malformed
-		}
-		return Silent
-	}
-	if x.v4.asked {
-		r.V4Outcome = unanswered(&x.v4)
-		for _, o := range r.V4 {
-			switch o.Type {
-			case "offer":
-				r.V4Outcome = Offered
-			case "ack":
-				r.V4Outcome = Informed
-			default:
-				if r.V4Outcome != Offered && r.V4Outcome != Informed {
-					r.V4Outcome = Nak
-				}
+	r.V4Outcome, r.V6Outcome, r.RAOutcome = x.v4.unanswered(), x.v6.unanswered(), x.ra.unanswered()
+	for i := range r.V4 {
+		switch r.V4[i].Type {
+		case "offer":
+			r.V4Outcome = Offered
+		case "ack":
+			r.V4Outcome = Informed
+		default:
+			if !r.V4Outcome.good() {
+				r.V4Outcome = Nak
 			}
 		}
 	}
-	if x.v6.asked {
-		r.V6Outcome = unanswered(&x.v6)
-		if len(r.V6) > 0 {
-			r.V6Outcome = x.judge6()
-		}
+	if len(r.V6) > 0 {
+		r.V6Outcome = x.judge6()
 	}
-	if x.ra.asked {
-		r.RAOutcome = unanswered(&x.ra)
-		if len(r.Routers) > 0 {
-			r.RAOutcome = Offered
-		}
+	if x.ra.asked && len(r.Routers) > 0 {
+		r.RAOutcome = Offered
 	}
-	var good, bad Outcome
+	r.Outcome = ""
 	for _, o := range [3]Outcome{r.V4Outcome, r.V6Outcome, r.RAOutcome} {
 		switch {
 		case o == "":
-		case o == Offered || o == Informed:
-			if good == "" {
-				good = o
-			}
-		case bad == "":
-			bad = o
+		case r.Outcome == "":
+			r.Outcome = o
+		case o.good() != r.Outcome.good():
+			r.Outcome = Partial
+			return
 		}
 	}
+}
+
+func (o Outcome) good() bool { return o == Offered || o == Informed }
+
+// unanswered is the outcome of a family from which nothing was kept.
+func (q *query) unanswered() Outcome {
 	switch {
-	case bad == "":
-		r.Outcome = good
-	case good == "":
-		r.Outcome = bad
-	default:
-		r.Outcome = Partial
+	case !q.asked:
+		return ""
+	case q.damaged:
+		return Malformed
 	}
+	return Silent
 }
 
 func (x *exchange) judge6() Outcome {
@@ -429,9 +432,9 @@ func (x *exchange) judge6() Outcome {
 		return Informed
 	}
 	addresses, prefixes := false, false
-	for _, a := range x.res.V6 {
-		addresses = addresses || len(a.Addresses) > 0
-		prefixes = prefixes || len(a.Prefixes) > 0
+	for i := range x.res.V6 {
+		addresses = addresses || len(x.res.V6[i].Addresses) > 0
+		prefixes = prefixes || len(x.res.V6[i].Prefixes) > 0
 	}
 	switch {
 	case prefixes, addresses && !x.o.PrefixDelegation:
@@ -453,8 +456,6 @@ func (m mac) String() string {
 	}
 	return string(b)
 }
-
-func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // failure translates what the kernel says of a socket whose interface changed.
 func failure(err error) error {

@@ -34,6 +34,7 @@ var (
 	Answer6        = answer6
 )
 
+// Marshal is marshal.
 func (p *Datagram) Marshal() []byte { return p.marshal() }
 
 // Packet makes a datagram of UDP, or of ICMPv6 if the ports are 0.

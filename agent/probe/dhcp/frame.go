@@ -52,50 +52,45 @@ var (
 )
 
 // marshal writes the frame. The addresses are both IPv4 or both IPv6.
-func (p datagram) marshal() []byte {
-	b := make([]byte, 0, etherHeader+vlanTag+ipv6Header+udpHeader+len(p.payload))
-	b = append(b, p.dstMAC[:]...)
-	b = append(b, p.srcMAC[:]...)
-	if p.tag != 0 {
-		b = binary.BigEndian.AppendUint16(b, etherVLAN)
-		b = binary.BigEndian.AppendUint16(b, uint16(p.tag))
-	}
+func (p *datagram) marshal() []byte {
 	proto, length := byte(protoICMPv6), len(p.payload)
 	if !p.icmp {
 		proto, length = protoUDP, length+udpHeader
 	}
+	b := make([]byte, 0, etherHeader+vlanTag+ipv6Header+length)
+	b = append(b, p.dstMAC[:]...)
+	b = append(b, p.srcMAC[:]...)
+	if p.tag != 0 {
+		b = append(b, etherVLAN>>8, etherVLAN&0xff, byte(p.tag>>8), byte(p.tag))
+	}
 	if p.src.Is4() {
-		b = binary.BigEndian.AppendUint16(b, etherIPv4)
-		at := len(b)
-		b = append(b, 0x45, 0xc0) // network control, as routers mark DHCP
-		b = binary.BigEndian.AppendUint16(b, uint16(ipv4Header+length))
-		b = append(b, 0, 0, 0, 0, p.hops, proto, 0, 0)
-		b = append(b, p.src.AsSlice()...)
-		b = append(b, p.dst.AsSlice()...)
-		binary.BigEndian.PutUint16(b[at+10:], ^sum(0, b[at:]))
+		total := ipv4Header + length
+		b = append(b, etherIPv4>>8, etherIPv4&0xff,
+			0x45, 0xc0, byte(total>>8), byte(total), // 0xc0: network control, as routers mark DHCP
+			0, 0, 0, 0, p.hops, proto, 0, 0)
 	} else {
-		b = binary.BigEndian.AppendUint16(b, etherIPv6)
-		b = append(b, 0x60, 0, 0, 0)
-		b = binary.BigEndian.AppendUint16(b, uint16(length))
-		b = append(b, proto, p.hops)
-		b = append(b, p.src.AsSlice()...)
-		b = append(b, p.dst.AsSlice()...)
+		b = append(b, etherIPv6>>8, etherIPv6&0xff,
+			0x60, 0, 0, 0, byte(length>>8), byte(length), proto, p.hops)
+	}
+	b = append(b, p.src.AsSlice()...)
+	b = append(b, p.dst.AsSlice()...)
+	if p.src.Is4() {
+		header := b[len(b)-ipv4Header:]
+		binary.BigEndian.PutUint16(header[10:], ^sum(0, header))
 	}
 	at, check := len(b), 2 // of the checksum in an ICMPv6 message
 	if !p.icmp {
-		b = binary.BigEndian.AppendUint16(b, p.srcPort)
-		b = binary.BigEndian.AppendUint16(b, p.dstPort)
-		b = binary.BigEndian.AppendUint16(b, uint16(length))
-		b = append(b, 0, 0)
+		b = append(b, byte(p.srcPort>>8), byte(p.srcPort), byte(p.dstPort>>8), byte(p.dstPort), byte(length>>8), byte(length), 0, 0)
 		check = 6
 	}
 	b = append(b, p.payload...)
-	binary.BigEndian.PutUint16(b[at+check:], 0)
+	field := b[at+check : at+check+2]
+	field[0], field[1] = 0, 0
 	c := ^sum(pseudo(p.src, p.dst, proto, length), b[at:])
 	if c == 0 && !p.icmp {
 		c = 0xffff // in UDP, 0 means none
 	}
-	binary.BigEndian.PutUint16(b[at+check:], c)
+	field[0], field[1] = byte(c>>8), byte(c)
 	return b
 }
 

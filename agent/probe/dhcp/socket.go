@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -56,7 +57,7 @@ func (l *link) prepare(ifi *net.Interface, o *Options) error {
 	if set != nil {
 		return set
 	}
-	if o.MAC.String() != ifi.HardwareAddr.String() {
+	if !bytes.Equal(o.MAC, ifi.HardwareAddr) {
 		if err := l.conn.SetPromiscuous(true); err != nil {
 			return err
 		}

@@ -45,12 +45,14 @@ const (
 	optVIVendor    = 125
 )
 
-// bootpHeader is up to and with the magic cookie; sname and file lie in it.
+// Where things are in a message; bootpHeader is up to and with the magic cookie.
 const (
-	bootpSname  = 44
-	bootpFile   = 108
-	bootpCookie = 236
-	bootpHeader = 240
+	bootpYours    = 16 // then the next server and the relay
+	bootpHardware = 28
+	bootpSname    = 44
+	bootpFile     = 108
+	bootpCookie   = 236
+	bootpHeader   = 240
 )
 
 // The bounds of what is kept of an answer.
@@ -140,7 +142,7 @@ func answer4(b []byte, hw mac, xids []uint32) (try int, err error) {
 	}
 	xid := binary.BigEndian.Uint32(b[4:])
 	for i, x := range xids {
-		if x == xid && (len(b) < 34 || bytes.Equal(b[28:34], hw[:])) {
+		if x == xid && len(b) >= bootpHardware+len(hw) && mac(b[bootpHardware:]) == hw {
 			return i, nil
 		}
 	}

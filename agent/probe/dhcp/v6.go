@@ -88,13 +88,12 @@ type Status6 struct {
 
 // request6 writes a SOLICIT without rapid commit, or an INFORMATION-REQUEST if o
 // says so. xid has 24 bits; hundredths is the time since the first try.
-func request6(o *Options, duid []byte, iaid, xid uint32, hundredths uint16) []byte {
-	b := make([]byte, 0, 128)
-	b = binary.BigEndian.AppendUint32(b, xid&0xffffff)
-	b[0] = msgSolicit
+func request6(o *Options, duid []byte, hw mac, xid uint32, hundredths uint16) []byte {
+	kind := byte(msgSolicit)
 	if o.Inform {
-		b[0] = msgInfRequest
+		kind = msgInfRequest
 	}
+	b := []byte{kind, byte(xid >> 16), byte(xid >> 8), byte(xid)}
 	b = append6(b, opt6ClientID, duid...)
 	b = append6(b, opt6Elapsed, byte(hundredths>>8), byte(hundredths))
 	b = append6(b, opt6ORO, 0, opt6DNS, 0, opt6Domains)
@@ -104,8 +103,8 @@ func request6(o *Options, duid []byte, iaid, xid uint32, hundredths uint16) []by
 		b = append6(b, opt6VendorCls, class...)
 	}
 	if !o.Inform {
-		ia := binary.BigEndian.AppendUint32(nil, iaid)
-		ia = append(ia, 0, 0, 0, 0, 0, 0, 0, 0)
+		// The IAID is of the MAC; T1 and T2 are left to the server.
+		ia := []byte{hw[2], hw[3], hw[4], hw[5], 0, 0, 0, 0, 0, 0, 0, 0}
 		b = append6(b, opt6IANA, ia...)
 		if o.PrefixDelegation {
 			b = append6(b, opt6IAPD, ia...)
@@ -115,8 +114,7 @@ func request6(o *Options, duid []byte, iaid, xid uint32, hundredths uint16) []by
 }
 
 func append6(b []byte, code uint16, value ...byte) []byte {
-	b = binary.BigEndian.AppendUint16(b, code)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(value)))
+	b = append(b, byte(code>>8), byte(code), byte(len(value)>>8), byte(len(value)))
 	return append(b, value...)
 }
 
