@@ -38,6 +38,7 @@ const (
 	ReachLossMaxRatio   = "reachability.loss_max_ratio"
 	ReachRTTMaxMs       = "reachability.rtt_max_ms"
 	TemperatureMax      = "temperature.max_celsius"
+	IPTVLossMaxRatio    = "iptv.loss_max_ratio"
 )
 
 // ErrUnknownThreshold is found by errors.Is in the error of With for a name
@@ -80,6 +81,7 @@ func norms() []norm {
 		{Limit{ReachLossMaxRatio, 0.02, "<=", OriginAgent}, "ratio", 0, 1},
 		{Limit{ReachRTTMaxMs, 100, "<=", OriginAgent}, "ms", 0, 60_000},
 		{Limit{TemperatureMax, 95, "<", OriginAgent}, "Cel", -40, 150},
+		{Limit{IPTVLossMaxRatio, 0.001, "<=", OriginAgent}, "ratio", 0, 1},
 	}
 }
 

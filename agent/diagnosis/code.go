@@ -82,15 +82,20 @@ const (
 
 // Dialling: PPPoE and DHCP.
 const (
-	DialNoPADO       Code = "dial.no_pado"
-	DialPADSError    Code = "dial.pads_error"
-	DialLCPFailed    Code = "dial.lcp_failed"
-	DialAuthFailed   Code = "dial.auth_failed"
-	DialIPCPFailed   Code = "dial.ipcp_failed"
-	DialNoDHCPOffer  Code = "dial.no_dhcp_offer"
-	DialMACBlocked   Code = "dial.mac_blocked"
-	DialWalledGarden Code = "dial.walled_garden"
-	DialDropped      Code = "dial.dropped"
+	DialNoPADO          Code = "dial.no_pado"
+	DialPADSError       Code = "dial.pads_error"
+	DialLCPFailed       Code = "dial.lcp_failed"
+	DialAuthFailed      Code = "dial.auth_failed"
+	DialAuthNoAnswer    Code = "dial.auth_no_answer"
+	DialIPCPFailed      Code = "dial.ipcp_failed"
+	DialNoDHCPOffer     Code = "dial.no_dhcp_offer"
+	DialMACBlocked      Code = "dial.mac_blocked"
+	DialWalledGarden    Code = "dial.walled_garden"
+	DialDropped         Code = "dial.dropped"
+	DialLoop            Code = "dial.loop"
+	DialSeveralServers  Code = "dial.several_servers"
+	DialGatewaySettings Code = "dial.gateway_settings"
+	DialNoCredentials   Code = "dial.no_credentials"
 )
 
 // The account: what a BRAS or AAA answers, error 691 taken apart.
@@ -161,7 +166,9 @@ const (
 const (
 	IPTVVLAN              Code = "iptv.vlan"
 	IPTVNoStream          Code = "iptv.no_stream"
+	IPTVStreamBroken      Code = "iptv.stream_broken"
 	VoiceNotRegistered    Code = "voice.not_registered"
+	VoiceNoAnswer         Code = "voice.no_answer"
 	VoiceVLAN             Code = "voice.vlan"
 	ManagementUnreachable Code = "management.unreachable"
 	ManagementNotBound    Code = "management.not_bound"

@@ -426,7 +426,8 @@ func (d *daemon) birth() json.RawMessage {
 
 func (d *daemon) rungs() []string {
 	names := []string{}
-	for _, s := range d.visits.Steps(order.Order{}, order.Secrets{}, d.visits.Limits) {
+	all := order.Order{Services: []order.Service{{Kind: "iptv"}, {Kind: "voice"}, {Kind: "management"}}}
+	for _, s := range d.visits.Steps(all, order.Secrets{}, d.visits.Limits) {
 		names = append(names, string(s.Rung()))
 	}
 	return names

@@ -4,14 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"net/url"
 	"slices"
+	"strconv"
 	"time"
 
 	"ontagent/agent/acceptance"
 	"ontagent/agent/acceptance/steps"
 	"ontagent/agent/order"
+	"ontagent/agent/platform/linux"
+	"ontagent/agent/probe/dhcp"
+	"ontagent/agent/probe/dns"
+	"ontagent/agent/probe/http"
+	"ontagent/agent/probe/mtu"
+	"ontagent/agent/probe/multicast"
 	"ontagent/agent/probe/ping"
+	"ontagent/agent/probe/pppoe"
+	"ontagent/agent/probe/sip"
+	"ontagent/agent/probe/tcp"
 	"ontagent/collectors"
 	"ontagent/collectors/link"
 	"ontagent/collectors/pon"
@@ -21,7 +33,7 @@ import (
 
 // ladder builds the rungs this agent can measure.
 func (s *sources) ladder(c config.Config) func(order.Order, order.Secrets, acceptance.Thresholds) []acceptance.Step {
-	return func(o order.Order, _ order.Secrets, limits acceptance.Thresholds) []acceptance.Step {
+	return func(o order.Order, secrets order.Secrets, limits acceptance.Thresholds) []acceptance.Step {
 		var readers []steps.OpticsReader
 		for _, r := range s.opticsReaders {
 			readers = append(readers, r)
@@ -34,7 +46,7 @@ func (s *sources) ladder(c config.Config) func(order.Order, order.Secrets, accep
 		// A visit has a minute, and the speed test takes half of it: these
 		// windows are as long as they must be, not as long as they could be.
 		const pause = 500 * time.Millisecond
-		return []acceptance.Step{
+		ladder := []acceptance.Step{
 			steps.NewIdentity(steps.IdentityOptions{Reader: inventory{s}, Ordered: steps.Resources(o.Resources)}),
 			steps.NewOptical(steps.OpticalOptions{Readers: readers, Thresholds: limits, Pause: pause}),
 			steps.NewRegistration(steps.RegistrationOptions{Reader: freshPON{s.pon}, Poll: pause}),
@@ -42,15 +54,173 @@ func (s *sources) ladder(c config.Config) func(order.Order, order.Secrets, accep
 				Reader: lanPorts{s}, Ordered: o.Resources.LANPort, Ports: ports,
 				ContractMbps: contract(o), Thresholds: limits, Watch: 3 * time.Second,
 			}),
+			steps.NewDial(dialOptions(c, line, o, secrets)),
 			steps.NewAddressing(steps.AddressingOptions{Reader: line}),
 			steps.NewDNS(steps.DNSOptions{Resolvers: resolvers{s, c.WAN.Resolvers}, Names: c.WAN.DNSNames, Thresholds: limits}),
 			steps.NewReachability(steps.ReachabilityOptions{
 				WAN: line, Targets: targets(c), Thresholds: limits,
 				Ping: ping.Options{Count: 20, Interval: 50 * time.Millisecond, Wait: time.Second},
+				Path: steps.PathOptions{MTU: mtu.Run, Check: http.Run, Page: http.Options{URL: c.WAN.CheckURL, Resolve: s.resolve(c)}},
 			}),
 			steps.NewHost(steps.HostOptions{Reader: hostAdapter{s}, Thresholds: limits, Reads: 3, Pause: pause}),
 		}
+		// What was not ordered is not tried: a channel that nobody pays for
+		// need not come.
+		if wanted(o, acceptance.IPTV) {
+			ladder = append(ladder, steps.NewIPTV(steps.IPTVOptions{Probe: channel(c, o), Join: multicast.Run, Thresholds: limits}))
+		}
+		if wanted(o, acceptance.Voice) {
+			ladder = append(ladder, steps.NewVoice(steps.VoiceOptions{
+				Channel: s.channel(c, o, acceptance.Voice), Probe: registrar(c, secrets, s.resolve(c)), Ask: sip.Run,
+			}))
+		}
+		if wanted(o, acceptance.Management) {
+			ladder = append(ladder, steps.NewManagement(steps.ManagementOptions{
+				Channel: s.channel(c, o, acceptance.Management), ACS: acs(c, s.resolve(c)), Reach: tcp.Run,
+			}))
+		}
+		return ladder
 	}
+}
+
+// resolve asks the resolvers that the dns rung asks, one after the other.
+func (s *sources) resolve(c config.Config) func(ctx context.Context, name string) ([]netip.Addr, error) {
+	return func(ctx context.Context, name string) ([]netip.Addr, error) {
+		servers, err := resolvers{s, c.WAN.Resolvers}.ReadResolvers(ctx)
+		if err != nil || len(servers) == 0 {
+			return nil, errors.Join(fmt.Errorf("cannot look up %s: there is no resolver", name), err)
+		}
+		var problems []error
+		for _, server := range servers {
+			for _, t := range []dns.Type{dns.A, dns.AAAA} {
+				a, err := dns.Prober{Attempts: 1}.Lookup(ctx, server, name, t)
+				if a.Found() {
+					return a.Addresses, nil
+				}
+				problems = append(problems, err)
+			}
+		}
+		return nil, errors.Join(append(problems, fmt.Errorf("%s has no address", name))...)
+	}
+}
+
+// lookup is a resolver of names as net.Resolver is one.
+type lookup func(ctx context.Context, name string) ([]netip.Addr, error)
+
+func (l lookup) LookupNetIP(ctx context.Context, _, host string) ([]netip.Addr, error) {
+	return l(ctx, host)
+}
+
+// channel finds the gateway's interface for a service: the VLAN device on the
+// port of the service VLANs, by its usual name.
+func (s *sources) channel(c config.Config, o order.Order, rung acceptance.Rung) steps.ChannelReader {
+	svc, _ := service(o, string(rung))
+	if svc.VLAN == 0 || c.WAN.Device == "" {
+		return nil
+	}
+	name := fmt.Sprintf("%s.%d", c.WAN.Device, svc.VLAN)
+	return func(context.Context) (steps.Channel, error) {
+		ifi, err := net.InterfaceByName(name)
+		if err != nil {
+			return steps.Channel{}, fmt.Errorf("%w: cannot find %s", steps.ErrNoChannel, name)
+		}
+		all, err := ifi.Addrs()
+		if err != nil {
+			return steps.Channel{}, fmt.Errorf("cannot read addresses of %s: %w", name, err)
+		}
+		usable := slices.ContainsFunc(all, func(a net.Addr) bool {
+			p, err := netip.ParsePrefix(a.String())
+			return err == nil && !p.Addr().IsLinkLocalUnicast()
+		})
+		return steps.Channel{Interface: name, HasAddress: usable}, nil
+	}
+}
+
+// registrar is what telephony is tried by.
+func registrar(c config.Config, secrets order.Secrets, resolve lookup) sip.Options {
+	o := sip.Options{Domain: c.Voice.Domain, User: secrets.VoiceUser, Password: secrets.VoicePassword, Resolver: resolve}
+	host, port := hostPort(c.Voice.Registrar, 5060)
+	if a, err := netip.ParseAddr(host); err == nil {
+		o.Server = netip.AddrPortFrom(a, port)
+		return o
+	}
+	o.Host, o.Server = host, netip.AddrPortFrom(netip.Addr{}, port)
+	return o
+}
+
+// acs is what management is tried by. An https server is only connected to.
+func acs(c config.Config, resolve lookup) tcp.Options {
+	u, err := url.Parse(c.Management.ACS)
+	if err != nil || u.Hostname() == "" {
+		return tcp.Options{}
+	}
+	plain := u.Scheme == "http"
+	port := uint16(443)
+	if plain {
+		port = 80
+	}
+	_, port = hostPort(u.Host, port)
+	return tcp.Options{Host: u.Hostname(), Port: port, HTTP: plain, Path: u.RequestURI(), Resolve: resolve}
+}
+
+// hostPort splits what may have a port.
+func hostPort(s string, port uint16) (string, uint16) {
+	host, text, err := net.SplitHostPort(s)
+	if err != nil {
+		return s, port
+	}
+	if n, err := strconv.ParseUint(text, 10, 16); err == nil {
+		port = uint16(n)
+	}
+	return host, port
+}
+
+// wanted reports whether an order names a service, or requires its rung.
+func wanted(o order.Order, rung acceptance.Rung) bool {
+	_, ordered := service(o, string(rung))
+	return ordered || slices.Contains(o.Require, string(rung))
+}
+
+// service returns the ordered service of a kind.
+func service(o order.Order, kind string) (order.Service, bool) {
+	i := slices.IndexFunc(o.Services, func(s order.Service) bool { return s.Kind == kind })
+	if i < 0 {
+		return order.Service{}, false
+	}
+	return o.Services[i], true
+}
+
+func dialOptions(c config.Config, line steps.WANReader, o order.Order, secrets order.Secrets) steps.DialOptions {
+	d := steps.DialOptions{
+		Device: c.WAN.Device, VLAN: uint16(c.WAN.VLAN), WAN: line,
+		Username: secrets.Account, Password: pppoe.Password(secrets.Password),
+		MayDisturb: slices.Contains(o.Consents, order.ConsentDisturb),
+		PPPoE:      pppoe.Dial, DHCP: dhcp.Run,
+		Sessions: func(context.Context) ([]steps.Session, error) {
+			sessions, err := linux.PPPoESessions("/")
+			var own []steps.Session
+			for _, s := range sessions {
+				own = append(own, steps.Session(s))
+			}
+			return own, err
+		},
+	}
+	if s, ordered := service(o, "internet"); ordered {
+		d.Access, d.VLAN = s.Access, s.VLAN
+	}
+	return d
+}
+
+// channel is what television is tried by.
+func channel(c config.Config, o order.Order) multicast.Options {
+	m := multicast.Options{Interface: c.WAN.Device, Port: uint16(c.IPTV.Port)}
+	if s, ordered := service(o, "iptv"); ordered {
+		m.VLAN = s.VLAN
+	}
+	// What does not parse is empty: the configuration was checked.
+	m.Group, _ = netip.ParseAddr(c.IPTV.Group)
+	m.Source, _ = netip.ParseAddr(c.IPTV.Source)
+	return m
 }
 
 // contract is the higher ordered rate, in Mbit/s.

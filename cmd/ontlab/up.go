@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"gopkg.in/yaml.v3"
 
 	"ontagent/agent/command"
 	"ontagent/cmd/ontlab/netbox"
@@ -266,9 +265,11 @@ func (a *app) fault(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	m, err := moment(entry.Dir, f.Arg(0), f.Args()[1:], *clear)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errUsage, err)
+	m := scenario.Moment{Clear: f.Arg(0)}
+	if !*clear {
+		if m, err = labFault(entry.Dir, f.Arg(0), f.Args()[1:]); err != nil {
+			return fmt.Errorf("%w: %w", errUsage, err)
+		}
 	}
 	active, err := play.Ask(ctx, entry.Dir, m)
 	if err != nil {
@@ -281,43 +282,15 @@ func (a *app) fault(ctx context.Context, args []string) error {
 	return nil
 }
 
-// moment reads a fault as a line of a timeline is read: the lab's own scenario
-// is parsed anew with that line as its whole timeline.
-func moment(dir, fault string, params []string, clear bool) (scenario.Moment, error) {
-	if clear {
-		if len(params) > 0 {
-			return scenario.Moment{}, errors.New("a fault that goes has no parameters")
-		}
-		return scenario.Moment{Clear: fault}, nil
-	}
+// labFault reads a fault of the lab whose files are in dir.
+func labFault(dir, fault string, params []string) (scenario.Moment, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
 	if err != nil || len(files) != 1 {
 		return scenario.Moment{}, fmt.Errorf("cannot find the lab's scenario in %s", dir)
 	}
-	data, err := os.ReadFile(files[0])
-	if err != nil {
-		return scenario.Moment{}, fmt.Errorf("cannot read the lab's scenario: %w", err)
-	}
-	var whole map[string]any
-	if err := yaml.Unmarshal(data, &whole); err != nil {
-		return scenario.Moment{}, fmt.Errorf("cannot read the lab's scenario: %w", err)
-	}
-	line := map[string]any{"fault": fault}
-	for _, p := range params {
-		key, text, ok := strings.Cut(p, "=")
-		var value any
-		if !ok || yaml.Unmarshal([]byte(text), &value) != nil {
-			return scenario.Moment{}, fmt.Errorf("%q is not PARAMETER=VALUE", p)
-		}
-		line[key] = value
-	}
-	whole["timeline"] = []any{line}
-	if data, err = yaml.Marshal(whole); err != nil {
-		return scenario.Moment{}, fmt.Errorf("cannot write a timeline: %w", err)
-	}
-	s, err := scenario.Parse(files[0], data)
+	s, err := scenario.Load(files[0])
 	if err != nil {
 		return scenario.Moment{}, err
 	}
-	return s.Timeline[0], nil
+	return s.Fault(fault, params)
 }

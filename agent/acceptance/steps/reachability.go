@@ -36,6 +36,7 @@ type ReachabilityOptions struct {
 	// Ping is the first run to each address: 20 requests, 100 ms apart, if
 	// zero. Loss in it is confirmed by a second run of Confirm: 80 if zero.
 	Ping, Confirm ping.Options
+	Path          PathOptions
 	Deadline      time.Duration // 60 s if zero
 }
 
@@ -113,7 +114,23 @@ func (s *Reachability) Run(ctx context.Context, note func(string)) acceptance.Ou
 		return out
 	}
 	s.verdict(&out, hops)
+	if best, ok := bestHop(hops, len(s.o.Targets) > 0); ok {
+		if s.path(ctx, &out, best.addr, note); ctx.Err() != nil {
+			stopped(ctx, &out)
+		}
+	}
 	return out
+}
+
+// bestHop returns the address that shows the line at its best: of the targets,
+// or of all if there are no targets.
+func bestHop(hops []hop, targets bool) (best hop, ok bool) {
+	for _, h := range hops {
+		if h.answers() && (!targets || !h.gateway) && (!ok || better(h, best)) {
+			best, ok = h, true
+		}
+	}
+	return best, ok
 }
 
 func (s *Reachability) gateways(ctx context.Context, note func(string)) []netip.Addr {
@@ -175,7 +192,7 @@ func (s *Reachability) verdict(out *acceptance.Outcome, hops []hop) {
 	lossMax, rttMax := s.o.Thresholds.Limit(acceptance.ReachLossMaxRatio), s.o.Thresholds.Limit(acceptance.ReachRTTMaxMs)
 	out.Limits = []acceptance.Limit{lossMax, rttMax}
 
-	var best *hop
+	best, answered := bestHop(hops, len(s.o.Targets) > 0)
 	var failed error
 	targets, measured, gatewayAnswers, gatewaySilent := 0, 0, false, false
 	for i := range hops {
@@ -191,20 +208,10 @@ func (s *Reachability) verdict(out *acceptance.Outcome, hops []hop) {
 		}
 		targets++
 		measured++
-		if h.answers() && (best == nil || better(*h, *best)) {
-			best = h
-		}
-	}
-	if len(s.o.Targets) == 0 { // then the gateway stands for all
-		for i := range hops {
-			if h := &hops[i]; h.answers() && (best == nil || better(*h, *best)) {
-				best = h
-			}
-		}
 	}
 	switch {
-	case best != nil:
-		s.judge(out, *best, lossMax, rttMax)
+	case answered:
+		s.judge(out, best, lossMax, rttMax)
 		if len(s.o.Targets) > 0 {
 			for _, h := range hops {
 				switch {

@@ -53,7 +53,9 @@ const (
 const cableMTU = 1600
 
 // quickQuerier makes a bridge ask soon, so that a visit of seconds sees it ask.
-var quickQuerier = isp.QuerierOptions{Interval: 3 * time.Second, Startup: time.Second, Response: time.Second, LastMember: 500 * time.Millisecond}
+func quickQuerier() isp.QuerierOptions {
+	return isp.QuerierOptions{Interval: 3 * time.Second, Startup: time.Second, Response: time.Second, LastMember: 500 * time.Millisecond}
+}
 
 // bridgeOf is the name of olt's bridge for a VLAN.
 func bridgeOf(vlan uint16) string { return fmt.Sprintf("br%d", vlan) }
@@ -167,7 +169,7 @@ func (l *Lab) serve(kind string, vlan uint16) error {
 		return err
 	}
 	if tv {
-		return isp.SetQuerier(l.olt, bridgeOf(vlan), quickQuerier)
+		return isp.SetQuerier(l.olt, bridgeOf(vlan), quickQuerier())
 	}
 	return nil
 }

@@ -1,0 +1,78 @@
+package steps
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"ontagent/agent/acceptance"
+	"ontagent/agent/diagnosis"
+	"ontagent/agent/probe/tcp"
+	"ontagent/collectors"
+)
+
+// ManagementOptions configure the management rung.
+type ManagementOptions struct {
+	Channel ChannelReader // nil: as the routes say
+	ACS     tcp.Options   // without a Host nothing can be tried
+	Reach   func(ctx context.Context, o tcp.Options) (tcp.Result, error)
+}
+
+// Management judges whether the operator's management platform (ITMS, RMS) can
+// be reached. Whether the platform knows this gateway is its business to say.
+type Management struct{ o ManagementOptions }
+
+var _ acceptance.Step = (*Management)(nil)
+
+// NewManagement returns the management rung.
+func NewManagement(o ManagementOptions) *Management { return &Management{o: o} }
+
+// Rung implements acceptance.Step.
+func (*Management) Rung() acceptance.Rung { return acceptance.Management }
+
+// Needs implements acceptance.Step.
+func (*Management) Needs() []acceptance.Rung { return []acceptance.Rung{acceptance.Registration} }
+
+// Deadline implements acceptance.Step.
+func (s *Management) Deadline() time.Duration { return s.o.ACS.Duration() + time.Second }
+
+// Estimate implements acceptance.Estimator.
+func (*Management) Estimate() time.Duration { return 500 * time.Millisecond }
+
+// Run connects to the ACS.
+func (s *Management) Run(ctx context.Context, note func(string)) acceptance.Outcome {
+	out := acceptance.Outcome{}
+	if s.o.ACS.Host == "" {
+		decide(&out, acceptance.Inconclusive, "no ACS is configured", diagnosis.AgentCannotMeasure)
+		return out
+	}
+	channel, ok := readChannel(ctx, s.o.Channel, &out, diagnosis.ManagementUnreachable)
+	if !ok {
+		return out
+	}
+	acs := s.o.ACS
+	acs.Interface = channel.Interface
+	r, err := s.o.Reach(ctx, acs)
+	source := fmt.Sprintf("tcp:%s:%d", acs.Host, acs.Port)
+	switch {
+	case ctx.Err() != nil:
+		stopped(ctx, &out)
+	case err != nil:
+		note(err.Error())
+		out.Measurements = append(out.Measurements, missing("acs_outcome", collectors.StatusError, source, err.Error()))
+		decide(&out, acceptance.Inconclusive, fmt.Sprintf("cannot try the ACS: %v", err), diagnosis.AgentCannotMeasure)
+	default:
+		note(fmt.Sprintf("%s: %s %s%s", source, r.Outcome, r.StatusLine, r.Reason))
+		out.Measurements = append(out.Measurements, value("acs_outcome", string(r.Outcome), source, r.Reason))
+		if r.HTTPStatus != 0 {
+			// A challenge to authenticate is a sign of life as well.
+			out.Measurements = append(out.Measurements, value("acs_http_status", r.HTTPStatus, source, r.StatusLine))
+		}
+		if r.Outcome == tcp.Open {
+			decide(&out, acceptance.Pass, "")
+			break
+		}
+		decide(&out, acceptance.Fail, "the ACS cannot be reached: "+string(r.Outcome), diagnosis.ManagementUnreachable)
+	}
+	return out
+}
