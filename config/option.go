@@ -15,6 +15,9 @@ import (
 	"time"
 )
 
+// The constructors below are not inlined: on MIPS each of their many copies
+// would be ten times as long as a call.
+
 // option is one option of a section, bound to the value that it sets.
 type option struct {
 	name string
@@ -32,6 +35,7 @@ type option struct {
 	get func() []string
 }
 
+//go:noinline
 func (o option) or(fallback string) option {
 	o.fallback = fallback
 	return o
@@ -44,6 +48,8 @@ type kind struct {
 }
 
 // text is an option whose value is a string of some kind.
+//
+//go:noinline
 func text(name string, to *string, k kind, help string) option {
 	return option{
 		name: name, kind: k.name, help: help,
@@ -59,6 +65,8 @@ func text(name string, to *string, k kind, help string) option {
 }
 
 // secret is an option whose value is never shown.
+//
+//go:noinline
 func secret(name string, to *Secret, help string) option {
 	return option{
 		name: name, kind: "text", help: help, secret: true,
@@ -77,6 +85,8 @@ func secret(name string, to *Secret, help string) option {
 
 // list is an option with several values. What the file gives replaces the
 // default; a single empty value leaves nothing.
+//
+//go:noinline
 func list(name string, to *[]string, k kind, help string) option {
 	return option{
 		name: name, kind: k.name, help: help, list: true,
@@ -106,6 +116,8 @@ func list(name string, to *[]string, k kind, help string) option {
 }
 
 // boolean takes the words that UCI takes.
+//
+//go:noinline
 func boolean(name string, to *bool, help string) option {
 	return option{
 		name: name, kind: "1 or 0", help: help,
@@ -130,6 +142,8 @@ func boolean(name string, to *bool, help string) option {
 }
 
 // seconds is a duration from least to most.
+//
+//go:noinline
 func seconds(name string, to *time.Duration, least, most int, help string) option {
 	return option{
 		name: name, kind: fmt.Sprintf("seconds, %d to %d", least, most), help: help,
@@ -149,6 +163,8 @@ func seconds(name string, to *time.Duration, least, most int, help string) optio
 }
 
 // number is a whole number of some unit, from least to most.
+//
+//go:noinline
 func number(name string, to *int, unit string, least, most int, help string) option {
 	return option{
 		name: name, kind: fmt.Sprintf("%s, %d to %d", unit, least, most), help: help,
@@ -168,6 +184,8 @@ func number(name string, to *int, unit string, least, most int, help string) opt
 }
 
 // oneOf takes one of some whole numbers.
+//
+//go:noinline
 func oneOf(name string, to *int, allowed []int, help string) option {
 	words := make([]string, len(allowed))
 	for i, a := range allowed {
@@ -188,6 +206,8 @@ func oneOf(name string, to *int, allowed []int, help string) option {
 }
 
 // threshold is a limit by the name that the norms give it.
+//
+//go:noinline
 func threshold(to *map[string]float64, name, unit string, least, most float64, help string) option {
 	return option{
 		name: strings.ReplaceAll(name, ".", "_"),
@@ -220,10 +240,12 @@ func threshold(to *map[string]float64, name, unit string, least, most float64, h
 
 // The kinds of strings.
 
+//go:noinline
 func anyText() kind {
 	return kind{"text", func(string) error { return nil }}
 }
 
+//go:noinline
 func words(allowed ...string) kind {
 	all := strings.Join(allowed, ", ")
 	return kind{all, func(v string) error {
@@ -252,6 +274,7 @@ func topicLevel() kind {
 	}}
 }
 
+//go:noinline
 func absolutePath() kind {
 	return kind{"absolute path", func(v string) error {
 		if !strings.HasPrefix(v, "/") {
@@ -262,6 +285,8 @@ func absolutePath() kind {
 }
 
 // optional takes the empty value as well: "not given".
+//
+//go:noinline
 func optional(k kind) kind {
 	return kind{k.name, func(v string) error {
 		if v == "" {
@@ -271,6 +296,7 @@ func optional(k kind) kind {
 	}}
 }
 
+//go:noinline
 func networkInterface() kind {
 	return kind{"interface name", func(v string) error {
 		if v == "" || len(v) > 15 || v == "." || v == ".." || strings.ContainsAny(v, "/: \t\r\n") {
@@ -280,6 +306,7 @@ func networkInterface() kind {
 	}}
 }
 
+//go:noinline
 func pattern() kind {
 	return kind{"shell pattern (*, ?, [a-z])", func(v string) error {
 		if _, err := path.Match(v, ""); err != nil {
@@ -289,6 +316,7 @@ func pattern() kind {
 	}}
 }
 
+//go:noinline
 func publicKey() kind {
 	return kind{"base64 of an Ed25519 public key", func(v string) error {
 		key, err := base64.StdEncoding.DecodeString(v)
@@ -303,6 +331,7 @@ func publicKey() kind {
 	}}
 }
 
+//go:noinline
 func brokerURL() kind {
 	return kind{"tcp://host[:1883], ssl://host[:8883], ws://host[:80][/path] or wss://host[:443][/path]", func(v string) error {
 		// Looked at first, and not shown: there may be a password in it.
@@ -331,6 +360,8 @@ func brokerURL() kind {
 
 // webURL is a URL of one of the schemes, without a user: passwords don't belong
 // into it.
+//
+//go:noinline
 func webURL(schemes ...string) kind {
 	return kind{strings.Join(schemes, " or ") + " URL", func(v string) error {
 		if strings.Contains(v, "@") {
@@ -394,6 +425,7 @@ func listenAddress() kind {
 	}}
 }
 
+//go:noinline
 func address() kind {
 	return kind{"address", func(v string) error {
 		if _, err := netip.ParseAddr(v); err != nil {
@@ -403,6 +435,7 @@ func address() kind {
 	}}
 }
 
+//go:noinline
 func addressOrName() kind {
 	return kind{"address or host name", func(v string) error {
 		if _, err := netip.ParseAddr(v); err == nil || isHostName(v) {
@@ -412,6 +445,7 @@ func addressOrName() kind {
 	}}
 }
 
+//go:noinline
 func hostName() kind {
 	return kind{"host name", func(v string) error {
 		if !isHostName(v) {

@@ -2,6 +2,9 @@
 // measure. Each judges what a narrow source tells it against the limits it was
 // given, and keeps the raw readings beside the verdict.
 //
+// Its small helpers are not inlined: on MIPS each of their many copies would be
+// ten times as long as a call.
+//
 // One rule holds for all: what could not be measured is inconclusive, never a
 // fail and never a pass. docs/norms.md says what each step is inconclusive
 // about by design.
@@ -53,6 +56,8 @@ func pause(ctx context.Context, d time.Duration) error {
 
 // reading turns a Reading into a Measurement; without a status it was not asked
 // for, which is the same as unsupported.
+//
+//go:noinline
 func reading(name string, r collectors.Reading, note string) acceptance.Measurement {
 	m := acceptance.Measurement{Name: name, Status: string(r.Status), Source: r.Source, Raw: r.Raw, Note: note}
 	switch r.Status {
@@ -66,11 +71,15 @@ func reading(name string, r collectors.Reading, note string) acceptance.Measurem
 }
 
 // value is a Measurement that holds a value.
+//
+//go:noinline
 func value(name string, v any, source, note string) acceptance.Measurement {
 	return acceptance.Measurement{Name: name, Value: v, Status: string(collectors.StatusOK), Source: source, Note: note}
 }
 
 // missing is a Measurement that holds none.
+//
+//go:noinline
 func missing(name string, status collectors.Status, source, note string) acceptance.Measurement {
 	return acceptance.Measurement{Name: name, Status: string(status), Source: source, Note: note}
 }
@@ -86,10 +95,13 @@ func codes(cs ...diagnosis.Code) []string {
 }
 
 // decide gives out a verdict, its reason and its causes.
+//
+//go:noinline
 func decide(out *acceptance.Outcome, v acceptance.Verdict, reason string, causes ...diagnosis.Code) {
 	out.Verdict, out.Reason, out.Causes = v, reason, codes(causes...)
 }
 
+//go:noinline
 func warn(out *acceptance.Outcome, cs ...diagnosis.Code) {
 	for _, c := range cs {
 		if !slices.Contains(out.Warnings, string(c)) {
@@ -100,6 +112,8 @@ func warn(out *acceptance.Outcome, cs ...diagnosis.Code) {
 
 // stopped makes out inconclusive because ctx ended before enough was measured.
 // The runner knows better why it ended and says so.
+//
+//go:noinline
 func stopped(ctx context.Context, out *acceptance.Outcome) {
 	decide(out, acceptance.Inconclusive, fmt.Sprintf("ended early: %v", ctx.Err()), diagnosis.AgentTimeout)
 }
