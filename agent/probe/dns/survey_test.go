@@ -189,15 +189,12 @@ func TestSurveyWhatCannotBeAsked(t *testing.T) {
 }
 
 func TestSurveyEndsWithItsContext(t *testing.T) {
-	dead := serve(t, nil, func(c net.Conn, _ []byte) { c.Read(make([]byte, 1)) })
+	dead := serve(t, nil, func(c net.Conn, _ []byte) { _, _ = c.Read(make([]byte, 1)) })
 	goroutines, files := runtime.NumGoroutine(), openFiles(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	var cancelled time.Time
-	time.AfterFunc(50*time.Millisecond, func() { cancelled = time.Now(); cancel() })
-	_, err := dns.Survey(ctx, dns.SurveyOptions{Resolvers: []netip.AddrPort{dead.addr, dead.addr}, Names: twoNames})
-	if late := time.Since(cancelled); !errors.Is(err, context.Canceled) || late > 100*time.Millisecond {
-		t.Errorf("%v, %v after it was cancelled", err, late)
-	}
+	prompt(t, 50*time.Millisecond, func(ctx context.Context) error {
+		_, err := dns.Survey(ctx, dns.SurveyOptions{Resolvers: []netip.AddrPort{dead.addr, dead.addr}, Names: twoNames})
+		return err
+	})
 	for range 100 { // the server notices a moment later
 		if runtime.NumGoroutine() <= goroutines && openFiles(t) <= files {
 			return
@@ -205,6 +202,32 @@ func TestSurveyEndsWithItsContext(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Errorf("%d goroutines and %d files, before %d and %d", runtime.NumGoroutine(), openFiles(t), goroutines, files)
+}
+
+// prompt checks that f, which is handed a context, ends with it within 100 ms:
+// in the best of some tries, because the machine may be busy.
+func prompt(t *testing.T, after time.Duration, f func(ctx context.Context) error) {
+	t.Helper()
+	var late time.Duration
+	for range 5 {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan time.Time, 1)
+		timer := time.AfterFunc(after, func() { ended <- time.Now(); cancel() })
+		err := f(ctx)
+		now := time.Now()
+		if timer.Stop() {
+			cancel()
+			t.Errorf("ended by itself: %v", err)
+			return
+		}
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		if late = now.Sub(<-ended); late <= 100*time.Millisecond {
+			return
+		}
+	}
+	t.Errorf("ended %v after its context", late)
 }
 
 func openFiles(t *testing.T) int {

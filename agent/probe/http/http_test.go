@@ -441,20 +441,15 @@ func TestRunEndsWithItsContext(t *testing.T) {
 		{URL: "http://slow.example", Resolve: slow},
 		{URL: base, Interface: "lo"},
 	} {
-		ctx, cancel := context.WithCancel(t.Context())
-		var cancelled time.Time
-		time.AfterFunc(50*time.Millisecond, func() { cancelled = time.Now(); cancel() })
-		_, err := http.Run(ctx, o)
-		if errors.Is(err, http.ErrNotPermitted) {
-			cancel()
-			continue // an interface is for those who may
-		}
-		if !errors.Is(err, context.Canceled) || time.Since(cancelled) > 100*time.Millisecond {
-			t.Errorf("%v, %v after it was cancelled", err, time.Since(cancelled))
-		}
-		if _, err := http.Run(ctx, o); !errors.Is(err, context.Canceled) {
-			t.Errorf("begun after the end: %v", err)
-		}
+		prompt(t, 50*time.Millisecond, func(ctx context.Context) error {
+			_, err := http.Run(ctx, o)
+			return err
+		})
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := http.Run(ended, http.Options{URL: base}); !errors.Is(err, context.Canceled) {
+		t.Errorf("begun after the end: %v", err)
 	}
 	// The server notices a moment later.
 	for range 100 {
@@ -464,6 +459,32 @@ func TestRunEndsWithItsContext(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Errorf("%d goroutines and %d files, before %d and %d", runtime.NumGoroutine(), openFiles(t), goroutines, files)
+}
+
+// prompt checks that f, which is handed a context, ends with it within 100 ms:
+// in the best of some tries, because the machine may be busy.
+func prompt(t *testing.T, after time.Duration, f func(ctx context.Context) error) {
+	t.Helper()
+	var late time.Duration
+	for range 5 {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan time.Time, 1)
+		timer := time.AfterFunc(after, func() { ended <- time.Now(); cancel() })
+		err := f(ctx)
+		now := time.Now()
+		if timer.Stop() {
+			cancel()
+			t.Errorf("ended by itself: %v", err)
+			return
+		}
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		if late = now.Sub(<-ended); late <= 100*time.Millisecond {
+			return
+		}
+	}
+	t.Errorf("ended %v after its context", late)
 }
 
 func openFiles(t *testing.T) int {

@@ -401,6 +401,12 @@ func TestRunFromALinkLocalAddress(t *testing.T) {
 	n.router.ip("link", "set", "lan", "address", "02:00:00:00:00:02", "addrgenmode", "eui64")
 	n.router.ip("link", "set", "lan", "up")
 	target := netip.MustParseAddr("fe80::ff:fe00:2")
+	for range 100 { // the addresses come a moment after the carrier
+		if res, err := n.measure(mtu.Options{Target: target.WithZone("wan"), Wait: 50 * time.Millisecond}); err == nil && res.Outcome == mtu.OK {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	for _, o := range []mtu.Options{{Target: target.WithZone("wan")}, {Target: target, Interface: "wan"}} {
 		if res, err := n.measure(o); err != nil || res.Outcome != mtu.OK || res.PathMTU != 1500 {
 			t.Errorf("%s: %+v, %v", o.Target, res, err)
@@ -448,15 +454,12 @@ func TestRunEnds(t *testing.T) {
 	goroutines, files := counters(t)
 	// In the echo, and in the transfer after it.
 	for _, after := range []time.Duration{100 * time.Millisecond, 600 * time.Millisecond} {
-		ctx, cancel := context.WithCancel(t.Context())
-		var cancelled time.Time
-		time.AfterFunc(after, func() { cancelled = time.Now(); cancel() })
-		n.client.do(func() {
-			_, err = mtu.Run(ctx, mtu.Options{Target: targets[0], Port: 80, Interface: "wan", Wait: 200 * time.Millisecond})
+		prompt(t, after, func(ctx context.Context) error {
+			n.client.do(func() {
+				_, err = mtu.Run(ctx, mtu.Options{Target: targets[0], Port: 80, Interface: "wan", Wait: 200 * time.Millisecond})
+			})
+			return err
 		})
-		if late := time.Since(cancelled); !errors.Is(err, context.Canceled) || late > 100*time.Millisecond {
-			t.Errorf("%v, %v after it was cancelled", err, late)
-		}
 	}
 	if _, err := n.measure(mtu.Options{Target: targets[0], Timeout: 100 * time.Millisecond}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("without the time it takes: %v", err)
@@ -477,6 +480,32 @@ func TestRunEnds(t *testing.T) {
 			t.Errorf("%v, %v after the interface went away", err, late)
 		}
 	}
+}
+
+// prompt checks that f, which is handed a context, ends with it within 100 ms:
+// in the best of some tries, because the machine may be busy.
+func prompt(t *testing.T, after time.Duration, f func(ctx context.Context) error) {
+	t.Helper()
+	var late time.Duration
+	for range 5 {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan time.Time, 1)
+		timer := time.AfterFunc(after, func() { ended <- time.Now(); cancel() })
+		err := f(ctx)
+		now := time.Now()
+		if timer.Stop() {
+			cancel()
+			t.Errorf("ended by itself: %v", err)
+			return
+		}
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		if late = now.Sub(<-ended); late <= 100*time.Millisecond {
+			return
+		}
+	}
+	t.Errorf("ended %v after its context", late)
 }
 
 func counters(t *testing.T) (goroutines, files int) {

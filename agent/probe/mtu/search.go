@@ -53,7 +53,8 @@ func (s *search) next(also ...int) []int {
 			also = append(also, at)
 		}
 	}
-	slices.SortFunc(also, func(a, b int) int { return b - a })
+	slices.Sort(also)
+	slices.Reverse(also)
 	return slices.DeleteFunc(slices.Compact(also), func(n int) bool { return n < low || n >= s.bad })
 }
 
