@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -81,7 +82,8 @@ func TestACS(t *testing.T) {
 		}
 		must(t, a.Drop(ctx))
 		soon, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
-		if _, err := home.Dial(soon, "tcp", "10.64.0.1:7547"); err == nil || soon.Err() == nil {
+		var late net.Error
+		if _, err := home.Dial(soon, "tcp", "10.64.0.1:7547"); !errors.As(err, &late) || !late.Timeout() {
 			t.Errorf("drop: %v", err)
 		}
 		cancel()

@@ -188,15 +188,18 @@ func (b *BRAS) start(ctx context.Context) error {
 	}
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	b.cancel = cancel
-	if b.options.IPv6 != nil {
-		if err := b.startIPv6(ctx); err != nil {
-			return err
-		}
-	}
 	b.running.Go(func() { b.follow(life) })
 	b.running.Go(func() { b.reap(life) })
-	b.ac, err = b.startAC(ctx, 0, b.options.Interface, b.options.ACName)
-	return err
+	// At the same time: Kea alone takes seconds on an emulated processor.
+	var starts sync.WaitGroup
+	var errs [3]error
+	starts.Go(func() { b.ac, errs[0] = b.startAC(ctx, 0, b.options.Interface, b.options.ACName) })
+	if b.options.IPv6 != nil {
+		starts.Go(func() { b.adverts, errs[1] = b.startAdvertising(ctx) })
+		starts.Go(func() { b.dhcp6, errs[2] = b.startDelegating(ctx) })
+	}
+	starts.Wait()
+	return errors.Join(errs[:]...)
 }
 
 // startAC starts a pppoe-server for the subscribers at device. number is one of

@@ -85,7 +85,7 @@ func pppWord(s string) string {
 func pppSecrets(accounts []Account) (string, error) {
 	var b strings.Builder
 	for _, a := range accounts {
-		if err := errors.Join(radiusText(a.Name, 200), radiusText(a.Password, 200)); err != nil {
+		if err := errors.Join(radiusText(a.Name), radiusText(a.Password)); err != nil {
 			return "", fmt.Errorf("account %q: %w", a.Name, err)
 		}
 		if a.Reject != "" || a.SessionLimit != 0 || a.DownMbps != 0 || a.UpMbps != 0 || a.SessionTimeout != 0 {
@@ -193,12 +193,9 @@ exec /usr/sbin/pppd plugin pppoe.so 'nic-%[2]s' pppoe-sess "$session" "$@"
 
 // brasEvent is a script of pppd's that tells the BRAS what has happened.
 func brasEvent(kind string, words ...string) string {
-	format := kind + `\t%s\t%s` + strings.Repeat(`\t%s`, len(words))
-	quoted := ""
-	for _, w := range words {
-		quoted += ` "` + w + `"`
-	}
-	return fmt.Sprintf("#!/bin/sh\nprintf '%s\\n' \"$PPPD_PID\" \"$1\"%s >\"$6/events\"\n", format, quoted)
+	words = append([]string{"$PPPD_PID", "$1"}, words...)
+	format := kind + strings.Repeat(`\t%s`, len(words)) + `\n`
+	return "#!/bin/sh\nprintf '" + format + `' "` + strings.Join(words, `" "`) + "\" >\"$6/events\"\n"
 }
 
 // brasRates is the script that pppd waits for before a session's interface is

@@ -77,7 +77,7 @@ func (d discovery) bytes() []byte {
 	b = binary.BigEndian.AppendUint16(b, etherTypeDiscovery)
 	b = append(b, 0x11, d.code)
 	b = binary.BigEndian.AppendUint16(b, d.session)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(d.tags))) //nolint:gosec // fits in a frame
+	b = binary.BigEndian.AppendUint16(b, uint16(len(d.tags)))
 	return append(b, d.tags...)
 }
 
@@ -100,7 +100,7 @@ func (d discovery) tag(kind uint16) (value []byte, ok bool) {
 // appendTag adds a tag to tags.
 func appendTag(tags []byte, kind uint16, value []byte) []byte {
 	tags = binary.BigEndian.AppendUint16(tags, kind)
-	tags = binary.BigEndian.AppendUint16(tags, uint16(len(value))) //nolint:gosec // fits in a frame
+	tags = binary.BigEndian.AppendUint16(tags, uint16(len(value)))
 	return append(tags, value...)
 }
 

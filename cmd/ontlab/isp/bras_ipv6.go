@@ -7,21 +7,19 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"ontagent/cmd/ontlab/netbox"
 )
 
-// startIPv6 starts what sessions with IPv6 need: router advertisements by
-// dnsmasq, which takes any PPP interface that gets an address, and delegation
-// by Kea, which is told of each.
-func (b *BRAS) startIPv6(ctx context.Context) error {
-	var err error
-	b.adverts, err = startDnsmasq(ctx, b.host, b.options.Name+"-ra", dnsmasqConfig{
-		iface: "ppp*", advertise: true, dns: b.options.DNS,
-	})
-	if err != nil {
-		return err
-	}
-	b.dhcp6, err = startDHCP6(ctx, b.host, dhcp6Config{name: b.options.Name + "-dhcp6", dns: b.options.DNS})
-	return err
+// startAdvertising starts a dnsmasq that advertises a router in all sessions: it
+// takes any PPP interface that gets a prefix.
+func (b *BRAS) startAdvertising(ctx context.Context) (*netbox.Process, error) {
+	return startDnsmasq(ctx, b.host, b.options.Name+"-ra", dnsmasqConfig{iface: "ppp*", advertise: true, dns: b.options.DNS})
+}
+
+// startDelegating starts a Kea, which is told of each session.
+func (b *BRAS) startDelegating(ctx context.Context) (*DHCP6, error) {
+	return startDHCP6(ctx, b.host, dhcp6Config{name: b.options.Name + "-dhcp6", dns: b.options.DNS})
 }
 
 // sessionIPv6 gives a session its prefixes.

@@ -108,7 +108,7 @@ func (b *BRAS) handle(ctx context.Context, e brasEventLine) error {
 	case "start":
 		*s = BRASSession{PID: e.pid, Began: time.Now()}
 		id, mac, _ := strings.Cut(e.fields[0], ":")
-		n, _ := strconv.ParseUint(id, 10, 16) //nolint:errcheck // pppoe-server's own
+		n, _ := strconv.ParseUint(id, 10, 16)
 		s.ID, s.MAC = uint16(n), mac
 	case "rate":
 		s.Interface, s.DownMbps, s.UpMbps = e.fields[0], megabits(e.fields[1]), megabits(e.fields[2])

@@ -197,20 +197,24 @@ func (d *DNS) each(addr netip.Addr, what string, change func(*resolver) error) e
 		return fmt.Errorf("cannot %s DNS: %w", what, net.ErrClosed)
 	}
 	found := false
-	var failed error
-	for _, r := range d.resolvers {
+	failed := make([]error, len(d.resolvers))
+	var wg sync.WaitGroup
+	for i, r := range d.resolvers {
 		if addr.IsValid() && r.addr != addr {
 			continue
 		}
 		found = true
-		if err := change(r); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("cannot %s DNS at %s: %w", what, r.addr, err))
-		}
+		wg.Go(func() { // at once: on an emulated processor a start takes a second
+			if err := change(r); err != nil {
+				failed[i] = fmt.Errorf("cannot %s DNS at %s: %w", what, r.addr, err)
+			}
+		})
 	}
+	wg.Wait()
 	if !found {
 		return fmt.Errorf("cannot %s DNS: there is none at %s", what, addr)
 	}
-	return failed
+	return errors.Join(failed...)
 }
 
 // Healthy ends the fault, whichever it is.

@@ -39,11 +39,16 @@ type tsMux struct {
 	frameDue bool
 	counters [3]byte // of the tables' and the video's PIDs
 	frozen   bool    // the coder is dead, and null packets fill its place
+	stuffing [tsPacketSize]byte
 }
 
 func newTSMux(rate uint64) *tsMux {
 	every := func(d time.Duration) uint64 { return max(rate*uint64(d/time.Millisecond)/1000/(tsPacketSize*8), 3) }
-	return &tsMux{rate: rate, tables: every(tsTables), frame: every(tsFrame)}
+	m := &tsMux{rate: rate, tables: every(tsTables), frame: every(tsFrame)}
+	for i := range m.stuffing {
+		m.stuffing[i] = 0xff
+	}
+	return m
 }
 
 // clock returns when the next packet goes, in units of 1/27 µs since the first.
@@ -55,9 +60,7 @@ func (m *tsMux) clock() uint64 {
 
 // next writes the next packet to p, which has tsPacketSize bytes.
 func (m *tsMux) next(p []byte) {
-	for i := range p {
-		p[i] = 0xff // stuffing, of whatever comes
-	}
+	copy(p, m.stuffing[:])
 	if m.made%m.frame == 0 {
 		m.frameDue = true
 	}

@@ -127,8 +127,8 @@ func (r *RADIUS) replace(ctx context.Context, accounts []Account) error {
 		accounts:   accounts,
 		dir:        filepath.Join(r.dir, fmt.Sprint("server-", number)),
 		state:      r.dir,
-		authPort:   uint16(21812 + number%2*1000), //nolint:gosec // one of two ports
-		acctPort:   uint16(21813 + number%2*1000), //nolint:gosec // one of two ports
+		authPort:   uint16(21812 + number%2*1000),
+		acctPort:   uint16(21813 + number%2*1000),
 		accounting: r.accountingFile(),
 	}
 	files, err := c.files()

@@ -51,7 +51,7 @@ func (c radiusConfig) main() (string, error) {
 		return "", fmt.Errorf("secret: %w", err)
 	}
 	for _, text := range []string{c.options.UnknownReply, c.options.WrongPasswordReply, c.options.SessionLimitReply} {
-		if err := radiusText(text, 200); err != nil {
+		if err := radiusText(text); err != nil {
 			return "", fmt.Errorf("reply %q: %w", text, err)
 		}
 	}
@@ -195,7 +195,7 @@ func (a Account) writeTo(b *strings.Builder) error {
 	if err != nil {
 		return fmt.Errorf("name: %w", err)
 	}
-	if err := radiusText(a.Reject, 200); err != nil {
+	if err := radiusText(a.Reject); err != nil {
 		return fmt.Errorf("reject: %w", err)
 	}
 	if a.Reject != "" {
@@ -245,16 +245,20 @@ func radiusQuote(text string) (string, error) {
 	if text == "" {
 		return "", errors.New("empty")
 	}
-	if err := radiusText(text, 200); err != nil {
+	if err := radiusText(text); err != nil {
 		return "", err
 	}
 	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(text) + "'", nil
 }
 
+// radiusTextMax is how long a text may be, in bytes: an attribute holds 253, and
+// pppd's buffers less with what else is in them.
+const radiusTextMax = 200
+
 // radiusText says whether text can be an attribute and a line's part.
-func radiusText(text string, limit int) error {
-	if len(text) > limit {
-		return fmt.Errorf("longer than %d bytes", limit)
+func radiusText(text string) error {
+	if len(text) > radiusTextMax {
+		return fmt.Errorf("longer than %d bytes", radiusTextMax)
 	}
 	if !utf8.ValidString(text) {
 		return errors.New("not UTF-8")
@@ -288,7 +292,7 @@ func radiusSessions(records string) []RADIUSSession {
 			}
 		}
 		if f[0] == "Start" || f[0] == "Interim-Update" {
-			ip, _ := netip.ParseAddr(f[2]) //nolint:errcheck // none, then
+			ip, _ := netip.ParseAddr(f[2])
 			open = append(open, RADIUSSession{ID: f[1], IP: ip, MAC: f[3], User: f[4]})
 		}
 	}

@@ -2,7 +2,7 @@ package isp
 
 import (
 	"context"
-	"crypto/md5" //nolint:gosec // CHAP's
+	"crypto/md5"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -90,7 +90,7 @@ func TestRADIUSAnswers(t *testing.T) {
 			t.Run(test.name+" by "+how, func(t *testing.T) {
 				password := "User-Password = " + radiusWord(test.password)
 				if how == "CHAP" { // RFC 1994 section 4.1; radclient's own quoting is not for all passwords
-					digest := md5.Sum([]byte("\x07" + test.password + "0123456789abcdef")) //nolint:gosec // CHAP's
+					digest := md5.Sum([]byte("\x07" + test.password + "0123456789abcdef"))
 					password = fmt.Sprintf("CHAP-Challenge = 0x%x\nCHAP-Password = 0x07%x", "0123456789abcdef", digest)
 				}
 				answer := radclient(ctx, t, h, "auth", "User-Name = "+radiusWord(test.user), password)
@@ -215,9 +215,13 @@ func TestRADIUSAttribute(t *testing.T) {
 		kind   byte
 		want   string
 	}{
-		{packet, 1, "u"}, {packet, 18, "abc"}, {packet, 2, ""},
+		{packet, 1, "u"},
+		{packet, 18, "abc"},
+		{packet, 2, ""},
 		{packet[:len(packet)-1], 18, "ab"},
-		{packet[:radiusHeader], 1, ""}, {packet[:3], 1, ""}, {nil, 1, ""},
+		{packet[:radiusHeader], 1, ""},
+		{packet[:3], 1, ""},
+		{nil, 1, ""},
 		{append(append([]byte{}, packet...), 1, 3, 'x'), 1, "u"}, // behind the packet's own end
 		{append(make([]byte, radiusHeader), 1, 0, 1, 1), 1, ""},
 	} {
@@ -260,7 +264,7 @@ func TestRADIUSThatDoesNotStart(t *testing.T) {
 	h := newHost(t, newBox(t), "bras")
 	blocker, err := h.ListenPacket(ctx, "udp", "127.0.0.1:21812")
 	must(t, err)
-	defer blocker.Close() //nolint:errcheck // the test's end
+	defer blocker.Close()
 	if r, err := StartRADIUS(ctx, h, RADIUSOptions{}); err == nil {
 		t.Error("started on a taken port", r.Stop())
 	}

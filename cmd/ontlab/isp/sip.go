@@ -60,7 +60,7 @@ type SIP struct {
 	log    *responderLog
 	agent  *sipgo.UserAgent
 	packet net.PacketConn
-	stream net.Listener
+	stream *sipListener
 	served sync.WaitGroup // the two listeners
 	held   chan struct{}  // closed by Stop: whoever is kept waiting goes
 
@@ -116,7 +116,7 @@ func StartSIP(ctx context.Context, host *netbox.Host, o SIPOptions) (*SIP, error
 
 // newSIP serves on sockets that it owns once it has succeeded.
 func newSIP(o SIPOptions, packet net.PacketConn, stream net.Listener, log *responderLog) (*SIP, error) {
-	s := &SIP{opts: o, gate: newDigestGate(o.Domain), log: log, packet: packet, stream: stream, held: make(chan struct{})}
+	s := &SIP{opts: o, gate: newDigestGate(o.Domain), log: log, packet: packet, stream: &sipListener{Listener: stream}, held: make(chan struct{})}
 	var err error
 	s.agent, err = sipgo.NewUA(
 		sipgo.WithUserAgent("registrar"), sipgo.WithUserAgentHostname(o.Domain),
@@ -140,7 +140,7 @@ func newSIP(o SIPOptions, packet net.PacketConn, stream net.Listener, log *respo
 	}))
 	// Both return when their sockets are closed.
 	s.served.Go(func() { _ = server.ServeUDP(packet) })
-	s.served.Go(func() { _ = server.ServeTCP(stream) })
+	s.served.Go(func() { _ = server.ServeTCP(s.stream) })
 	return s, nil
 }
 
@@ -347,10 +347,51 @@ func (s *SIP) Stop() error {
 		return nil
 	}
 	close(s.held)
-	err := errors.Join(s.packet.Close(), s.stream.Close(), s.agent.Close())
+	err := errors.Join(s.packet.Close(), s.stream.closeAll())
 	s.served.Wait()
+	// Where the library closes connections itself, its readers complain to the
+	// default log that somebody did; so they have to be gone.
+	for until := time.Now().Add(time.Second); s.agent.TransportLayer().Pool("tcp").Size() > 0 && time.Now().Before(until); {
+		<-time.After(time.Millisecond)
+	}
+	err = errors.Join(err, s.agent.Close())
 	if err = errors.Join(err, s.log.Close()); err != nil && !errors.Is(err, os.ErrClosed) && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("cannot stop SIP registrar: %w", err)
 	}
 	return nil
+}
+
+// sipListener knows the connections that it has taken.
+type sipListener struct {
+	net.Listener
+
+	mu    sync.Mutex
+	conns []net.Conn
+	shut  bool
+}
+
+// Accept takes a connection.
+func (l *sipListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.shut {
+		return nil, errors.Join(net.ErrClosed, conn.Close())
+	}
+	l.conns = append(l.conns, conn)
+	return conn, nil
+}
+
+// closeAll closes the listener and its connections.
+func (l *sipListener) closeAll() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.shut = true
+	for _, conn := range l.conns {
+		_ = conn.Close() // most have been closed by the other end
+	}
+	return l.Close()
 }
