@@ -270,7 +270,8 @@ func (x *exchange) discovery(p *datagram, now time.Time) (kept bool) {
 		_ = x.wire.send(answer.marshal()) // the neighbour asks again
 		return false
 	}
-	ra, err := parseRA(p)
+	var ra RA
+	err := ra.parse(p)
 	if !x.valid(&x.ra, err, now) {
 		return false
 	}
@@ -296,7 +297,8 @@ func (x *exchange) offer(p *datagram, now time.Time) (kept bool) {
 	if x.elsewhere(p) {
 		return false
 	}
-	o, err := parseOffer(p.payload)
+	var o Offer
+	err = o.parse(p.payload)
 	if err == nil && o.Type != "nak" && (o.Type == "ack") != x.o.Inform {
 		err = errMalformed // an ACK to a DISCOVER would be rapid commit, which was not asked for
 	}
@@ -323,7 +325,8 @@ func (x *exchange) advertise(p *datagram, now time.Time) (kept bool) {
 	if x.elsewhere(p) {
 		return false
 	}
-	a, err := parseAdvertise(p.payload, x.duid)
+	var a Advertise
+	err = a.parse(p.payload, x.duid)
 	if err == nil && (a.Type == "reply") != x.o.Inform {
 		err = errMalformed
 	}

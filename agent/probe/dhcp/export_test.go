@@ -23,15 +23,12 @@ var (
 	ErrMalformed = errMalformed
 	ErrBusy      = errBusy
 
-	NewTag         = newTag
-	Parse          = parse
-	ParseOffer     = parseOffer
-	ParseAdvertise = parseAdvertise
-	ParseRA        = parseRA
-	NeighbourTell  = neighbourTell
-	LinkLocal      = linkLocal
-	Answer4        = answer4
-	Answer6        = answer6
+	NewTag        = newTag
+	Parse         = parse
+	NeighbourTell = neighbourTell
+	LinkLocal     = linkLocal
+	Answer4       = answer4
+	Answer6       = answer6
 )
 
 // Marshal is marshal.
@@ -52,6 +49,12 @@ func (t Tag) VLAN() uint16 { return t.vlan() }
 
 // Frame says what was received: n bytes, with that tag taken out.
 func Frame(n int, t Tag) Received { return received{n: n, tag: t} }
+
+func ParseOffer(b []byte) (o Offer, err error) { err = o.parse(b); return o, err }
+
+func ParseAdvertise(b, duid []byte) (a Advertise, err error) { err = a.parse(b, duid); return a, err }
+
+func ParseRA(p *Datagram) (ra RA, err error) { err = ra.parse(p); return ra, err }
 
 func Filter() []bpf.RawInstruction { return filter() }
 

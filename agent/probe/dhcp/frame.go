@@ -105,13 +105,13 @@ func parse(frame []byte, stripped tag, unsummed bool) (datagram, error) {
 	copy(p.dstMAC[:], frame)
 	copy(p.srcMAC[:], frame[6:])
 	p.tag = stripped
-	kind, b := binary.BigEndian.Uint16(frame[12:]), frame[etherHeader:]
+	kind, b := be16(frame[12:]), frame[etherHeader:]
 	if kind == etherVLAN && len(b) >= vlanTag {
 		if stripped != 0 {
 			return p, errOther // a tag in a tag: another network
 		}
-		p.tag = tag(binary.BigEndian.Uint16(b))
-		kind, b = binary.BigEndian.Uint16(b[2:]), b[vlanTag:]
+		p.tag = tag(be16(b))
+		kind, b = be16(b[2:]), b[vlanTag:]
 	}
 	switch kind {
 	case etherIPv4:
@@ -126,14 +126,14 @@ func (p *datagram) parseIPv4(b []byte, unsummed bool) error {
 	if len(b) < ipv4Header || b[0]>>4 != 4 {
 		return errFrame
 	}
-	header, total := int(b[0]&15)*4, int(binary.BigEndian.Uint16(b[2:]))
+	header, total := int(b[0]&15)*4, int(be16(b[2:]))
 	if b[9] != protoUDP {
 		return errOther
 	}
 	if header < ipv4Header || total < header || total > len(b) || sum(0, b[:header]) != 0xffff {
 		return errFrame
 	}
-	if binary.BigEndian.Uint16(b[6:])&0x3fff != 0 {
+	if be16(b[6:])&0x3fff != 0 {
 		return errOther // a fragment; we say that we take 1472 bytes at most
 	}
 	p.src, p.dst = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
@@ -145,11 +145,11 @@ func (p *datagram) parseIPv6(b []byte, unsummed bool) error {
 	if len(b) < ipv6Header || b[0]>>4 != 6 {
 		return errFrame
 	}
-	length := int(binary.BigEndian.Uint16(b[4:]))
+	length := int(be16(b[4:]))
 	if length > len(b)-ipv6Header {
 		return errFrame
 	}
-	p.src, p.dst = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
+	p.src, p.dst = address6(b[8:24]), address6(b[24:40])
 	p.hops = b[7]
 	body := b[ipv6Header : ipv6Header+length]
 	switch b[6] {
@@ -169,13 +169,13 @@ func (p *datagram) parseUDP(b []byte, unsummed bool) error {
 	if len(b) < udpHeader {
 		return errFrame
 	}
-	p.srcPort, p.dstPort = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
-	length := int(binary.BigEndian.Uint16(b[4:]))
+	p.srcPort, p.dstPort = be16(b), be16(b[2:])
+	length := int(be16(b[4:]))
 	if length < udpHeader || length > len(b) {
 		return errFrame
 	}
 	b = b[:length]
-	none := binary.BigEndian.Uint16(b[6:]) == 0
+	none := be16(b[6:]) == 0
 	switch {
 	case none && !p.src.Is4():
 		return errFrame
@@ -186,12 +186,15 @@ func (p *datagram) parseUDP(b []byte, unsummed bool) error {
 	return nil
 }
 
+// be16 reads two bytes.
+func be16(b []byte) uint16 { return binary.BigEndian.Uint16(b) }
+
 // sum adds the ones' complement sum of b (RFC 1071) to that so far. b begins at
 // an even place of what is summed.
 func sum(so uint16, b []byte) uint16 {
 	s := uint32(so)
 	for ; len(b) >= 2; b = b[2:] {
-		s += uint32(binary.BigEndian.Uint16(b))
+		s += uint32(be16(b))
 		s = s&0xffff + s>>16
 	}
 	if len(b) == 1 {

@@ -1,7 +1,6 @@
 package dhcp
 
 import (
-	"encoding/binary"
 	"net/netip"
 )
 
@@ -63,7 +62,7 @@ func routerSolicit(hw mac) []byte {
 func neighbourTell(p *datagram, self netip.Addr, hw mac) []byte {
 	b := p.payload
 	if p.hops != hopsND || len(b) < 24 || b[0] != ndNeighbourAsk || b[1] != 0 ||
-		p.src.IsUnspecified() || netip.AddrFrom16([16]byte(b[8:24])) != self {
+		p.src.IsUnspecified() || address6(b[8:24]) != self {
 		return nil
 	}
 	const solicited, override = 0x40, 0x20
@@ -73,16 +72,15 @@ func neighbourTell(p *datagram, self netip.Addr, hw mac) []byte {
 	return append(tell, hw[:]...)
 }
 
-// parseRA reads a router's advertisement: errForeign if p is none,
+// parse reads a router's advertisement. It returns errForeign if p is none, and
 // errMalformed if RFC 4861 §6.1.2 wants it dropped.
-func parseRA(p *datagram) (RA, error) {
-	var ra RA
+func (ra *RA) parse(p *datagram) error {
 	b := p.payload
 	if len(b) < 1 || b[0] != ndRouterAdvert {
-		return ra, errForeign
+		return errForeign
 	}
 	if len(b) < 16 || b[1] != 0 || p.hops != hopsND || !p.src.IsLinkLocalUnicast() {
-		return ra, errMalformed
+		return errMalformed
 	}
 	ra.From, ra.HopLimit = p.src, b[4]
 	ra.Managed, ra.Other = b[5]&0x80 != 0, b[5]&0x40 != 0
@@ -94,10 +92,10 @@ func parseRA(p *datagram) (RA, error) {
 	default: // 2 is to be read as medium
 		ra.Preference = "medium"
 	}
-	ra.LifetimeS = binary.BigEndian.Uint16(b[6:])
+	ra.LifetimeS = be16(b[6:])
 	for b = b[16:]; len(b) > 0; {
 		if len(b) < 8 || b[1] == 0 || int(b[1])*8 > len(b) {
-			return ra, errMalformed
+			return errMalformed
 		}
 		o := b[:int(b[1])*8]
 		b = b[len(o):]
@@ -105,7 +103,7 @@ func parseRA(p *datagram) (RA, error) {
 		case o[0] == ndOptMTU && len(o) == 8:
 			ra.MTU = number(o[4:8], 4)
 		case o[0] == ndOptPrefix && len(o) == 32 && o[2] <= 128 && len(ra.Prefixes) < maxAddrs:
-			prefix := netip.PrefixFrom(netip.AddrFrom16([16]byte(o[16:32])), int(o[2])).Masked()
+			prefix := netip.PrefixFrom(address6(o[16:32]), int(o[2])).Masked()
 			ra.Prefixes = append(ra.Prefixes, RAPrefix{
 				Prefix6: Prefix6{prefix, number(o[8:12], 4), number(o[4:8], 4)},
 				OnLink:  o[3]&0x80 != 0, Autonomous: o[3]&0x40 != 0,
@@ -115,5 +113,5 @@ func parseRA(p *datagram) (RA, error) {
 			ra.RDNSS = ra.RDNSS[:min(len(ra.RDNSS), maxAddrs)]
 		}
 	}
-	return ra, nil
+	return nil
 }

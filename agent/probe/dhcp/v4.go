@@ -149,56 +149,53 @@ func answer4(b []byte, hw mac, xids []uint32) (try int, err error) {
 	return 0, errForeign
 }
 
-// parseOffer reads an OFFER, ACK or NAK, which is errMalformed if it is none of
-// them, or breaks the rules of its type.
-func parseOffer(b []byte) (Offer, error) {
+// parse reads an OFFER, ACK or NAK. It returns errMalformed if b is none of them,
+// or breaks the rules of its type.
+func (o *Offer) parse(b []byte) error {
 	m, err := dhcpv4.FromBytes(b)
 	if err != nil {
-		return Offer{}, errMalformed
+		return errMalformed
 	}
 	// Options may go on in the fields of BOOTP (RFC 2132 §9.3); the library
 	// does not follow. A broken continuation takes only itself away.
-	if over := m.Options[optOverload]; len(over) == 1 {
+	opts := m.Options
+	if over := opts[optOverload]; len(over) == 1 {
 		if over[0]&1 != 0 {
-			_ = m.Options.FromBytes(b[bootpFile:bootpCookie])
+			_ = opts.FromBytes(b[bootpFile:bootpCookie])
 		}
 		if over[0]&2 != 0 {
-			_ = m.Options.FromBytes(b[bootpSname:bootpFile])
+			_ = opts.FromBytes(b[bootpSname:bootpFile])
 		}
 	}
-	opt := func(code uint8) []byte { return m.Options[code] }
-	o := Offer{
-		ServerID: address4(opt(optServerID)), Relay: address4(m.GatewayIPAddr),
-		NextServer: address4(m.ServerIPAddr), Address: address4(m.YourIPAddr),
-		PrefixLength: maskLength(opt(optMask)),
-		Routers:      addresses(opt(optRouter), 4), DNS: addresses(opt(optDNS), 4), NTP: addresses(opt(optNTP), 4),
-		Domain: text(bytes.TrimRight(opt(optDomain), "\x00")), MTU: uint16(number(opt(optMTU), 2)),
-		LeaseS: number(opt(optLease), 4), RenewS: number(opt(optRenew), 4), RebindS: number(opt(optRebind), 4),
-		VendorClass: text(opt(optVendorClass)), Message: text(opt(optMessage)),
-	}
-	_, o.HasVendorInfo = m.Options[optVendorInfo]
-	_, o.HasVIVendor = m.Options[optVIVendor]
-	switch kind := opt(optType); {
-	case len(kind) != 1:
-		return o, errMalformed
-	case kind[0] == msgOffer:
+	o.ServerID = address4(opts[optServerID])
+	o.Address, o.NextServer, o.Relay = address4(m.YourIPAddr), address4(m.ServerIPAddr), address4(m.GatewayIPAddr)
+	o.PrefixLength = maskLength(opts[optMask])
+	o.Routers, o.DNS, o.NTP = addresses(opts[optRouter], 4), addresses(opts[optDNS], 4), addresses(opts[optNTP], 4)
+	o.Domain = text(bytes.TrimRight(opts[optDomain], "\x00"))
+	o.MTU = uint16(number(opts[optMTU], 2))
+	o.LeaseS, o.RenewS, o.RebindS = number(opts[optLease], 4), number(opts[optRenew], 4), number(opts[optRebind], 4)
+	o.VendorClass, o.Message = text(opts[optVendorClass]), text(opts[optMessage])
+	_, o.HasVendorInfo = opts[optVendorInfo]
+	_, o.HasVIVendor = opts[optVIVendor]
+	switch number(opts[optType], 1) {
+	case msgOffer:
 		o.Type = "offer"
-		if !o.Address.IsValid() || !usable(o.Address) || !o.ServerID.IsValid() {
-			return o, errMalformed
+		if !usable(o.Address) || !o.ServerID.IsValid() {
+			return errMalformed
 		}
-	case kind[0] == msgAck:
+	case msgAck:
 		o.Type = "ack"
-	case kind[0] == msgNak:
+	case msgNak:
 		o.Type = "nak"
 	default:
-		return o, errMalformed
+		return errMalformed
 	}
-	return o, nil
+	return nil
 }
 
 // usable says whether a can be a host's address.
 func usable(a netip.Addr) bool {
-	return !a.IsLoopback() && !a.IsMulticast() && !a.IsUnspecified() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	return a.IsValid() && !a.IsLoopback() && !a.IsMulticast() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
 // address4 returns the address, or none if b isn't one or is 0.0.0.0.
@@ -209,6 +206,9 @@ func address4(b []byte) netip.Addr {
 	}
 	return a
 }
+
+// address6 reads an IPv6 address.
+func address6(b []byte) netip.Addr { return netip.AddrFrom16([16]byte(b)) }
 
 // addresses returns the first few addresses of size bytes each.
 func addresses(b []byte, size int) []netip.Addr {

@@ -113,6 +113,7 @@ func request6(o *Options, duid []byte, hw mac, xid uint32, hundredths uint16) []
 	return b
 }
 
+// append6 adds an option.
 func append6(b []byte, code uint16, value ...byte) []byte {
 	b = append(b, byte(code>>8), byte(code), byte(len(value)>>8), byte(len(value)))
 	return append(b, value...)
@@ -137,7 +138,7 @@ func answer6(b []byte, xids []uint32) (try int, err error) {
 // whole and f said yes to all.
 func each(b []byte, f func(code uint16, value []byte) bool) bool {
 	for len(b) >= 4 {
-		code, n := binary.BigEndian.Uint16(b), int(binary.BigEndian.Uint16(b[2:]))
+		code, n := be16(b), int(be16(b[2:]))
 		if b = b[4:]; n > len(b) || !f(code, b[:n]) {
 			return false
 		}
@@ -146,13 +147,12 @@ func each(b []byte, f func(code uint16, value []byte) bool) bool {
 	return len(b) == 0
 }
 
-// parseAdvertise reads an ADVERTISE or REPLY to the client duid. It is
-// errMalformed if it is not whole or lacks the server's identifier, and
-// errForeign if it is for another client (RFC 8415 §16.3).
-func parseAdvertise(b, duid []byte) (Advertise, error) {
-	var a Advertise
+// parse reads an ADVERTISE or REPLY to the client duid. It returns errMalformed
+// if b is not whole or lacks the server's identifier, and errForeign if it is for
+// another client (RFC 8415 §16.3).
+func (a *Advertise) parse(b, duid []byte) error {
 	if len(b) < header6 {
-		return a, errMalformed
+		return errMalformed
 	}
 	switch b[0] {
 	case msgAdvertise:
@@ -160,7 +160,7 @@ func parseAdvertise(b, duid []byte) (Advertise, error) {
 	case msgReply:
 		a.Type = "reply"
 	default:
-		return a, errMalformed
+		return errMalformed
 	}
 	var client []byte
 	whole := each(b[header6:], func(code uint16, v []byte) bool {
@@ -182,11 +182,11 @@ func parseAdvertise(b, duid []byte) (Advertise, error) {
 	})
 	switch {
 	case !whole || a.ServerDUID == "":
-		return a, errMalformed
+		return errMalformed
 	case !bytes.Equal(client, duid):
-		return a, errForeign
+		return errForeign
 	}
-	return a, nil
+	return nil
 }
 
 // association reads an identity association: what is in it, and its status.
@@ -207,7 +207,7 @@ func (a *Advertise) association(kind uint16, b []byte) bool {
 				return false
 			}
 			// A valid lifetime of 0 takes the address back (§18.2.10.1).
-			l := Lease6{netip.AddrFrom16([16]byte(v)), number(v[16:20], 4), number(v[20:24], 4)}
+			l := Lease6{address6(v), number(v[16:20], 4), number(v[20:24], 4)}
 			if l.ValidS > 0 && l.PreferredS <= l.ValidS && len(a.Addresses) < maxAddrs {
 				a.Addresses = append(a.Addresses, l)
 			}
@@ -216,7 +216,7 @@ func (a *Advertise) association(kind uint16, b []byte) bool {
 			if len(v) < 25 || v[8] > 128 {
 				return false
 			}
-			p := Prefix6{netip.PrefixFrom(netip.AddrFrom16([16]byte(v[9:])), int(v[8])).Masked(), number(v[:4], 4), number(v[4:8], 4)}
+			p := Prefix6{netip.PrefixFrom(address6(v[9:]), int(v[8])).Masked(), number(v[:4], 4), number(v[4:8], 4)}
 			if p.ValidS > 0 && p.PreferredS <= p.ValidS && len(a.Prefixes) < maxAddrs {
 				a.Prefixes = append(a.Prefixes, p)
 			}
@@ -232,12 +232,13 @@ func (a *Advertise) inner(of string, b []byte) bool {
 	})
 }
 
+// status keeps a status code.
 func (a *Advertise) status(of string, b []byte) bool {
 	if len(b) < 2 {
 		return false
 	}
 	if len(a.Statuses) < maxAddrs {
-		a.Statuses = append(a.Statuses, Status6{of, binary.BigEndian.Uint16(b), text(b[2:])})
+		a.Statuses = append(a.Statuses, Status6{of, be16(b), text(b[2:])})
 	}
 	return true
 }

@@ -150,6 +150,20 @@ func TestRun(t *testing.T) {
 			}
 		})
 	}
+}
+
+// emulated skips what user-mode emulation of another machine gets wrong: it
+// hands the host's number of a connection's error through, and MIPS has others.
+func emulated(t *testing.T) {
+	t.Helper()
+	b, err := os.ReadFile("/proc/cpuinfo")
+	if strings.HasPrefix(runtime.GOARCH, "mips") && err == nil && bytes.Contains(b, []byte("vendor_id")) {
+		t.Skip("the emulator does not translate the error of a TCP connect")
+	}
+}
+
+func TestRefused(t *testing.T) {
+	emulated(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -227,12 +241,13 @@ func TestHTTP(t *testing.T) {
 	o.HTTP = true
 	begin := time.Now()
 	r, err := tcp.Run(t.Context(), o)
-	if took := time.Since(begin); err != nil || r.Outcome != tcp.Mute || took > o.Answer+200*time.Millisecond || !strings.HasPrefix(r.StatusLine, "HTTP/1") {
+	if took := time.Since(begin); err != nil || r.Outcome != tcp.Mute || took > o.Answer+time.Second || !strings.HasPrefix(r.StatusLine, "HTTP/1") {
 		t.Errorf("slowly: %+v, %v after %v", r, err, took)
 	}
 }
 
 func TestNames(t *testing.T) {
+	emulated(t)
 	at := serve(t, hold)
 	o := to(at)
 	o.Host = "acs.example"
@@ -287,7 +302,7 @@ func TestRunEnds(t *testing.T) {
 			o.HTTP, o.Settle, o.Answer = http, time.Minute, time.Minute
 			begin := time.Now()
 			_, err := tcp.Run(ctx, o)
-			if took := time.Since(begin); !errors.Is(err, context.DeadlineExceeded) || took > 150*time.Millisecond {
+			if took := time.Since(begin); !errors.Is(err, context.DeadlineExceeded) || took > 550*time.Millisecond {
 				t.Errorf("%v after %v", err, took)
 			}
 		})
