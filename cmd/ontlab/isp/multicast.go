@@ -155,11 +155,12 @@ const (
 	multicastPayload = multicastPackets * tsPacketSize
 	multicastRTP     = 12
 	// multicastTick is how often what is due is sent: at 8 Mbit/s that is
-	// bursts of four datagrams.
-	multicastTick = 5 * time.Millisecond
+	// bursts of eight datagrams. An emulated processor has enough to do.
+	multicastTick = 10 * time.Millisecond
 	// multicastLate is how much of what is overdue is still sent. A source
-	// that was held up for longer begins anew rather than flood the line.
-	multicastLate = 200 * time.Millisecond
+	// that was held up for longer begins anew rather than flood the line, or a
+	// receiver, whose socket holds some 90 datagrams.
+	multicastLate = 50 * time.Millisecond
 )
 
 // multicastPace tells how many datagrams are due.
