@@ -71,10 +71,11 @@ func outsideEnv(more ...string) []string {
 	return append(env, more...)
 }
 
-// startLab starts a lab, in namespaces of its own, from outside.
+// startLab starts a lab, in namespaces of its own, as from outside; from then
+// on this process is outside too.
 func startLab(t *testing.T, mark string) *command.Process {
 	t.Helper()
-	needBox(t)
+	t.Setenv("ONTLAB_BOX", "")
 	self, err := os.Executable()
 	must(t, err)
 	p, err := command.New(command.Options{}).Start(t.Context(), command.Spec{
@@ -125,18 +126,21 @@ func networks() map[string]bool {
 }
 
 func TestNothingOutlivesTheLab(t *testing.T) {
-	for name, end := range map[string]func(t *testing.T, p *command.Process){
-		"first process killed": func(t *testing.T, p *command.Process) { must(t, syscall.Kill(child(t, p.PID()), syscall.SIGKILL)) },
-		"parent killed":        func(t *testing.T, p *command.Process) { must(t, p.Signal(syscall.SIGKILL)) },
-		"program killed": func(t *testing.T, p *command.Process) {
-			must(t, syscall.Kill(child(t, child(t, p.PID())), syscall.SIGKILL))
-		},
-		"told to end": func(t *testing.T, p *command.Process) { must(t, syscall.Kill(p.PID(), syscall.SIGTERM)) },
-		"interrupted": func(t *testing.T, p *command.Process) { must(t, syscall.Kill(p.PID(), syscall.SIGINT)) },
+	needBox(t)
+	for _, test := range []struct {
+		name  string
+		below int // whose child's child: Enter's process is 0, the first process 1, the program 2
+		sig   syscall.Signal
+	}{
+		{"first process killed", 1, syscall.SIGKILL},
+		{"parent killed", 0, syscall.SIGKILL},
+		{"program killed", 2, syscall.SIGKILL},
+		{"told to end", 0, syscall.SIGTERM},
+		{"interrupted", 0, syscall.SIGINT},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(test.name, func(t *testing.T) {
 			before := len(networks())
-			mark := "mark" + strconv.Itoa(os.Getpid()) + strings.ReplaceAll(name, " ", "")
+			mark := "mark" + strconv.Itoa(os.Getpid()) + strings.ReplaceAll(test.name, " ", "")
 			p := startLab(t, mark)
 			if n := len(processes(mark)); n < 4 {
 				t.Fatalf("%d processes run in the lab", n)
@@ -145,9 +149,13 @@ func TestNothingOutlivesTheLab(t *testing.T) {
 			if now := len(networks()); now != before+3 {
 				t.Errorf("%d networks, %d before", now, before)
 			}
-			end(t, p)
+			pid := p.PID()
+			for range test.below {
+				pid = child(t, pid)
+			}
+			must(t, syscall.Kill(pid, test.sig))
 			<-p.Done()
-			if name == "told to end" || name == "interrupted" {
+			if test.sig != syscall.SIGKILL {
 				if code := p.Result().ExitCode; code != 7 {
 					_, errOut := p.Output()
 					t.Errorf("exit code %d: %s", code, errOut)

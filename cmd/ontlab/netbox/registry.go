@@ -27,10 +27,8 @@ type Entry struct {
 	Dir string `json:"dir"`
 	// PID is the first process of the lab's namespaces, and Start tells it
 	// from a later one with the same id.
-	PID   int    `json:"pid"`
-	Start string `json:"start"`
-	// User is set where the lab has a user namespace.
-	User  bool        `json:"user_namespace"`
+	PID   int         `json:"pid"`
+	Start string      `json:"start"`
 	Hosts []EntryHost `json:"hosts"`
 }
 
@@ -48,14 +46,26 @@ type EntryHost struct {
 // returns, and NAME.lock is locked for as long as the lab lives. It is found
 // out outside of user namespaces.
 func registryDir() string {
+	if fields := insideFields(); fields != nil {
+		return fields[3]
+	}
 	uid := os.Getuid()
 	switch dir := os.Getenv("XDG_RUNTIME_DIR"); {
-	case uid == 0:
+	case uid == 0 && !inUserNamespace():
 		return "/run/ontlab/labs"
 	case dir != "":
 		return filepath.Join(dir, "ontlab", "labs")
 	}
 	return filepath.Join(os.TempDir(), "ontlab-"+strconv.Itoa(uid), "labs")
+}
+
+// insideFields are stageEnv's four inside; else nil.
+func insideFields() []string {
+	fields := strings.SplitN(os.Getenv(stageEnv), " ", 4)
+	if len(fields) != 4 || fields[0] != stageInside {
+		return nil
+	}
+	return fields
 }
 
 // openRegistry makes the directory. Others must not be able to list labs for
@@ -86,15 +96,15 @@ func register(name, labDir string) (*listing, error) {
 	if !validName(name) {
 		return nil, fmt.Errorf("bad name %q", name)
 	}
-	fields := strings.SplitN(os.Getenv(stageEnv), " ", 4)
-	if len(fields) != 4 || fields[0] != stageInside {
+	fields := insideFields()
+	if fields == nil {
 		return nil, errors.New("a lab with a name needs Enter")
 	}
 	pid, err := strconv.Atoi(fields[1])
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", stageEnv, err)
 	}
-	l := &listing{dir: fields[3], entry: Entry{Name: name, Dir: labDir, PID: pid, Start: fields[2], User: inUserNamespace()}}
+	l := &listing{dir: fields[3], entry: Entry{Name: name, Dir: labDir, PID: pid, Start: fields[2]}}
 	if err := openRegistry(l.dir); err != nil {
 		return nil, err
 	}
@@ -256,7 +266,7 @@ func Down(ctx context.Context, name string) error {
 	defer unix.Close(fd) //nolint:errcheck // nothing was written
 	// From here on the descriptor is that process, whoever gets its id.
 	if start, err := startTime(e.PID); err != nil || start != e.Start {
-		return nil //nolint:nilerr // it is gone
+		return nil // it is gone
 	}
 	ctx, cancel := context.WithTimeout(ctx, enterGrace)
 	defer cancel()
@@ -324,7 +334,10 @@ func (e Entry) shell(host string, argv []string) ([]string, error) {
 		}
 		pid := strconv.Itoa(e.PID)
 		args := []string{"nsenter", "--target=" + pid}
-		if e.User {
+		// To join the one we are in is an error.
+		own, errOwn := os.Stat("/proc/self/ns/user")
+		its, errIts := os.Stat("/proc/" + pid + "/ns/user")
+		if errOwn == nil && errIts == nil && !os.SameFile(own, its) {
 			args = append(args, "--user", "--preserve-credentials")
 		}
 		args = append(args, "--pid", "--ipc", "--mount", "--root", "--wd=/proc/"+pid+"/root", "--",
