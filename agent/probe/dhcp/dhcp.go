@@ -54,8 +54,9 @@ const (
 type Options struct {
 	Interface string
 	// VLAN, from 1 to 4094, is put into the frames, with Priority from 0 to 7,
-	// and only frames with it count. 0: frames have no tag; Interface may then
-	// itself be a VLAN device.
+	// and only frames with it count; the interface is promiscuous for as long
+	// as Run lasts, as cards may drop VLANs that have no device. 0: frames have
+	// no tag; Interface may then itself be a VLAN device.
 	VLAN     uint16
 	Priority uint8
 	// Families is V4 if zero. Run returns when all of them have been answered

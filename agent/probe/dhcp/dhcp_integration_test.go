@@ -456,6 +456,18 @@ func TestSilentLine(t *testing.T) {
 	}
 }
 
+// Nothing reaches the wire, so nothing was measured.
+func TestWithoutCarrier(t *testing.T) {
+	able(t)
+	gateway, olt := newHost(t), newHost(t)
+	gateway.cable("wan0", olt, "pon0")
+	olt.ip("link", "set", "pon0", "down")
+	res, _, err := gateway.run(t.Context(), dhcp.Options{Interface: "wan0", Wait: 50 * time.Millisecond})
+	if !errors.Is(err, dhcp.ErrDown) || res.Sent != 0 {
+		t.Errorf("%+v, %v", res, err)
+	}
+}
+
 // The kernel may lack VLAN devices; tags in frames need none.
 func TestTagInTheFrame(t *testing.T) {
 	able(t)

@@ -57,7 +57,9 @@ func (l *link) prepare(ifi *net.Interface, o *Options) error {
 	if set != nil {
 		return set
 	}
-	if !bytes.Equal(o.MAC, ifi.HardwareAddr) {
+	// A card that drops what is for other hosts, or for VLANs without a device,
+	// must not.
+	if o.VLAN != 0 || !bytes.Equal(o.MAC, ifi.HardwareAddr) {
 		if err := l.conn.SetPromiscuous(true); err != nil {
 			return err
 		}
