@@ -252,7 +252,7 @@ type measured struct {
 // stalled says whether what was measured says nothing of the shaper: a
 // processor of an emulated machine that waits for a real one shapes too little,
 // and then too much.
-func (m measured) stalled() bool { return m.stall > 25*time.Millisecond }
+func (m measured) stalled() bool { return m.stall > 40*time.Millisecond }
 
 // measureRate offers more than the rate for three seconds and measures what
 // comes after the first one, by the kernel's time of arrival.
