@@ -188,12 +188,19 @@ func (b *BRAS) start(ctx context.Context) error {
 	}
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	b.cancel = cancel
-	b.running.Go(func() { b.follow(life) })
+	events := b.events
+	b.running.Go(func() { b.follow(life, events) })
 	b.running.Go(func() { b.reap(life) })
 	// At the same time: Kea alone takes seconds on an emulated processor.
 	var starts sync.WaitGroup
 	var errs [3]error
-	starts.Go(func() { b.ac, errs[0] = b.startAC(ctx, 0, b.options.Interface, b.options.ACName) })
+	starts.Go(func() {
+		var ac *accessConcentrator
+		ac, errs[0] = b.startAC(ctx, 0, b.options.Interface, b.options.ACName)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.ac = ac
+	})
 	if b.options.IPv6 != nil {
 		starts.Go(func() { b.adverts, errs[1] = b.startAdvertising(ctx) })
 		starts.Go(func() { b.dhcp6, errs[2] = b.startDelegating(ctx) })
@@ -258,9 +265,11 @@ func (ac *accessConcentrator) stop() error {
 func (b *BRAS) fronts() []*brasFront {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	all := []*brasFront{b.ac.front}
-	if b.second != nil {
-		all = append(all, b.second.front)
+	var all []*brasFront
+	for _, ac := range []*accessConcentrator{b.ac, b.second} {
+		if ac != nil {
+			all = append(all, ac.front)
+		}
 	}
 	return all
 }
@@ -292,28 +301,27 @@ func (b *BRAS) fail(err error) {
 
 // Stop ends the server and its sessions.
 func (b *BRAS) Stop() error {
-	var errs []error
 	b.mu.Lock()
-	second := b.second
-	b.second = nil
+	ac, second, events, cancel := b.ac, b.second, b.events, b.cancel
+	b.ac, b.second, b.events = nil, nil, nil
 	b.mu.Unlock()
-	if b.cancel != nil {
-		b.cancel()
+	if cancel != nil {
+		cancel()
 	}
+	var errs []error
 	for _, s := range b.Sessions() {
-		signalPPPD(s.PID, syscall.SIGCONT) // the end of a stopped one would wait for that
+		signalPPPD(s.PID, syscall.SIGCONT) // a stopped one hears nothing else
 	}
-	if second != nil {
-		errs = append(errs, second.stop())
-	}
-	if b.ac != nil {
-		errs = append(errs, b.ac.stop())
+	for _, one := range []*accessConcentrator{second, ac} {
+		if one != nil {
+			errs = append(errs, one.stop())
+		}
 	}
 	for _, s := range b.Sessions() {
 		signalPPPD(s.PID, syscall.SIGKILL)
 	}
-	if b.events != nil {
-		errs = append(errs, b.events.Close())
+	if events != nil {
+		errs = append(errs, events.Close())
 	}
 	b.running.Wait()
 	if b.adverts != nil {

@@ -80,8 +80,8 @@ func (b *BRAS) LCPSilent(on bool) error {
 func (b *BRAS) lcpSilentFlag() string { return filepath.Join(b.dir, "lcp-silent") }
 
 // SecondAC adds another access concentrator with a name, and a MAC address, of
-// its own, or ends that if name is empty. It is a whole one: its sessions come up. A
-// fault that is on does not concern it.
+// its own, or ends that, and its sessions, if name is empty. It is a whole one:
+// sessions come up. Faults that are on already don't concern it.
 func (b *BRAS) SecondAC(ctx context.Context, name string) error {
 	b.mu.Lock()
 	old := b.second

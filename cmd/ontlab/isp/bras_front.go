@@ -22,7 +22,7 @@ import (
 const (
 	// sessionOpens is how long a pppd may take until its session is open in
 	// the kernel; then the client is told of the session all the same.
-	sessionOpens = 5 * time.Second
+	sessionOpens = 8 * time.Second
 	// frontHolds is how many frames it keeps for later; more are dropped.
 	frontHolds = 256
 )

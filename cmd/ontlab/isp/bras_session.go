@@ -62,8 +62,8 @@ func signalPPPD(pid int, s syscall.Signal) {
 }
 
 // follow reads what pppd's scripts tell, until the pipe is closed.
-func (b *BRAS) follow(ctx context.Context) {
-	for lines := bufio.NewScanner(b.events); lines.Scan(); {
+func (b *BRAS) follow(ctx context.Context, events *os.File) {
+	for lines := bufio.NewScanner(events); lines.Scan(); {
 		e, err := parseBRASEvent(lines.Text())
 		if err == nil {
 			err = b.handle(ctx, e)

@@ -191,7 +191,7 @@ func (c radiusConfig) users() (string, error) {
 // writeTo adds the account's entry to a users file: a line that names it and
 // what is checked, and indented ones of what is answered.
 func (a Account) writeTo(b *strings.Builder) error {
-	name, err := radiusQuote(a.Name)
+	name, err := radiusUser(a.Name)
 	if err != nil {
 		return fmt.Errorf("name: %w", err)
 	}
@@ -249,6 +249,18 @@ func radiusQuote(text string) (string, error) {
 		return "", err
 	}
 	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(text) + "'", nil
+}
+
+// radiusUser makes name the first word of an entry in a users file, in which
+// FreeRADIUS undoes the quoting of quotes, but not that of backslashes.
+func radiusUser(name string) (string, error) {
+	if _, err := radiusQuote(name); err != nil {
+		return "", err
+	}
+	if strings.HasSuffix(name, `\`) || strings.Contains(name, `\'`) {
+		return "", errors.New("has a backslash at its end or before a quote, which FreeRADIUS can't read")
+	}
+	return "'" + strings.ReplaceAll(name, "'", `\'`) + "'", nil
 }
 
 // radiusTextMax is how long a text may be, in bytes: an attribute holds 253, and

@@ -41,25 +41,52 @@ func startTestRADIUS(ctx context.Context, t *testing.T, o RADIUSOptions) (*netbo
 	return h, r
 }
 
-// radclient asks the AAA something by a client that is not ours.
-func radclient(ctx context.Context, t *testing.T, h *netbox.Host, what string, attributes ...string) string {
+// radiusAsk asks the AAA for an authentication, once, and returns the answer's
+// packet; nil if there is none.
+func radiusAsk(ctx context.Context, t *testing.T, h *netbox.Host, user, password string, chap bool) []byte {
 	t.Helper()
-	port := radiusAuthPort
-	if what == "acct" {
-		port = radiusAcctPort
+	packet := append([]byte{radiusAccessRequest, 7, 0, 0}, "0123456789abcdef"...) // the authenticator, which is CHAP's challenge too
+	add := func(kind byte, value []byte) {
+		packet = append(append(packet, kind, byte(len(value)+2)), value...)
 	}
-	must(t, h.WriteFile("request", []byte(strings.Join(attributes, "\n")+"\n"), 0o600))
-	out, err := h.Run(ctx, "/usr/bin/radclient", "-x", "-r", "1", "-t", "2", "-f", "request", fmt.Sprint("127.0.0.1:", port), what, "secret")
-	if err != nil && !strings.Contains(string(out), "Received") && !strings.Contains(err.Error(), "No reply") {
-		t.Fatalf("%v\n%s", err, out)
+	add(radiusUserName, []byte(user))
+	if chap { // RFC 1994 section 4.1
+		digest := md5.Sum([]byte("\x07" + password + "0123456789abcdef"))
+		add(3, append([]byte{7}, digest[:]...))
+	} else { // RFC 2865 section 5.2
+		padded := append([]byte(password), make([]byte, 16-len(password)%16)...)
+		before := "0123456789abcdef"
+		for i := 0; i < len(padded); i += 16 {
+			key := md5.Sum([]byte("secret" + before))
+			for k := range key {
+				padded[i+k] ^= key[k]
+			}
+			before = string(padded[i : i+16])
+		}
+		add(2, padded)
 	}
-	_, answer, _ := strings.Cut(string(out), "Received ")
-	return answer
+	packet[3] = byte(len(packet))
+	c, err := h.Dial(ctx, "udp", fmt.Sprint("127.0.0.1:", radiusAuthPort))
+	must(t, err)
+	defer c.Close() //nolint:errcheck // the test's end
+	_, err = c.Write(packet)
+	must(t, err, c.SetReadDeadline(time.Now().Add(2*time.Second)))
+	answer := make([]byte, radiusMaxPacket)
+	n, err := c.Read(answer)
+	if err != nil {
+		return nil
+	}
+	return answer[:n]
 }
 
-// radiusWord quotes for radclient's input.
-func radiusWord(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+// radclient tells the AAA of a session, by a client that is not ours.
+func radclient(ctx context.Context, t *testing.T, h *netbox.Host, attributes ...string) {
+	t.Helper()
+	must(t, h.WriteFile("request", []byte(strings.Join(attributes, "\n")+"\n"), 0o600))
+	out, err := h.Run(ctx, "/usr/bin/radclient", "-x", "-r", "1", "-t", "2", "-f", "request", fmt.Sprint("127.0.0.1:", radiusAcctPort), "acct", "secret")
+	if err != nil || !strings.Contains(string(out), "Received Accounting-Response") {
+		t.Fatalf("%v\n%s", err, out)
+	}
 }
 
 func TestRADIUSAnswers(t *testing.T) {
@@ -68,35 +95,41 @@ func TestRADIUSAnswers(t *testing.T) {
 		UnknownReply: "691 无此用户", WrongPasswordReply: `691 密码错 it's "wrong" \ %{User-Name}`, SessionLimitReply: "691 超出限制的用户数",
 		Accounts: []Account{
 			{Name: "u1@isp", Password: "p1", DownMbps: 20, UpMbps: 0.5, FramedIP: netip.MustParseAddr("100.64.7.7"), SessionTimeout: 90 * time.Second},
-			{Name: `o'b"r\ien %{1}`, Password: `pa'ss"wo\rd %{2} #x`},
+			{Name: `o'b"r\ien %{1}`, Password: `pa'ss"wo\rd \\ \' %{2} #x`},
 			{Name: "suspended", Password: "p2", Reject: `691 状态错 'suspended' \ %{User-Name}`},
 			{Name: "one", Password: "p3", SessionLimit: 1},
 		},
 	})
 	for _, test := range []struct {
 		name, user, password string
-		wants                []string
+		code                 byte
+		reply                string
 	}{
-		{"accepted", "u1@isp", "p1", []string{
-			"Access-Accept", "Framed-IP-Address = 100.64.7.7", "WISPr-Bandwidth-Max-Down = 20000000", "WISPr-Bandwidth-Max-Up = 500000", "Session-Timeout = 90",
-		}},
-		{"strange characters", `o'b"r\ien %{1}`, `pa'ss"wo\rd %{2} #x`, []string{"Access-Accept"}},
-		{"wrong password", "u1@isp", "p2", []string{"Access-Reject", `Reply-Message = "691 密码错 it's \"wrong\" \\ %{User-Name}"`}},
-		{"empty password", "u1@isp", "", []string{"Access-Reject", "691 密码错"}},
-		{"unknown", "nobody", "p1", []string{"Access-Reject", `Reply-Message = "691 无此用户"`}},
-		{"suspended", "suspended", "p2", []string{"Access-Reject", `Reply-Message = "691 状态错 'suspended' \\ %{User-Name}"`}},
+		{"accepted", "u1@isp", "p1", radiusAccessAccept, ""},
+		{"strange characters", `o'b"r\ien %{1}`, `pa'ss"wo\rd \\ \' %{2} #x`, radiusAccessAccept, ""},
+		{"wrong password", "u1@isp", "p2", radiusAccessReject, `691 密码错 it's "wrong" \ %{User-Name}`},
+		{"empty password", "u1@isp", "", radiusAccessReject, `691 密码错 it's "wrong" \ %{User-Name}`},
+		{"unknown", "nobody", "p1", radiusAccessReject, "691 无此用户"},
+		{"suspended", "suspended", "p2", radiusAccessReject, `691 状态错 'suspended' \ %{User-Name}`},
 	} {
-		for _, how := range []string{"User", "CHAP"} {
-			t.Run(test.name+" by "+how, func(t *testing.T) {
-				password := "User-Password = " + radiusWord(test.password)
-				if how == "CHAP" { // RFC 1994 section 4.1; radclient's own quoting is not for all passwords
-					digest := md5.Sum([]byte("\x07" + test.password + "0123456789abcdef"))
-					password = fmt.Sprintf("CHAP-Challenge = 0x%x\nCHAP-Password = 0x07%x", "0123456789abcdef", digest)
+		for _, chap := range []bool{false, true} {
+			t.Run(fmt.Sprint(test.name, " CHAP ", chap), func(t *testing.T) {
+				answer := radiusAsk(ctx, t, h, test.user, test.password, chap)
+				if len(answer) == 0 || answer[0] != test.code {
+					t.Fatalf("answer: %x", answer)
 				}
-				answer := radclient(ctx, t, h, "auth", "User-Name = "+radiusWord(test.user), password)
-				for _, want := range test.wants {
-					if !strings.Contains(answer, want) {
-						t.Errorf("no %s in answer %s", want, answer)
+				if reply := string(radiusAttribute(answer, radiusReplyMessage)); reply != test.reply {
+					t.Errorf("reply %q, want %q", reply, test.reply)
+				}
+				if test.name == "accepted" {
+					for kind, want := range map[byte]string{
+						8:  "\x64\x40\x07\x07",
+						26: "\x00\x00\x37\x2a\x08\x06\x01\x31\x2d\x00\x00\x00\x37\x2a\x07\x06\x00\x07\xa1\x20", // WISPr's
+						27: "\x00\x00\x00\x5a",
+					} {
+						if got := string(radiusAttribute(answer, kind)); got != want {
+							t.Errorf("attribute %d is %x, want %x", kind, got, want)
+						}
 					}
 				}
 			})
@@ -119,19 +152,17 @@ func TestRADIUSLimitsSessions(t *testing.T) {
 	ctx := bounded(t)
 	limited := []Account{{Name: "one", Password: "p", SessionLimit: 1}}
 	h, r := startTestRADIUS(ctx, t, RADIUSOptions{SessionLimitReply: "691 超出限制的用户数", Accounts: limited})
-	ask := func(want string) {
+	ask := func(code byte, reply string) {
 		t.Helper()
-		if got := radclient(ctx, t, h, "auth", `User-Name = "one"`, `User-Password = "p"`); !strings.Contains(got, want) {
-			t.Errorf("no %s in answer %s", want, got)
+		answer := radiusAsk(ctx, t, h, "one", "p", false)
+		if len(answer) == 0 || answer[0] != code || string(radiusAttribute(answer, radiusReplyMessage)) != reply {
+			t.Errorf("answer %q, want code %d and %q", answer, code, reply)
 		}
 	}
 	account := func(status string) {
 		t.Helper()
-		got := radclient(ctx, t, h, "acct", `User-Name = "one"`, "Acct-Status-Type = "+status, `Acct-Session-Id = "a1"`, "NAS-Port = 1",
+		radclient(ctx, t, h, `User-Name = "one"`, "Acct-Status-Type = "+status, `Acct-Session-Id = "a1"`, "NAS-Port = 1",
 			"NAS-IP-Address = 127.0.0.1", "Framed-IP-Address = 100.64.0.9", `Calling-Station-Id = "02:00:00:00:00:01"`)
-		if !strings.Contains(got, "Accounting-Response") {
-			t.Fatalf("answer to accounting %s: %q", status, got)
-		}
 	}
 	sessions := func(want ...RADIUSSession) {
 		t.Helper()
@@ -141,25 +172,30 @@ func TestRADIUSLimitsSessions(t *testing.T) {
 			t.Errorf("sessions (-want +got)\n%s", diff)
 		}
 	}
-	ask("Access-Accept")
+	ask(radiusAccessAccept, "")
 	sessions()
 	account("Start")
 	sessions(RADIUSSession{ID: "a1", User: "one", IP: netip.MustParseAddr("100.64.0.9"), MAC: "02:00:00:00:00:01"})
-	ask(`Reply-Message = "691 超出限制的用户数"`)
+	ask(radiusAccessReject, "691 超出限制的用户数")
 	must(t, r.SetAccounts(ctx, limited)) // sessions outlive that
-	ask("Access-Reject")
+	ask(radiusAccessReject, "691 超出限制的用户数")
 	account("Stop")
 	sessions()
-	ask("Access-Accept")
+	ask(radiusAccessAccept, "")
 }
 
 func TestRADIUSFaults(t *testing.T) {
 	ctx := bounded(t)
 	h, r := startTestRADIUS(ctx, t, RADIUSOptions{Accounts: []Account{{Name: "u", Password: "p"}}})
-	ask := func() string { return radclient(ctx, t, h, "auth", `User-Name = "u"`, `User-Password = "p"`) }
+	ask := func() byte {
+		if answer := radiusAsk(ctx, t, h, "u", "p", false); len(answer) > 0 {
+			return answer[0]
+		}
+		return 0
+	}
 	r.Silence(true)
-	if got := ask(); got != "" {
-		t.Errorf("an AAA that is down answers %s", got)
+	if got := ask(); got != 0 {
+		t.Errorf("an AAA that is down answers %d", got)
 	}
 	if all := r.Asked(); len(all) != 1 || all[0].Result != RADIUSUnanswered {
 		t.Errorf("asked: %+v", all)
@@ -167,36 +203,38 @@ func TestRADIUSFaults(t *testing.T) {
 	r.Silence(false)
 	r.Delay(500 * time.Millisecond)
 	began := time.Now()
-	if got := ask(); !strings.Contains(got, "Access-Accept") || time.Since(began) < 500*time.Millisecond {
-		t.Errorf("a slow AAA answers %q after %v", got, time.Since(began))
+	if got := ask(); got != radiusAccessAccept || time.Since(began) < 500*time.Millisecond {
+		t.Errorf("a slow AAA answers %d after %v", got, time.Since(began))
 	}
 	r.Delay(0)
 	must(t, r.SetAccounts(ctx, []Account{{Name: "u", Password: "p", Reject: "no"}}))
-	if got := ask(); !strings.Contains(got, "Access-Reject") {
-		t.Errorf("accounts are not replaced: %s", got)
+	if got := ask(); got != radiusAccessReject {
+		t.Errorf("accounts are not replaced: %d", got)
 	}
 	must(t, r.Stop())
-	if got := ask(); got != "" {
-		t.Errorf("a stopped AAA answers %s", got)
+	if got := ask(); got != 0 {
+		t.Errorf("a stopped AAA answers %d", got)
 	}
 }
 
 func TestRADIUSRefusesWhatCannotBeWritten(t *testing.T) {
 	long := strings.Repeat("x", 201)
 	for name, o := range map[string]RADIUSOptions{
-		"no name":         {Accounts: []Account{{Password: "p"}}},
-		"no password":     {Accounts: []Account{{Name: "u"}}},
-		"long name":       {Accounts: []Account{{Name: long, Password: "p"}}},
-		"line end":        {Accounts: []Account{{Name: "u\nDEFAULT", Password: "p"}}},
-		"line end in no":  {Accounts: []Account{{Name: "u", Reject: "a\nb"}}},
-		"not UTF-8":       {Accounts: []Account{{Name: "u\xff", Password: "p"}}},
-		"negative rate":   {Accounts: []Account{{Name: "u", Password: "p", DownMbps: -1}}},
-		"too high a rate": {Accounts: []Account{{Name: "u", Password: "p", UpMbps: 4001}}},
-		"address":         {Accounts: []Account{{Name: "u", Password: "p", FramedIP: netip.IPv6Loopback()}}},
-		"unknown reply":   {UnknownReply: "a\x00"},
-		"wrong reply":     {WrongPasswordReply: long},
-		"limit reply":     {SessionLimitReply: "\r\n"},
-		"secret":          {Secret: "a\tb"},
+		"no name":              {Accounts: []Account{{Password: "p"}}},
+		"no password":          {Accounts: []Account{{Name: "u"}}},
+		"long name":            {Accounts: []Account{{Name: long, Password: "p"}}},
+		"backslash at the end": {Accounts: []Account{{Name: `u\`, Password: "p"}}},
+		"backslash and quote":  {Accounts: []Account{{Name: `u\'x`, Password: "p"}}},
+		"line end":             {Accounts: []Account{{Name: "u\nDEFAULT", Password: "p"}}},
+		"line end in no":       {Accounts: []Account{{Name: "u", Reject: "a\nb"}}},
+		"not UTF-8":            {Accounts: []Account{{Name: "u\xff", Password: "p"}}},
+		"negative rate":        {Accounts: []Account{{Name: "u", Password: "p", DownMbps: -1}}},
+		"too high a rate":      {Accounts: []Account{{Name: "u", Password: "p", UpMbps: 4001}}},
+		"address":              {Accounts: []Account{{Name: "u", Password: "p", FramedIP: netip.IPv6Loopback()}}},
+		"unknown reply":        {UnknownReply: "a\x00"},
+		"wrong reply":          {WrongPasswordReply: long},
+		"limit reply":          {SessionLimitReply: "\r\n"},
+		"secret":               {Secret: "a\tb"},
 	} {
 		if o.Secret == "" {
 			o.Secret = "secret"

@@ -173,7 +173,7 @@ func playPPPoE(ctx context.Context, t *testing.T, a *access) {
 	done()
 	out, err := a.bras.Run(ctx, "ip", "-o", "link")
 	must(t, err)
-	if n := strings.Count(string(out), "\n"); n != 4 { // lo, w0, and VLANs
+	if strings.Contains(string(out), "-ac") || strings.Contains(string(out), "ppp") {
 		t.Errorf("interfaces are left:\n%s", out)
 	}
 	t.Run("secrets", func(t *testing.T) { playSecrets(ctx, t, a) })
@@ -475,7 +475,7 @@ func playSessionFaults(ctx context.Context, t *testing.T, a *access) {
 		t.Errorf("session: %+v", s)
 	}
 	a.server.EchoLoss(true)
-	if code := c.wait(t); code != 15 {
+	if code := c.wait(t); code != 15 && code != 16 { // the latter if its last words find the line gone
 		t.Errorf("echo loss: exit code %d\n%s", code, c.log())
 	}
 	c.want(t, "No response to 2 echo-requests")
@@ -503,7 +503,7 @@ func playSessionFaults(ctx context.Context, t *testing.T, a *access) {
 // playSecondAC: two access concentrators on one Ethernet.
 func playSecondAC(ctx context.Context, t *testing.T, a *access) {
 	must(t, a.server.SecondAC(ctx, "ROGUE"))
-	out, err := a.home.Run(ctx, "pppoe-discovery", "-I", "wan0.41", "-t", "2", "-a", "1", "-A")
+	out, err := a.home.Run(ctx, "pppoe-discovery", "-I", "wan0.41", "-t", "2", "-a", "1")
 	if n := strings.Count(string(out), "AC-Ethernet-Address"); n != 2 || !strings.Contains(string(out), "ROGUE") || !strings.Contains(string(out), "FX-BRAS-1") {
 		t.Errorf("%d offers: %v\n%s", n, err, out)
 	}
@@ -512,7 +512,7 @@ func playSecondAC(ctx context.Context, t *testing.T, a *access) {
 	a.upSession(t, "u1@isp")
 	must(t, a.server.SecondAC(ctx, ""))
 	c.wait(t)
-	out, _ = a.home.Run(ctx, "pppoe-discovery", "-I", "wan0.41", "-t", "1", "-a", "1", "-A") //nolint:errcheck // it says so too
+	out, _ = a.home.Run(ctx, "pppoe-discovery", "-I", "wan0.41", "-t", "1", "-a", "1") //nolint:errcheck // it says so too
 	if strings.Contains(string(out), "ROGUE") || !strings.Contains(string(out), "FX-BRAS-1") {
 		t.Errorf("after its end:\n%s", out)
 	}
