@@ -2,10 +2,17 @@ package isp
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"syscall"
+	"time"
 
 	"ontagent/cmd/ontlab/netbox"
 )
+
+// programChildren is how long a program's children may take to end after it:
+// they have been killed.
+const programChildren = 5 * time.Second
 
 // program is one of an operator's programs on a host, started and stopped
 // again as faults come and go. Its owner guards it.
@@ -47,19 +54,28 @@ func (p *program) resume() error {
 	return p.process.Signal(syscall.SIGCONT)
 }
 
-// stop ends the program, if it runs.
+// stop ends the program, if it runs, and waits for its children as well: they
+// have its sockets.
 func (p *program) stop() error {
 	if p.process == nil {
 		return nil
 	}
-	if p.held {
+	process, held := p.process, p.held
+	p.process, p.held = nil, false
+	end := process.Stop
+	if held {
 		// What it still has to answer is for nobody: it must not wake up.
-		p.held = false
-		err := p.process.Kill()
-		p.process = nil
+		end = process.Kill
+	}
+	if err := end(); err != nil {
 		return err
 	}
-	err := p.process.Stop()
-	p.process = nil
-	return err
+	for until := time.Now().Add(programChildren); ; <-time.After(time.Millisecond) {
+		if err := syscall.Kill(-process.PID(), 0); errors.Is(err, syscall.ESRCH) {
+			return nil
+		}
+		if time.Now().After(until) {
+			return fmt.Errorf("cannot stop %s: its children live on", process.Name())
+		}
+	}
 }

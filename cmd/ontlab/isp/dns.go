@@ -117,7 +117,7 @@ func (d *DNS) dnsConf(r *resolver, names string, to netip.Addr) []byte {
 		"listen-address=" + r.addr.String(),
 		"local-ttl=" + strconv.FormatInt(int64(d.opts.TTL/time.Second), 10),
 		"pid-file=" + filepath.Join(d.host.Dir(), d.name(r)+".pid"),
-		"user=root", // it may have no other
+		"user=root", "group=", // as it is: in a user namespace there may be no others
 		"log-facility=-",
 		"log-queries",
 		"address=/#/", // nobody is asked: no other name exists, and of no other kind

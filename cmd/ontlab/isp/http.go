@@ -121,6 +121,7 @@ func (h *HTTP) conf(fault string) []byte {
 	temp := filepath.Join(h.dir(), "temp")
 	fmt.Fprintf(&b, `daemon off;
 master_process off; # one process, one to stop the clock of
+user root;
 pid %[1]s/nginx.pid;
 error_log stderr notice;
 events { worker_connections 512; }

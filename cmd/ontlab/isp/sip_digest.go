@@ -19,7 +19,7 @@ import (
 // How long a nonce is good for, and how many there are at most.
 const (
 	digestNonceLife = 5 * time.Minute
-	digestNonces    = 1024
+	digestNonces    = 256
 )
 
 // digestOutcome is what credentials are worth.
