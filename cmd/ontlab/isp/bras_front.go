@@ -62,6 +62,7 @@ type frontFaults struct {
 	ignorePADR bool            // after an offer nobody is there
 	padsError  *DiscoveryError // no session, but this
 	lcpSilent  bool            // sessions, but nobody who speaks PPP
+	blocked    [6]byte         // a client whom nobody answers; zero: none
 }
 
 // startFront passes discovery frames between two interfaces of host.
@@ -225,6 +226,7 @@ func (f *brasFront) fromWire(ctx context.Context) {
 		f.mu.Unlock()
 		switch {
 		case faults.silent:
+		case client == faults.blocked && d.code != codePADT:
 		case d.code == codePADI && faults.padoError != nil:
 			f.offer(ctx, d.refusal(f.mac, f.acName, *faults.padoError), faults.padoDelay)
 		case d.code == codePADR && (faults.ignorePADR || opening):

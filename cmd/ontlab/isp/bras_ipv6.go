@@ -28,6 +28,9 @@ func (b *BRAS) startDelegating(ctx context.Context) (*DHCP6, error) {
 // looks at the wrong one of the two, can't listen on that; so it is given
 // again, without.
 func (b *BRAS) sessionIPv6(ctx context.Context, s BRASSession, linkLocal string) error {
+	if b.rejectsIP() {
+		return nil
+	}
 	unit, err := strconv.Atoi(strings.TrimPrefix(s.Interface, "ppp"))
 	if err != nil {
 		return fmt.Errorf("cannot number session on %s: %w", s.Interface, err)

@@ -22,6 +22,9 @@ type Account struct {
 	// rejected whatever its password: "suspended", for example. It is up to
 	// 200 bytes long. Only an AAA can: a BRAS with secrets of its own can't.
 	Reject string
+	// Rejected rejects the account as Reject does, without a word if that is
+	// empty.
+	Rejected bool
 	// SessionLimit is how many sessions the account may have at once; 0 means
 	// any number. Only an AAA can.
 	SessionLimit int
@@ -62,9 +65,10 @@ type RADIUS struct {
 	dir     string
 	relay   *radiusRelay
 
-	mu      sync.Mutex // held while a server is started or stopped
-	server  *netbox.Process
-	started int // how many servers were started; the next one's number
+	mu        sync.Mutex // held while a server is started or stopped
+	server    *netbox.Process
+	started   int                         // how many servers were started; the next one's number
+	elsewhere map[string]*radiusElsewhere // by account
 }
 
 // The ports of the relay; the servers behind it take turns on others.

@@ -198,12 +198,16 @@ func (a Account) writeTo(b *strings.Builder) error {
 	if err := radiusText(a.Reject); err != nil {
 		return fmt.Errorf("reject: %w", err)
 	}
-	if a.Reject != "" {
+	switch {
+	case a.Reject != "":
 		text, err := radiusQuote(a.Reject)
 		if err != nil {
 			return fmt.Errorf("reject: %w", err)
 		}
 		fmt.Fprintf(b, "%s Auth-Type := Reject\n\tReply-Message := %s\n\n", name, text)
+		return nil
+	case a.Rejected:
+		fmt.Fprintf(b, "%s Auth-Type := Reject\n\n", name)
 		return nil
 	}
 	password, err := radiusQuote(a.Password)
