@@ -320,6 +320,11 @@ func (b *BRAS) Stop() error {
 	for _, s := range b.Sessions() {
 		signalPPPD(s.PID, syscall.SIGKILL)
 	}
+	if ac != nil {
+		if _, err := b.sh(context.Background(), brasRemoveRates); err != nil {
+			errs = append(errs, err)
+		}
+	}
 	if events != nil {
 		errs = append(errs, events.Close())
 	}

@@ -23,8 +23,8 @@ func (o *BRASOptions) files(dir string) ([]brasFile, error) {
 		{filepath.Join(dir, "ip-pre-up"), brasRates, 0o700},
 		{filepath.Join(dir, "ip-up"), brasEvent("up", "$4", "$5", "$PEERNAME"), 0o700},
 		{filepath.Join(dir, "ipv6-up"), brasEvent("up6", "$4", "$5"), 0o700},
-		{filepath.Join(dir, "ip-down"), brasEvent("down"), 0o700},
-		// It would be read in spite of the other file of options.
+		{filepath.Join(dir, "ip-down"), brasEvent("down") + brasDown, 0o700},
+		// It is read in any case.
 		{"/etc/ppp/options", "", 0o600},
 	}
 	// pppd has one script of each kind per machine; which BRAS's it is, is said
@@ -199,9 +199,10 @@ func brasEvent(kind string, words ...string) string {
 }
 
 // brasRates is the script that pppd waits for before a session's interface is
-// up: it shapes what goes to the subscriber, and polices what comes. Bursts are
-// 20 ms and 100 ms of the rate: a policer without a queue needs more than a
-// shaper for TCP to come near the rate.
+// up: it shapes what goes to the subscriber there, and what comes on an interface
+// of its own, pppN-up. A policer would need no such thing, but lets TCP have
+// half of the rate only. A burst is 10 ms of the rate, which is what a timer of
+// an emulated processor may be late.
 const brasRates = `#!/bin/sh
 down= up=
 [ ! -r "/var/run/radattr.$1" ] || while read -r name value; do
@@ -210,20 +211,35 @@ down= up=
 	WISPr-Bandwidth-Max-Up) up=$value ;;
 	esac
 done <"/var/run/radattr.$1"
-burst() {
-	bytes=$(($1 / $2))
-	[ "$bytes" -ge 10000 ] || bytes=10000
-	echo "$bytes"
+shape() {
+	burst=$(($2 / 800))
+	[ "$burst" -ge 8000 ] || burst=8000
+	tc qdisc replace dev "$1" root tbf rate "${2}bit" burst "$burst" latency 100ms
 }
 problem=$({
-	[ -z "$down" ] || tc qdisc replace dev "$1" root tbf rate "${down}bit" burst "$(burst "$down" 400)" latency 100ms
-	[ -z "$up" ] || { tc qdisc add dev "$1" handle ffff: ingress &&
-		tc filter add dev "$1" parent ffff: protocol all prio 1 u32 match u32 0 0 \
-			police rate "${up}bit" burst "$(burst "$up" 80)" drop flowid :1; }
+	[ ! -e "/sys/class/net/$1-up" ] || ip link del "$1-up" # of one who died
+	[ -z "$down" ] || shape "$1" "$down"
+	[ -z "$up" ] || {
+		ip link add "$1-up" type ifb && ip link set dev "$1-up" up && shape "$1-up" "$up" &&
+			tc qdisc add dev "$1" handle ffff: ingress &&
+			tc filter add dev "$1" parent ffff: protocol all prio 1 u32 match u32 0 0 \
+				action mirred egress redirect dev "$1-up"
+	}
 } 2>&1 | tr '\n\t' '  ')
 if [ -n "$problem" ]; then
 	printf 'problem\t%s\t%s\t%s\n' "$PPPD_PID" "$1" "cannot set rate: $problem"
 else
 	printf 'rate\t%s\t%s\t%s\t%s\n' "$PPPD_PID" "$1" "$down" "$up"
 fi >"$6/events"
+`
+
+// brasDown is what a session leaves to be removed, at the end of the script of
+// its end.
+const brasDown = `[ ! -e "/sys/class/net/$1-up" ] || ip link del "$1-up"
+`
+
+// brasRemoveRates removes what sessions have left that ended by force.
+const brasRemoveRates = `for i in /sys/class/net/ppp*-up; do
+	[ ! -e "$i" ] || ip link del "${i##*/}"
+done
 `

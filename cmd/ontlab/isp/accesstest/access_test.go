@@ -27,7 +27,7 @@ import (
 const inGuestEnv = "ONTLAB_ISP_ACCESS"
 
 // accessModules are what the access side needs of a kernel.
-var accessModules = []string{"pppoe", "8021q", "veth", "macvlan", "sch_tbf", "sch_ingress", "cls_u32", "act_police"} //nolint:gochecknoglobals // a constant
+var accessModules = []string{"pppoe", "8021q", "veth", "macvlan", "sch_tbf", "sch_ingress", "cls_u32", "act_mirred", "ifb numifbs=0"} //nolint:gochecknoglobals // a constant
 
 // TestAccess plays the access side with real clients: in a guest, as few kernels
 // that run tests have PPP.
@@ -207,15 +207,12 @@ func playSession(ctx context.Context, t *testing.T, a *access) {
 	}
 
 	// The rates, as the kernel has them, and as bytes per second.
-	out, err = a.bras.Run(ctx, "tc", "qdisc", "show", "dev", s.Interface)
-	must(t, err)
-	if !strings.Contains(string(out), "rate 20Mbit") {
-		t.Errorf("no rate down:\n%s", out)
-	}
-	out, err = a.bras.Run(ctx, "tc", "filter", "show", "dev", s.Interface, "parent", "ffff:")
-	must(t, err)
-	if !strings.Contains(string(out), "rate 10Mbit") {
-		t.Errorf("no rate up:\n%s", out)
+	for ifname, want := range map[string]string{s.Interface: "rate 20Mbit", s.Interface + "-up": "rate 10Mbit"} {
+		out, err := a.bras.Run(ctx, "tc", "qdisc", "show", "dev", ifname)
+		must(t, err)
+		if !strings.Contains(string(out), want) {
+			t.Errorf("%s: no %s:\n%s", ifname, want, out)
+		}
 	}
 	for _, way := range []struct {
 		name     string
@@ -535,6 +532,12 @@ func playSecrets(ctx context.Context, t *testing.T, a *access) {
 	}
 	second.want(t, "No client slots available")
 	c.hangUp(t)
+	eventually(t, "the slot is free", func() error {
+		if all := b.Sessions(); len(all) != 0 {
+			return fmt.Errorf("%+v", all)
+		}
+		return nil
+	})
 	c = a.dial(ctx, t, "plain \"user", "wrong", 1492)
 	if code := c.wait(t); code != 19 {
 		t.Errorf("wrong secret: exit code %d\n%s", code, c.log())
