@@ -113,8 +113,8 @@ func child(t *testing.T, pid int) int {
 	return 0
 }
 
-// networks returns the network namespaces that any thread is in.
-func networks() map[string]bool {
+// networksAre counts the network namespaces that any thread is in.
+func networksAre(want int) error {
 	all := map[string]bool{}
 	files, _ := filepath.Glob("/proc/[0-9]*/task/[0-9]*/ns/net")
 	for _, file := range files {
@@ -122,7 +122,10 @@ func networks() map[string]bool {
 			all[to] = true
 		}
 	}
-	return all
+	if len(all) != want {
+		return fmt.Errorf("%d networks, want %d", len(all), want)
+	}
+	return nil
 }
 
 func TestNothingOutlivesTheLab(t *testing.T) {
@@ -139,16 +142,15 @@ func TestNothingOutlivesTheLab(t *testing.T) {
 		{"interrupted", 0, syscall.SIGINT},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			before := len(networks())
+			// Hosts of earlier tests end with their threads, a while after Close.
+			eventually(t, "one network", func() error { return networksAre(1) })
 			mark := "mark" + strconv.Itoa(os.Getpid()) + strings.ReplaceAll(test.name, " ", "")
 			p := startLab(t, mark)
 			if n := len(processes(mark)); n < 4 {
 				t.Fatalf("%d processes run in the lab", n)
 			}
 			// The lab's own network, and its hosts'.
-			if now := len(networks()); now != before+3 {
-				t.Errorf("%d networks, %d before", now, before)
-			}
+			must(t, networksAre(1+3))
 			pid := p.PID()
 			for range test.below {
 				pid = child(t, pid)
@@ -162,12 +164,7 @@ func TestNothingOutlivesTheLab(t *testing.T) {
 				}
 			}
 			eventually(t, "no process", gone(mark))
-			eventually(t, "no network", func() error {
-				if now := len(networks()); now != before {
-					return fmt.Errorf("%d networks, %d before", now, before)
-				}
-				return nil
-			})
+			eventually(t, "no network", func() error { return networksAre(1) })
 			eventually(t, "not listed", func() error {
 				entries, err := netbox.List()
 				for _, e := range entries {
