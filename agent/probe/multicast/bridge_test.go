@@ -234,14 +234,13 @@ func TestMemberBehindThePortKeepsItsStream(t *testing.T) {
 	// A set-top box, bridged through the port that is probed: its reports are
 	// seen, its stream isn't.
 	group := netip.MustParseAddr("239.1.7.1")
-	_, report := multicast.Join(2, netip.MustParseAddr("192.0.2.77"), group)
+	f := multicast.Join(2, [6]byte{2, 0, 0, 0, 0, 0x77}, netip.MustParseAddr("192.0.2.77"), group, 0)
 	c := n.listen("cli0")
 	defer c.Close()
 	quit := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
-			f := multicast.Frame([6]byte{2, 0, 0, 0, 0, 0x77}, 0, group, report)
 			_, _ = c.WriteTo(f, &packet.Addr{HardwareAddr: f[:6]})
 			select {
 			case <-quit:

@@ -7,11 +7,6 @@ import (
 	"time"
 )
 
-// Frame is frame.
-func Frame(mac [6]byte, vlan uint16, dst netip.Addr, packet []byte) []byte {
-	return frame(mac, vlan, dst, packet)
-}
-
 // Sum is sum.
 func Sum(s uint32, b []byte) uint16 { return sum(s, b) }
 
@@ -21,12 +16,9 @@ func Pseudo(src, dst netip.Addr, length int) uint32 { return pseudo(src, dst, le
 // Told describes the report or leave in an IP packet by its type, the type of
 // the first record, and the group; "" if it is none, or of a link's own group.
 func Told(b []byte) string {
-	d, ok := parseIP(b)
-	if !ok {
-		return ""
-	}
-	c, ok := parseControl(d)
-	if !ok || c.kind == query {
+	var d datagram
+	var c control
+	if !d.parse(b) || !c.read(&d) || c.kind == query {
 		return ""
 	}
 	size, v6 := 4, d.src.Is6()
@@ -47,20 +39,18 @@ func Told(b []byte) string {
 	return fmt.Sprintf("%02x%s %s", typ, record, group)
 }
 
-// Join is the report by which a host at src joins a group.
-func Join(version int, src, group netip.Addr) (dst netip.Addr, packet []byte) {
-	return message(saysJoin, version, src, group, netip.Addr{})
+// Join is the frame by which a host at src, with hardware address mac, joins a
+// group.
+func Join(version int, mac [6]byte, src, group netip.Addr, vlan uint16) []byte {
+	return message(saysJoin, version, mac, src, &Options{Group: group, VLAN: vlan})
 }
 
 // Control reads the message of IGMP or MLD in an IP packet; kind is "" if it
 // carries none.
 func Control(b []byte) (kind string, version int, group netip.Addr, delay time.Duration, members []netip.Addr) {
-	d, ok := parseIP(b)
-	if !ok {
-		return "", 0, group, 0, nil
-	}
-	c, ok := parseControl(d)
-	if !ok {
+	var d datagram
+	var c control
+	if !d.parse(b) || !c.read(&d) {
 		return "", 0, group, 0, nil
 	}
 	return [...]string{query: "query", report: "report", leave: "leave"}[c.kind], c.version, c.group, c.maxDelay, c.members
@@ -82,17 +72,20 @@ func (*Wire) close()                                {}
 
 // RunOn is Run in frame mode on a wire, where the host has some groups.
 func RunOn(ctx context.Context, w *Wire, o Options, host ...netip.Addr) (Result, error) {
-	o = o.normalise()
+	o.normalise()
 	p := &probe{
-		o: o, wire: w, hostHas: host, buf: make([]byte, bufferSize),
+		o: &o, wire: w, hostHas: host, buf: make([]byte, bufferSize),
 		res: Result{Interface: o.Interface, Group: o.Group, Mode: ModeFrame, Leave: LeaveNotSent},
 	}
-	p.member = newFrameMember(w, []byte{2, 0, 0, 0, 0, 9}, netip.Addr{}, o)
+	p.member = newFrameMember(w, []byte{2, 0, 0, 0, 0, 9}, netip.Addr{}, &o)
 	return p.run(ctx)
 }
 
 // Check is Options.check.
-func (o Options) Check() error { return o.normalise().check() }
+func (o Options) Check() error {
+	o.normalise()
+	return o.check()
+}
 
 // Take counts an RTP packet.
 func (r *RTP) Take(seq uint16, ssrc uint32) bool { return r.take(seq, ssrc) }
@@ -109,10 +102,5 @@ func (t *TS) Take(b []byte) bool {
 // ParseRTP is parseRTP.
 func ParseRTP(b []byte) (seq uint16, ssrc uint32, payload []byte, ok bool) { return parseRTP(b) }
 
-// Groups are parseIGMPGroups and parseIGMP6Groups.
-func Groups(v4 bool, b []byte) []netip.Addr {
-	if v4 {
-		return parseIGMPGroups(b)
-	}
-	return parseIGMP6Groups(b)
-}
+// Groups is parseGroups.
+func Groups(v4 bool, b []byte) []netip.Addr { return parseGroups(string(b), v4) }

@@ -66,135 +66,103 @@ const (
 	block     = 6
 )
 
-// parseControl reads the message that d carries; false if it carries none, or
-// one to be ignored by the standards.
-func parseControl(d datagram) (control, bool) {
-	switch {
-	case d.proto == protoIGMP && d.src.Is4():
-		return parseIGMP(d.payload)
-	case d.proto == protoICMPv6 && d.src.Is6():
+// read reads the message that d carries; false if it carries none, or one to be
+// ignored by the standards.
+func (c *control) read(d *datagram) bool {
+	v4, b := d.src.Is4(), d.payload
+	proto, s := byte(protoIGMP), uint32(0)
+	if !v4 {
 		// RFC 2710, section 3; a report may come from :: (RFC 3590).
 		if d.hops != 1 || !d.src.IsLinkLocalUnicast() && !d.src.IsUnspecified() {
-			return control{}, false
+			return false
 		}
-		if sum(pseudo(d.src, d.dst, len(d.payload)), d.payload) != 0xffff {
-			return control{}, false
-		}
-		c, ok := parseMLD(d.payload)
-		return c, ok && (c.kind != query || d.src.IsLinkLocalUnicast())
+		proto, s = protoICMPv6, pseudo(d.src, d.dst, len(b))
 	}
-	return control{}, false
+	if d.proto != proto || len(b) < 8 || sum(s, b) != 0xffff || !c.parse(b, v4) {
+		return false
+	}
+	return v4 || c.kind != query || d.src.IsLinkLocalUnicast()
 }
 
-func parseIGMP(b []byte) (control, bool) {
-	if len(b) < 8 || sum(0, b) != 0xffff {
-		return control{}, false
+// parse reads a message of IGMP or MLD of at least 8 bytes.
+func (c *control) parse(b []byte, v4 bool) bool {
+	typ, at, size := b[0], 8, 16 // where the group is, and how long
+	if v4 {
+		at, size = 4, 4
 	}
-	group := netip.AddrFrom4([4]byte(b[4:8]))
-	switch b[0] {
-	case igmpQuery:
-		c := control{kind: query, version: v2, maxDelay: time.Duration(b[1]) * 100 * time.Millisecond}
-		switch {
-		case len(b) >= 12:
-			c.version, c.maxDelay = v3, time.Duration(float8(b[1]))*100*time.Millisecond
-		case len(b) != 8: // RFC 3376, section 7.1
-			return control{}, false
-		case b[1] == 0:
-			c.version, c.maxDelay = v1, 10*time.Second
-		}
+	if v4 && typ == igmpV3Report || !v4 && typ == mldV2Report {
+		c.kind, c.version = report, v3
+		return c.records(b, size)
+	}
+	more := len(b) - at - size
+	if more < 0 {
+		return false
+	}
+	c.version = v2
+	group, _ := netip.AddrFromSlice(b[at : at+size])
+	switch {
+	case v4 && typ == igmpV1Report:
+		c.kind, c.version = report, v1
+		c.members = []netip.Addr{group}
+	case v4 && typ == igmpV2Report, !v4 && typ == mldReport:
+		c.kind, c.members = report, []netip.Addr{group}
+	case v4 && typ == igmpLeave, !v4 && typ == mldDone:
+		c.kind, c.group = leave, group
+	case v4 && typ == igmpQuery, !v4 && typ == mldQuery:
+		c.kind = query
 		if !group.IsUnspecified() {
 			c.group = group
 		}
-		return c, true
-	case igmpV1Report:
-		return control{kind: report, version: v1, members: []netip.Addr{group}}, true
-	case igmpV2Report:
-		return control{kind: report, version: v2, members: []netip.Addr{group}}, true
-	case igmpLeave:
-		return control{kind: leave, version: v2, group: group}, true
-	case igmpV3Report:
-		members, ok := parseRecords(b, 4)
-		return control{kind: report, version: v3, members: members}, ok
-	}
-	return control{}, false
-}
-
-func parseMLD(b []byte) (control, bool) {
-	if len(b) < 8 {
-		return control{}, false
-	}
-	if b[0] == mldV2Report {
-		members, ok := parseRecords(b, 16)
-		return control{kind: report, version: v3, members: members}, ok
-	}
-	if len(b) < 24 {
-		return control{}, false
-	}
-	group := netip.AddrFrom16([16]byte(b[8:24]))
-	delay := binary.BigEndian.Uint16(b[4:])
-	switch b[0] {
-	case mldQuery:
-		c := control{kind: query, version: v2, maxDelay: time.Duration(delay) * time.Millisecond}
-		switch {
-		case len(b) >= 28:
-			c.version, c.maxDelay = v3, time.Duration(float16(delay))*time.Millisecond
-		case len(b) != 24: // RFC 3810, section 8.1
-			return control{}, false
+		if more >= 4 {
+			c.version = v3
+		} else if more > 0 { // RFC 3376, section 7.1; RFC 3810, section 8.1
+			return false
 		}
-		if !group.IsUnspecified() {
-			c.group = group
-		}
-		return c, true
-	case mldReport:
-		return control{kind: report, version: v2, members: []netip.Addr{group}}, true
-	case mldDone:
-		return control{kind: leave, version: v2, group: group}, true
+		c.delay(b, v4)
+	default:
+		return false
 	}
-	return control{}, false
+	return true
 }
 
-// float8 is the number that a code of IGMPv3 stands for (RFC 3376, section
-// 4.1.1).
-func float8(code byte) int {
-	if code < 128 {
-		return int(code)
+// delay reads the time in which a query wants to be answered.
+func (c *control) delay(b []byte, v4 bool) {
+	n, unit := int(binary.BigEndian.Uint16(b[4:])), time.Millisecond
+	if v4 {
+		n, unit = int(b[1]), 100*time.Millisecond
 	}
-	return int(code&15|16) << (code>>4&7 + 3)
+	switch {
+	case v4 && c.version == v2 && n == 0: // it knows no other time
+		c.version, n = v1, 100
+	case c.version == v3 && v4 && n >= 128: // RFC 3376, section 4.1.1
+		n = (n&15 | 16) << (n>>4&7 + 3)
+	case c.version == v3 && n >= 32768: // RFC 3810, section 5.1.3
+		n = (n&0xfff | 0x1000) << (n>>12&7 + 3)
+	}
+	c.maxDelay = time.Duration(n) * unit
 }
 
-// float16 is the same of MLDv2 (RFC 3810, section 5.1.3).
-func float16(code uint16) int {
-	if code < 32768 {
-		return int(code)
-	}
-	return int(code&0xfff|0x1000) << (code>>12&7 + 3)
-}
-
-// parseRecords reads the records of a version 3 report with addresses of size
-// bytes: type, length of auxiliary data in words, number of sources, group.
-func parseRecords(b []byte, size int) (members []netip.Addr, ok bool) {
-	records := int(binary.BigEndian.Uint16(b[6:]))
-	for b = b[8:]; records > 0; records-- {
+// records reads those of a version 3 report with addresses of size bytes: type,
+// length of auxiliary data in words, number of sources, group.
+func (c *control) records(b []byte, size int) bool {
+	n := int(binary.BigEndian.Uint16(b[6:]))
+	for b = b[8:]; n > 0; n-- {
 		if len(b) < 4+size {
-			return nil, false
+			return false
 		}
 		sources := int(binary.BigEndian.Uint16(b[2:]))
 		length := 4 + size + sources*size + int(b[1])*4
 		if length > len(b) {
-			return nil, false
+			return false
 		}
-		group, _ := netip.AddrFromSlice(b[4 : 4+size])
-		switch b[0] {
-		case isExclude, toExclude:
-			members = append(members, group)
-		case isInclude, toInclude, allow:
-			if sources > 0 {
-				members = append(members, group)
-			}
+		typ := b[0]
+		if typ == isExclude || typ == toExclude || sources > 0 && typ != block && typ <= block {
+			group, _ := netip.AddrFromSlice(b[4 : 4+size])
+			c.members = append(c.members, group)
 		}
 		b = b[length:]
 	}
-	return members, true
+	return true
 }
 
 // says is what the probe has to say of its own membership.
@@ -206,53 +174,52 @@ const (
 	saysLeave                 // I have left
 )
 
-// message returns the IP packet in which a host at src says what, in the given
-// version of the protocol, and the group that it goes to; nil if that version
-// has no words for it. A source needs version 3.
-func message(what says, version int, src, group, source netip.Addr) (dst netip.Addr, packet []byte) {
-	v4 := group.Is4()
-	var typ byte
-	switch {
-	case version == v3:
-		typ, dst = mldV2Report, netip.AddrFrom16([16]byte{0xff, 2, 15: 0x16})
-		if v4 {
-			typ, dst = igmpV3Report, netip.AddrFrom4([4]byte{224, 0, 0, 22})
-		}
-	case what == saysLeave && version == v2:
-		typ, dst = mldDone, netip.AddrFrom16([16]byte{0xff, 2, 15: 2})
-		if v4 {
-			typ, dst = igmpLeave, netip.AddrFrom4([4]byte{224, 0, 0, 2})
-		}
-	case what == saysLeave:
-		return netip.Addr{}, nil
-	case !v4:
-		typ, dst = mldReport, group
-	case version == v1:
-		typ, dst = igmpV1Report, group
-	default:
-		typ, dst = igmpV2Report, group
+// message returns the frame in which the host with that hardware address, at
+// src, says what in the given version of the protocol; nil if that version has
+// no words for it. A source needs version 3.
+func message(what says, version int, mac [6]byte, src netip.Addr, o *Options) []byte {
+	v4 := o.Group.Is4()
+	typ, to := byte(mldReport), o.Group
+	routers := netip.AddrFrom16([16]byte{0xff, 2, 15: 2})
+	if v4 {
+		typ, routers = igmpV2Report, netip.AddrFrom4([4]byte{224, 0, 0, 2})
 	}
-	body := []byte{typ, 0, 0, 0}
+	switch {
+	case version == v3 && v4:
+		typ, to = igmpV3Report, netip.AddrFrom4([4]byte{224, 0, 0, 22})
+	case version == v3:
+		typ, to = mldV2Report, netip.AddrFrom16([16]byte{0xff, 2, 15: 0x16})
+	case what == saysLeave && version == v1:
+		return nil
+	case what == saysLeave && v4:
+		typ, to = igmpLeave, routers
+	case what == saysLeave:
+		typ, to = mldDone, routers
+	case version == v1:
+		typ = igmpV1Report
+	}
+	body := make([]byte, 0, 64)
 	switch {
 	case version == v3:
-		body = append(body, 0, 0, 0, 1, recordType(what, source.IsValid()), 0, 0, 0)
-		body = append(body, group.AsSlice()...)
-		if source.IsValid() {
+		body = add(body, "\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00")
+		body[8] = recordType(what, o.Source.IsValid())
+		body = append(body, o.Group.AsSlice()...)
+		if o.Source.IsValid() {
 			body[11] = 1
-			body = append(body, source.AsSlice()...)
+			body = append(body, o.Source.AsSlice()...)
 		}
 	case v4:
-		body = append(body, group.AsSlice()...)
+		body = append(add(body, "\x00\x00\x00\x00"), o.Group.AsSlice()...)
 	default:
-		body = append(body, 0, 0, 0, 0)
-		body = append(body, group.AsSlice()...)
+		body = append(add(body, "\x00\x00\x00\x00\x00\x00\x00\x00"), o.Group.AsSlice()...)
 	}
-	if v4 {
-		binary.BigEndian.PutUint16(body[2:], ^sum(0, body))
-		return dst, appendIPv4(nil, src, dst, body)
+	body[0] = typ
+	var s uint32
+	if !v4 {
+		s = pseudo(src, to, len(body))
 	}
-	binary.BigEndian.PutUint16(body[2:], ^sum(pseudo(src, dst, len(body)), body))
-	return dst, appendIPv6(nil, src, dst, body)
+	binary.BigEndian.PutUint16(body[2:], ^sum(s, body))
+	return frame(mac, o.VLAN, src, to, body)
 }
 
 func recordType(what says, specific bool) byte {
@@ -270,3 +237,44 @@ func recordType(what says, specific bool) byte {
 	}
 	return toInclude
 }
+
+// frame puts a message of IGMP or MLD into an Ethernet frame to a group, tagged
+// if vlan is not 0, and no shorter than Ethernet wants it. Its packet has the
+// Router Alert option (RFC 2113, 2711) and lives for one hop.
+func frame(mac [6]byte, vlan uint16, src, to netip.Addr, body []byte) []byte {
+	b := make([]byte, 6, 128)
+	group := to.AsSlice()
+	b[0], b[1] = 0x33, 0x33 // RFC 2464
+	copy(b[2:], group[len(group)-4:])
+	if to.Is4() { // RFC 1112
+		b[0], b[1], b[2] = 0x01, 0x00, 0x5e
+		b[3] &= 0x7f
+	}
+	b = append(b, mac[:]...)
+	if vlan != 0 {
+		b = binary.BigEndian.AppendUint16(add(b, "\x81\x00"), vlan)
+	}
+	from, length := src.AsSlice(), len(body)
+	if to.Is4() {
+		b = add(b, "\x08\x00")
+		at := len(b)
+		// Precedence of network control; not to be fragmented.
+		b = add(b, "\x46\xc0\x00\x00\x00\x00\x40\x00\x01\x02\x00\x00")
+		b = add(append(append(b, from...), group...), "\x94\x04\x00\x00")
+		binary.BigEndian.PutUint16(b[at+2:], uint16(24+length))
+		binary.BigEndian.PutUint16(b[at+10:], ^sum(0, b[at:]))
+	} else {
+		b = add(b, "\x86\xdd\x60\x00\x00\x00\x00\x00\x00\x01")
+		binary.BigEndian.PutUint16(b[len(b)-4:], uint16(8+length))
+		// ICMPv6 follows; router alert, then two bytes of padding.
+		b = add(append(append(b, from...), group...), "\x3a\x00\x05\x02\x00\x00\x01\x00")
+	}
+	b = append(b, body...)
+	for len(b) < 60 {
+		b = append(b, 0)
+	}
+	return b
+}
+
+// add appends s, in one place.
+func add(b []byte, s string) []byte { return append(b, s...) }

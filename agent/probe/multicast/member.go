@@ -1,7 +1,7 @@
 package multicast
 
 import (
-	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -9,23 +9,26 @@ import (
 	"net/netip"
 	"syscall"
 	"time"
+	"unsafe"
 
-	"golang.org/x/net/ipv4"
-	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
 )
+
+// never is no time. Times are counted from the begin of the run.
+const never = time.Duration(0)
 
 // member is a membership in the making.
 type member interface {
-	join(ctx context.Context, now time.Time) error
+	join(now time.Duration) error
 	// leave tells it to the network unless silent.
 	leave(silent bool) error
 	// heard is told of each query while joined.
-	heard(now time.Time, c control)
+	heard(now time.Duration, c *control)
 	// flowing is told when the stream has come.
 	flowing()
-	// due is when tick wants to be called, the zero Time for never.
-	due() time.Time
-	tick(now time.Time) error
+	// due is when tick wants to be called.
+	due() time.Duration
+	tick(now time.Duration) error
 	// protocol is what is spoken; "" if the member doesn't know.
 	protocol() string
 }
@@ -33,87 +36,95 @@ type member interface {
 // kernelMember leaves everything to the kernel, which counts members: if the
 // host had the group before, it neither reports nor leaves on our account.
 type kernelMember struct {
-	ifi           *net.Interface
-	group, source netip.Addr
-	conn          net.PacketConn
+	index int // of the interface
+	o     *Options
+	fd    int // -1 for none
 }
 
-func (k *kernelMember) join(ctx context.Context, _ time.Time) error {
-	// No traffic comes by this socket; it holds the membership.
-	network := "udp6"
-	if k.group.Is4() {
-		network = "udp4"
+// Options of linux/in.h, of the same value for IPv6.
+const (
+	mcastJoinGroup       = 42 // struct group_req
+	mcastJoinSourceGroup = 46 // struct group_source_req
+)
+
+func (k *kernelMember) join(time.Duration) error {
+	family, level := unix.AF_INET6, unix.IPPROTO_IPV6
+	if k.o.Group.Is4() {
+		family, level = unix.AF_INET, unix.IPPROTO_IP
 	}
-	var lc net.ListenConfig
-	conn, err := lc.ListenPacket(ctx, network, ":0")
+	// No traffic comes by this socket; it holds the membership.
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("cannot open socket: %w", err)
 	}
-	to := &net.UDPAddr{IP: k.group.AsSlice()}
-	from := &net.UDPAddr{IP: k.source.AsSlice()}
-	switch {
-	case k.group.Is4() && k.source.IsValid():
-		err = ipv4.NewPacketConn(conn).JoinSourceSpecificGroup(k.ifi, to, from)
-	case k.group.Is4():
-		err = ipv4.NewPacketConn(conn).JoinGroup(k.ifi, to)
-	case k.source.IsValid():
-		err = ipv6.NewPacketConn(conn).JoinSourceSpecificGroup(k.ifi, to, from)
-	default:
-		err = ipv6.NewPacketConn(conn).JoinGroup(k.ifi, to)
+	// The number of the interface, then addresses, each aligned as a long is.
+	const address = 128 // struct sockaddr_storage
+	long := int(unsafe.Sizeof(uintptr(0)))
+	b := make([]byte, long, long+2*address)
+	binary.NativeEndian.PutUint32(b, uint32(k.index))
+	option := mcastJoinGroup
+	b = b[:long+address]
+	putAddress(b[long:], family, k.o.Group)
+	if k.o.Source.IsValid() {
+		option = mcastJoinSourceGroup
+		b = b[:long+2*address]
+		putAddress(b[long+address:], family, k.o.Source)
 	}
-	if err != nil {
-		_ = conn.Close()
+	if err := unix.SetsockoptString(fd, level, option, string(b)); err != nil {
+		_ = unix.Close(fd)
 		return fmt.Errorf("cannot join: %w", translate(err))
 	}
-	k.conn = conn
+	k.fd = fd
 	return nil
 }
 
+// putAddress writes a struct sockaddr_in or sockaddr_in6.
+func putAddress(b []byte, family int, addr netip.Addr) {
+	binary.NativeEndian.PutUint16(b, uint16(family))
+	at := 4
+	if family == unix.AF_INET6 {
+		at = 8
+	}
+	copy(b[at:], addr.AsSlice())
+}
+
 func (k *kernelMember) leave(bool) error {
-	if k.conn == nil {
+	if k.fd < 0 {
 		return nil
 	}
-	err := k.conn.Close()
-	k.conn = nil
+	err := unix.Close(k.fd)
+	k.fd = -1
 	return err
 }
 
-func (*kernelMember) heard(time.Time, control) {}
-func (*kernelMember) flowing()                 {}
-func (*kernelMember) due() time.Time           { return time.Time{} }
-func (*kernelMember) tick(time.Time) error     { return nil }
-func (*kernelMember) protocol() string         { return "" }
+func (*kernelMember) heard(time.Duration, *control) {}
+func (*kernelMember) flowing()                      {}
+func (*kernelMember) due() time.Duration            { return never }
+func (*kernelMember) tick(time.Duration) error      { return nil }
+func (*kernelMember) protocol() string              { return "" }
 
 // frameMember says everything itself.
 type frameMember struct {
-	send          func(frame []byte) error
-	mac           [6]byte
-	vlan          uint16
-	local         netip.Addr
-	group, source netip.Addr
-	// random returns a duration from 0 to below n.
-	random func(n time.Duration) time.Duration
+	o     *Options
+	send  func(frame []byte) error
+	mac   [6]byte
+	local netip.Addr
 
 	version int
 	fixed   bool // no other version than this
-	// fallBack is how long nothing may come before the older version is spoken
-	// as well; both is true from then on.
-	fallBack time.Duration
-	both     bool
-	known    bool // a querier has shown its version
+	both    bool // the older version is spoken as well
+	known   bool // a querier has shown its version
 
 	joined bool
-	// When to say what; the zero Time for not.
-	again  time.Time // the join, against loss
-	answer time.Time // the state, to a query
-	older  time.Time // the join, in the older version
+	// When to say what.
+	again  time.Duration // the join, against loss
+	answer time.Duration // the state, to a query
+	older  time.Duration // the join, in the older version: nothing came so far
 }
 
-func newFrameMember(w wire, mac net.HardwareAddr, local netip.Addr, o Options) *frameMember {
-	f := &frameMember{
-		send: w.send, mac: [6]byte(mac), vlan: o.VLAN, group: o.Group, source: o.Source, local: o.Local, random: rand.N[time.Duration],
-		version: o.Version, fixed: o.Version != 0 || o.Source.IsValid(), fallBack: o.Wait / 2,
-	}
+func newFrameMember(w wire, mac net.HardwareAddr, local netip.Addr, o *Options) *frameMember {
+	f := &frameMember{o: o, send: w.send, mac: [6]byte(mac), local: o.Local, version: o.Version}
+	f.fixed = f.version != 0 || o.Source.IsValid()
 	if f.version == 0 {
 		f.version = v3
 	}
@@ -142,11 +153,10 @@ func (f *frameMember) say(what says) error {
 }
 
 func (f *frameMember) sayIn(version int, what says) error {
-	to, b := message(what, version, f.local, f.group, f.source)
+	b := message(what, version, f.mac, f.local, f.o)
 	if b == nil {
 		return nil
 	}
-	b = frame(f.mac, f.vlan, to, b)
 	err := f.send(b)
 	if errors.Is(err, syscall.ENOBUFS) { // the queue was full for a moment
 		err = f.send(b)
@@ -154,26 +164,27 @@ func (f *frameMember) sayIn(version int, what says) error {
 	return err
 }
 
-func (f *frameMember) join(_ context.Context, now time.Time) error {
+func (f *frameMember) join(now time.Duration) error {
 	if err := f.say(saysJoin); err != nil {
 		return fmt.Errorf("cannot send report: %w", err)
 	}
 	f.joined = true
 	// Within the second that RFC 3376, section 8.11, gives.
-	f.again = now.Add(100*time.Millisecond + f.random(900*time.Millisecond))
+	f.again = now + 100*time.Millisecond + random(900*time.Millisecond)
 	if !f.fixed {
-		f.older = now.Add(f.fallBack)
+		f.older = now + f.o.Wait/2
 	}
 	return nil
 }
 
+// random returns a time from 0 to below n.
+func random(n time.Duration) time.Duration { return time.Duration(rand.Int64N(int64(n))) }
+
 // leave sends it twice: one may get lost, and nobody would tell.
 func (f *frameMember) leave(silent bool) error {
-	if !f.joined {
-		return nil
-	}
+	joined := f.joined
 	f.joined = false
-	if silent {
+	if !joined || silent {
 		return nil
 	}
 	if err := errors.Join(f.say(saysLeave), f.say(saysLeave)); err != nil {
@@ -182,66 +193,64 @@ func (f *frameMember) leave(silent bool) error {
 	return nil
 }
 
-func (f *frameMember) heard(now time.Time, c control) {
+func (f *frameMember) heard(now time.Duration, c *control) {
 	f.known = true
 	if c.version < f.version && !f.fixed {
 		f.version, f.both = c.version, false
-		if f.joined { // it may not have understood
-			f.again = now
-		}
+		f.again = now // it may not have understood
 	}
-	if !f.joined || c.group.IsValid() && c.group != f.group {
+	if c.group.IsValid() && c.group != f.o.Group {
 		return
 	}
-	at := now
 	if c.maxDelay > 0 {
-		at = now.Add(f.random(c.maxDelay))
+		now += random(c.maxDelay)
 	}
-	if f.answer.IsZero() || at.Before(f.answer) {
-		f.answer = at
+	if f.answer == never || now < f.answer {
+		f.answer = now
 	}
 }
 
-func (f *frameMember) due() time.Time {
-	var first time.Time
+func (f *frameMember) due() time.Duration {
+	first := never
 	if !f.joined {
 		return first
 	}
-	for _, t := range [...]time.Time{f.again, f.answer, f.older} {
-		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
+	for _, t := range [...]time.Duration{f.again, f.answer, f.older} {
+		if t != never && (first == never || t < first) {
 			first = t
 		}
 	}
 	return first
 }
 
-func (f *frameMember) tick(now time.Time) error {
-	past := func(t *time.Time) bool {
-		if t.IsZero() || t.After(now) {
-			return false
-		}
-		*t = time.Time{}
-		return true
-	}
-	var err error
-	if past(&f.again) {
+func (f *frameMember) tick(now time.Duration) (err error) {
+	if past(&f.again, now) {
 		err = f.say(saysJoin)
 	}
-	if past(&f.answer) {
+	if past(&f.answer, now) {
 		err = errors.Join(err, f.say(saysState))
 	}
-	if past(&f.older) && !f.known {
+	if past(&f.older, now) && !f.known {
 		f.both = true
 		err = errors.Join(err, f.sayIn(v2, saysJoin))
 	}
 	return err
 }
 
-func (f *frameMember) flowing() { f.older = time.Time{} }
+// past reports whether a time has come, and forgets it.
+func past(t *time.Duration, now time.Duration) bool {
+	if *t == never || *t > now {
+		return false
+	}
+	*t = never
+	return true
+}
+
+func (f *frameMember) flowing() { f.older = never }
 
 func (f *frameMember) protocol() string {
 	if f.both {
-		return protocol(f.group.Is4(), v2)
+		return protocol(f.o.Group.Is4(), v2)
 	}
-	return protocol(f.group.Is4(), f.version)
+	return protocol(f.o.Group.Is4(), f.version)
 }

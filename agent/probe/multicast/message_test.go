@@ -118,25 +118,24 @@ func TestMessages(t *testing.T) {
 
 // Byte for byte, as RFC 2236, 3376, 2710 and 3810 draw them.
 func TestReportOnTheWire(t *testing.T) {
-	dst, b := multicast.Join(3, netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr("239.1.2.3"))
+	mac := [6]byte{2, 0, 0, 0, 0, 1}
+	got := multicast.Join(3, mac, netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr("239.1.2.3"), 45)
 	want := []byte{
+		0x01, 0x00, 0x5e, 0, 0, 22, 2, 0, 0, 0, 0, 1, 0x81, 0, 0, 45, 8, 0,
 		0x46, 0xc0, 0, 40, 0, 0, 0x40, 0, 1, 2, 0x41, 0xf0, 192, 0, 2, 9, 224, 0, 0, 22, 0x94, 4, 0, 0,
-		0x22, 0, 0xe8, 0xf9, 0, 0, 0, 1, 4, 0, 0, 0, 239, 1, 2, 3,
+		0x22, 0, 0xe8, 0xf9, 0, 0, 0, 1, 4, 0, 0, 0, 239, 1, 2, 3, 0, 0,
 	}
-	if diff := cmp.Diff(want, b); diff != "" || dst != netip.MustParseAddr("224.0.0.22") {
-		t.Errorf("to %s:\n%s", dst, diff)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
-	dst, b = multicast.Join(2, netip.MustParseAddr("fe80::9"), netip.MustParseAddr("ff1e::5"))
-	if dst != netip.MustParseAddr("ff1e::5") || len(b) != 40+8+24 || b[6] != 0 || b[7] != 1 || string(b[40:48]) != "\x3a\x00\x05\x02\x00\x00\x01\x00" || b[48] != 131 {
-		t.Errorf("to %s: % x", dst, b)
+	got = multicast.Join(2, mac, netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr("239.129.2.3"), 0)
+	if string(got[:14]) != "\x01\x00\x5e\x01\x02\x03\x02\x00\x00\x00\x00\x01\x08\x00" || len(got) != 60 || string(got[30:34]) != "\xef\x81\x02\x03" {
+		t.Errorf("% x", got)
 	}
-	f := multicast.Frame([6]byte{2, 0, 0, 0, 0, 1}, 45, netip.MustParseAddr("239.129.2.3"), []byte{0x46})
-	if len(f) != 60 || string(f[:18]) != "\x01\x00\x5e\x01\x02\x03\x02\x00\x00\x00\x00\x01\x81\x00\x00\x2d\x08\x00" {
-		t.Errorf("% x", f)
-	}
-	f = multicast.Frame([6]byte{2, 0, 0, 0, 0, 1}, 0, netip.MustParseAddr("ff1e::1:2:3"), []byte{0x60})
-	if string(f[:14]) != "\x33\x33\x00\x02\x00\x03\x02\x00\x00\x00\x00\x01\x86\xdd" {
-		t.Errorf("% x", f)
+	got = multicast.Join(2, mac, netip.MustParseAddr("fe80::9"), netip.MustParseAddr("ff1e::1:2:3"), 0)
+	if string(got[:14]) != "\x33\x33\x00\x02\x00\x03\x02\x00\x00\x00\x00\x01\x86\xdd" || len(got) != 14+40+8+24 ||
+		string(got[14:22]) != "\x60\x00\x00\x00\x00\x20\x00\x01" || string(got[54:62]) != "\x3a\x00\x05\x02\x00\x00\x01\x00" || got[62] != 131 {
+		t.Errorf("% x", got)
 	}
 }
 
@@ -147,8 +146,7 @@ func FuzzControl(f *testing.F) {
 			src = "192.0.2.1"
 		}
 		for _, version := range []int{2, 3} {
-			_, b := multicast.Join(version, netip.MustParseAddr(src), netip.MustParseAddr(group))
-			f.Add(b)
+			f.Add(multicast.Join(version, [6]byte{}, netip.MustParseAddr(src), netip.MustParseAddr(group), 0)[14:])
 		}
 	}
 	f.Add(igmp("192.0.2.1", "224.0.0.1", 0x11, 0x80, 0, 0, 0, 0, 0, 0, 2, 125, 0, 0))

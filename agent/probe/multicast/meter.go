@@ -8,11 +8,11 @@ import (
 // meter measures one stream: what one sender sends to one port of the group.
 // Which, the first packet says unless Options do.
 type meter struct {
-	o      Options
+	o      *Options
 	sender netip.Addr
 	port   uint16
 
-	first, last    time.Time
+	first, last    time.Duration // since the begin of the run
 	packets, bytes uint64
 	firstBytes     uint64
 	gap            time.Duration // the longest
@@ -23,13 +23,13 @@ type meter struct {
 	malformed      uint64
 }
 
-func newMeter(o Options) *meter { return &meter{o: o, sender: o.Source, port: o.Port} }
+func newMeter(o *Options) *meter { return &meter{o: o, sender: o.Source, port: o.Port} }
 
 // anew returns a meter for the same stream that has counted nothing.
 func (m *meter) anew() *meter { return &meter{o: m.o, sender: m.sender, port: m.port} }
 
 // take counts a UDP packet to the group.
-func (m *meter) take(now time.Time, src netip.Addr, udp []byte) {
+func (m *meter) take(now time.Duration, src netip.Addr, udp []byte) {
 	port, b, ok := parseUDP(udp)
 	if !ok {
 		m.malformed++
@@ -52,8 +52,8 @@ func (m *meter) take(now time.Time, src netip.Addr, udp []byte) {
 }
 
 // pause accounts for the time without a packet until now.
-func (m *meter) pause(now time.Time) {
-	d := now.Sub(m.last)
+func (m *meter) pause(now time.Duration) {
+	d := now - m.last
 	m.gap = max(m.gap, d)
 	if d >= m.o.Stall {
 		m.stalls++
@@ -79,7 +79,7 @@ func (m *meter) content(b []byte) {
 }
 
 // fill writes what was measured until end.
-func (m *meter) fill(r *Result, end time.Time) {
+func (m *meter) fill(r *Result, end time.Duration) {
 	r.OtherPackets, r.Malformed = m.others, m.malformed
 	if m.packets == 0 {
 		return
@@ -87,11 +87,11 @@ func (m *meter) fill(r *Result, end time.Time) {
 	r.Source, r.Port, r.Packets, r.Bytes = m.sender, m.port, m.packets, m.bytes
 	// Between the first packet and the last, the first belongs to the time
 	// before.
-	if between := m.last.Sub(m.first); between > 0 {
+	if between := m.last - m.first; between > 0 {
 		r.RateMbps = float64(m.bytes-m.firstBytes) * 8 / between.Seconds() / 1e6
 	}
 	m.pause(end)
-	r.ListenedS, r.LongestGapMs, r.Stalls = end.Sub(m.first).Seconds(), millis(m.gap), m.stalls
+	r.ListenedS, r.LongestGapMs, r.Stalls = (end - m.first).Seconds(), millis(m.gap), m.stalls
 	r.RTP, r.TS = m.rtp, m.ts
 	if r.Dropped > 0 {
 		return

@@ -108,49 +108,56 @@ type Options struct {
 	Stall     time.Duration // a gap of that length interrupts the stream; 1 s if zero
 }
 
-func (o Options) normalise() Options {
-	def := func(d *time.Duration, v time.Duration) {
-		if *d <= 0 {
-			*d = v
-		}
-		*d = min(*d, time.Hour)
-	}
+// normalise fills in what is not given. Like all that takes Options in here it
+// does so by pointer: a copy is a good deal of code.
+func (o *Options) normalise() {
 	def(&o.Before, 500*time.Millisecond)
 	def(&o.Wait, 3*time.Second)
 	def(&o.Listen, 3*time.Second)
 	def(&o.LeaveWait, 4*time.Second)
 	def(&o.Stall, time.Second)
-	o.Group, o.Source, o.Local = o.Group.Unmap().WithZone(""), o.Source.Unmap().WithZone(""), o.Local.Unmap().WithZone("")
-	return o
+	for _, a := range []*netip.Addr{&o.Group, &o.Source, &o.Local} {
+		*a = a.Unmap().WithZone("")
+	}
 }
 
-func (o Options) check() error {
+func def(d *time.Duration, v time.Duration) {
+	if *d <= 0 {
+		*d = v
+	}
+	*d = min(*d, time.Hour)
+}
+
+func (o *Options) check() error {
+	v4, s := o.Group.Is4(), ""
 	switch {
 	case o.Interface == "":
-		return errors.New("no interface is given")
+		s = "no interface is given"
 	case o.VLAN > 4094:
-		return errors.New("the VLAN is beyond 4094")
+		s = "the VLAN is beyond 4094"
 	case !o.Group.IsMulticast() || o.Group.IsLinkLocalMulticast() || o.Group.IsInterfaceLocalMulticast():
-		return errors.New("not a multicast group that routers forward")
-	case o.Source.IsValid() && (o.Source.Is4() != o.Group.Is4() || o.Source.IsMulticast() || o.Source.IsUnspecified()):
-		return errors.New("the source is no sender to this group")
-	case o.Local.IsValid() && (o.Local.Is4() != o.Group.Is4() || o.Local.IsMulticast()):
-		return errors.New("the local address is no sender of reports")
+		s = "not a multicast group that routers forward"
+	case o.Source.IsValid() && (o.Source.Is4() != v4 || o.Source.IsMulticast() || o.Source.IsUnspecified()):
+		s = "the source is no sender to this group"
+	case o.Local.IsValid() && (o.Local.Is4() != v4 || o.Local.IsMulticast()):
+		s = "the local address is no sender of reports"
 	case o.Version != 0 && o.Version != 2 && o.Version != 3:
-		return errors.New("the version is neither 2 nor 3")
+		s = "the version is neither 2 nor 3"
 	case o.Version == 2 && o.Source.IsValid():
-		return errors.New("a source needs version 3")
+		s = "a source needs version 3"
 	case o.Mode != ModeAuto && o.Mode != ModeKernel && o.Mode != ModeFrame:
-		return errors.New("no such mode")
+		s = "no such mode"
 	case o.Mode == ModeKernel && (o.VLAN != 0 || o.Version != 0):
-		return errors.New("the kernel neither tags frames nor lets choose the version")
+		s = "the kernel neither tags frames nor lets choose the version"
+	default:
+		return nil
 	}
-	return nil
+	return errors.New(s)
 }
 
 // Duration returns the longest time that a run with these options takes.
 func (o Options) Duration() time.Duration {
-	o = o.normalise()
+	o.normalise()
 	return o.Before + o.Wait + o.Listen + o.LeaveWait + 100*time.Millisecond
 }
 
@@ -226,28 +233,34 @@ type Foreign struct {
 // then holds what was seen until then. It is compatible with ErrNoInterface,
 // ErrNotPermitted, ErrInterfaceDown, or ctx.Err().
 func Run(ctx context.Context, o Options) (Result, error) {
-	o = o.normalise()
-	if err := o.check(); err != nil {
-		return Result{Group: o.Group}, fmt.Errorf("cannot probe group %s on %q: %w", o.Group, o.Interface, err)
+	o.normalise()
+	p := &probe{o: &o, res: Result{Interface: o.Interface, VLAN: o.VLAN, Group: o.Group, Leave: LeaveNotSent}}
+	err := p.open(ctx)
+	if err == nil {
+		p.res, err = p.run(ctx)
+		p.wire.close()
 	}
-	res, err := run(ctx, o)
 	if err != nil && ctx.Err() == nil {
-		err = fmt.Errorf("cannot probe group %s on %s: %w", o.Group, o.Interface, err)
+		err = fmt.Errorf("cannot probe group %s on %q: %w", o.Group, o.Interface, err)
 	}
-	return res, err
+	return p.res, err
 }
 
-func run(ctx context.Context, o Options) (Result, error) {
-	res := Result{Interface: o.Interface, VLAN: o.VLAN, Group: o.Group, Leave: LeaveNotSent}
+// open looks at the interface, and decides how to join.
+func (p *probe) open(ctx context.Context) error {
+	o := p.o
+	if err := o.check(); err != nil {
+		return err
+	}
 	if err := ctx.Err(); err != nil {
-		return res, err
+		return err
 	}
 	ifi, err := net.InterfaceByName(o.Interface)
 	if err != nil {
-		return res, ErrNoInterface
+		return ErrNoInterface
 	}
 	if ifi.Flags&net.FlagUp == 0 {
-		return res, ErrInterfaceDown
+		return ErrInterfaceDown
 	}
 	local := address(ifi, o.Group.Is4())
 	mode := o.Mode
@@ -258,41 +271,36 @@ func run(ctx context.Context, o Options) (Result, error) {
 		}
 	}
 	if mode == ModeFrame && len(ifi.HardwareAddr) != 6 {
-		return res, errors.New("not an Ethernet interface, and the kernel can't join for want of an address")
+		return errors.New("not an Ethernet interface, and the kernel can't join for want of an address")
 	}
-	joined := hostGroups(o.Group.Is4())
-	w, err := openWire(ifi, o, mode)
-	if err != nil {
-		return res, err
-	}
-	defer w.close()
-
-	p := &probe{o: o, wire: w, res: res, hostHas: joined, buf: make([]byte, bufferSize)}
-	p.res.Mode = mode
-	if slices.Contains(joined, o.Group) {
+	p.hostHas, p.res.Mode = hostGroups(o.Group.Is4()), mode
+	if slices.Contains(p.hostHas, o.Group) {
 		p.res.Member = MemberHost
 	}
+	w, err := openWire(ifi, o, mode)
+	if err != nil {
+		return err
+	}
+	p.wire, p.buf = w, make([]byte, bufferSize)
 	if mode == ModeKernel {
-		p.member = &kernelMember{ifi: ifi, group: o.Group, source: o.Source}
+		p.member = &kernelMember{index: ifi.Index, o: o, fd: -1}
 	} else {
 		p.member = newFrameMember(w, ifi.HardwareAddr, local, o)
 	}
-	return p.run(ctx)
+	return nil
 }
 
 // address returns the address that the interface sends reports from, the zero
 // Addr if it has none.
 func address(ifi *net.Interface, v4 bool) netip.Addr {
-	addrs, err := ifi.Addrs()
-	if err != nil {
-		return netip.Addr{}
-	}
+	addrs, _ := ifi.Addrs() // none if they can't be read
 	for _, a := range addrs {
-		prefix, err := netip.ParsePrefix(a.String())
-		if err != nil {
+		n, ok := a.(*net.IPNet)
+		if !ok {
 			continue
 		}
-		addr := prefix.Addr().Unmap().WithZone("")
+		addr, _ := netip.AddrFromSlice(n.IP)
+		addr = addr.Unmap()
 		if addr.Is4() == v4 && (v4 || addr.IsLinkLocalUnicast()) {
 			return addr
 		}

@@ -267,7 +267,7 @@ func (n *network) source(o sourceOptions) (stop func()) {
 				if o.drop > 0 && i%o.drop == 0 {
 					continue
 				}
-				f := multicast.Frame([6]byte{2, 0, 0, 0, 0, 1}, o.vlan, group, udpPacket(from, group, 5000, o.payload(i)))
+				f := frame([6]byte{2, 0, 0, 0, 0, 1}, o.vlan, group, udpPacket(from, group, 5000, o.payload(i)))
 				_, _ = c.WriteTo(f, &packet.Addr{HardwareAddr: f[:6]})
 			}
 		}
@@ -375,4 +375,20 @@ func (m *messages) all() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return strings.Join(m.seen, " ")
+}
+
+// frame puts an IP packet to a group into an Ethernet frame.
+func frame(mac [6]byte, vlan uint16, group netip.Addr, b []byte) []byte {
+	a := group.As16()
+	f := []byte{0x33, 0x33, a[12], a[13], a[14], a[15]}
+	ethertype := []byte{0x86, 0xdd}
+	if group.Is4() {
+		f = []byte{1, 0, 0x5e, a[13] & 0x7f, a[14], a[15]}
+		ethertype = []byte{8, 0}
+	}
+	f = append(f, mac[:]...)
+	if vlan != 0 {
+		f = append(f, 0x81, 0, byte(vlan>>8), byte(vlan))
+	}
+	return append(append(f, ethertype...), b...)
 }

@@ -21,13 +21,14 @@ const minQuiet = 300 * time.Millisecond
 
 // probe is one run.
 type probe struct {
-	o       Options
+	o       *Options
 	wire    wire
 	member  member
 	hostHas []netip.Addr // groups of this host
 	theirs  []netip.Addr // groups of others
 	buf     []byte
-	wake    time.Time // the deadline of wire
+	begin   time.Time
+	wake    time.Duration // the deadline of wire; times are counted from begin
 
 	res   Result
 	meter *meter
@@ -68,9 +69,12 @@ func (p *probe) run(ctx context.Context) (Result, error) {
 	return p.res, err
 }
 
+func (p *probe) now() time.Duration { return time.Since(p.begin) }
+
 func (p *probe) measure(ctx context.Context) error {
+	p.begin = time.Now()
 	p.meter = newMeter(p.o)
-	if err := p.listen(ctx, time.Now().Add(p.o.Before), nil); err != nil {
+	if err := p.listen(ctx, p.o.Before, nil); err != nil {
 		return err
 	}
 	flows := p.meter.packets > 0
@@ -80,26 +84,26 @@ func (p *probe) measure(ctx context.Context) error {
 		if p.res.Member == "" {
 			p.res.Member = MemberOther
 		}
-		err := p.stream(ctx, time.Now())
+		err := p.stream(ctx, p.now())
 		p.fill()
 		return err
 	}
 
 	p.wire.drops() // of before
 	p.meter = newMeter(p.o)
-	joined := time.Now()
-	if err := p.member.join(ctx, joined); err != nil {
+	joined := p.now()
+	if err := p.member.join(joined); err != nil {
 		return err
 	}
 	err := p.stream(ctx, joined)
 	if p.meter.packets > 0 {
-		ms := millis(p.meter.first.Sub(joined))
+		ms := millis(p.meter.first - joined)
 		p.res.JoinMs = &ms
 	}
 	p.fill()
 
 	silent := p.res.Member != ""
-	left := time.Now()
+	left := p.now()
 	leaveErr := p.member.leave(silent)
 	if silent || leaveErr != nil {
 		return errors.Join(err, leaveErr)
@@ -113,48 +117,45 @@ func (p *probe) measure(ctx context.Context) error {
 
 func (p *probe) fill() {
 	p.res.Dropped = p.wire.drops()
-	p.meter.fill(&p.res, time.Now())
+	p.meter.fill(&p.res, p.now())
 }
 
 // stream waits for the stream, and listens to it.
-func (p *probe) stream(ctx context.Context, begin time.Time) error {
+func (p *probe) stream(ctx context.Context, begin time.Duration) error {
 	come := func() bool { return p.meter.packets > 0 }
-	if err := p.listen(ctx, begin.Add(p.o.Wait), come); err != nil || !come() {
+	if err := p.listen(ctx, begin+p.o.Wait, come); err != nil || !come() {
 		return err
 	}
 	p.member.flowing()
-	return p.listen(ctx, p.meter.last.Add(p.o.Listen), nil)
+	return p.listen(ctx, p.meter.last+p.o.Listen, nil)
 }
 
 // watchLeave looks whether the stream ends.
-func (p *probe) watchLeave(ctx context.Context, left time.Time) error {
+func (p *probe) watchLeave(ctx context.Context, left time.Duration) error {
 	quiet := min(max(2*p.meter.gap, minQuiet), p.o.Stall)
-	if p.meter.packets == 0 || left.Sub(p.meter.last) >= quiet {
+	if p.meter.packets == 0 || left-p.meter.last >= quiet {
 		// A querier asks at once whether there are other members.
-		err := p.listen(ctx, left.Add(min(time.Second, p.o.LeaveWait)), func() bool { return len(p.res.Queriers) > 0 })
+		err := p.listen(ctx, left+min(time.Second, p.o.LeaveWait), func() bool { return len(p.res.Queriers) > 0 })
 		if err == nil {
 			p.res.Leave = LeaveNothing
 		}
 		return err
 	}
 	p.meter = p.meter.anew()
-	last, end := left, left.Add(p.o.LeaveWait)
+	last, end := left, left+p.o.LeaveWait
 	for {
-		until, seen := last.Add(quiet), p.meter.packets
-		if until.After(end) {
-			until = end
-		}
+		until, seen := min(last+quiet, end), p.meter.packets
 		if err := p.listen(ctx, until, func() bool { return p.meter.packets > seen }); err != nil {
 			return err
 		}
 		switch {
 		case p.meter.packets > seen:
 			last = p.meter.last
-		case until.Equal(end):
+		case until == end:
 			p.res.Leave = LeaveFlowing
 			return nil
 		default:
-			ms := millis(last.Sub(left))
+			ms := millis(last - left)
 			p.res.Leave, p.res.LeaveMs = LeaveStopped, &ms
 			return nil
 		}
@@ -162,15 +163,15 @@ func (p *probe) watchLeave(ctx context.Context, left time.Time) error {
 }
 
 // listen takes what comes until a time, or until done says so.
-func (p *probe) listen(ctx context.Context, until time.Time, done func() bool) error {
+func (p *probe) listen(ctx context.Context, until time.Duration, done func() bool) error {
 	for done == nil || !done() {
-		now := time.Now()
-		if !now.Before(until) {
+		now := p.now()
+		if now >= until {
 			return ctx.Err()
 		}
 		wake := until
-		if due := p.member.due(); !due.IsZero() && due.Before(wake) {
-			if !due.After(now) {
+		if due := p.member.due(); due != never && due < wake {
+			if due <= now {
 				if err := p.member.tick(now); err != nil {
 					return err
 				}
@@ -178,8 +179,8 @@ func (p *probe) listen(ctx context.Context, until time.Time, done func() bool) e
 			}
 			wake = due
 		}
-		if !wake.Equal(p.wake) {
-			if err := p.wire.setDeadline(wake); err != nil {
+		if wake != p.wake {
+			if err := p.wire.setDeadline(p.begin.Add(wake)); err != nil {
 				return err
 			}
 			p.wake = wake
@@ -196,16 +197,16 @@ func (p *probe) listen(ctx context.Context, until time.Time, done func() bool) e
 		case err != nil:
 			return err
 		default:
-			p.take(time.Now(), p.buf[:n], own)
+			p.take(p.now(), p.buf[:n], own)
 		}
 	}
 	return nil
 }
 
 // take looks at one packet.
-func (p *probe) take(now time.Time, b []byte, own bool) {
-	d, ok := parseIP(b)
-	if !ok {
+func (p *probe) take(now time.Duration, b []byte, own bool) {
+	var d datagram
+	if !d.parse(b) {
 		p.meter.malformed++
 		return
 	}
@@ -217,24 +218,29 @@ func (p *probe) take(now time.Time, b []byte, own bool) {
 		}
 		return
 	}
-	c, ok := parseControl(d)
+	var c control
+	if !c.read(&d) {
+		return
+	}
+	name := protocol(d.src.Is4(), c.version)
 	switch {
-	case !ok:
 	case own:
 		if c.kind == report && slices.Contains(c.members, p.o.Group) {
-			p.spoke = protocol(d.src.Is4(), c.version)
+			p.spoke = name
 		}
 	case c.kind == query:
-		p.querier(d.src, protocol(d.src.Is4(), c.version))
-		p.member.heard(now, c)
-	case c.kind == report:
-		for _, g := range c.members {
-			if g == p.o.Group && p.res.Member == "" {
-				p.res.Member = MemberOther
-			}
-			if len(p.theirs) < maxTheirs && !slices.Contains(p.theirs, g) {
-				p.theirs = append(p.theirs, g)
-			}
+		p.querier(d.src, name)
+		p.member.heard(now, &c)
+	}
+	if own || c.kind != report {
+		return
+	}
+	for _, g := range c.members {
+		if g == p.o.Group && p.res.Member == "" {
+			p.res.Member = MemberOther
+		}
+		if len(p.theirs) < maxTheirs && !slices.Contains(p.theirs, g) {
+			p.theirs = append(p.theirs, g)
 		}
 	}
 }

@@ -268,11 +268,11 @@ func TestTwoQueriersAndManyForeignGroups(t *testing.T) {
 			p.packets <- arrived{b: udpPacket(sender, netip.MustParseAddr(everywhere), 5000, nil)}
 		}
 		// Loops of our own frames aren't another member.
-		_, own := multicast.Join(3, netip.IPv4Unspecified(), group)
-		p.packets <- arrived{b: own, own: true}
+		own := multicast.Join(3, [6]byte{}, netip.IPv4Unspecified(), group, 0)
+		p.packets <- arrived{b: own[14:], own: true}
 		// Another's other group isn't foreign.
-		_, others := multicast.Join(3, sender, netip.MustParseAddr("239.8.8.8"))
-		p.packets <- arrived{b: others}
+		others := multicast.Join(3, [6]byte{}, sender, netip.MustParseAddr("239.8.8.8"), 0)
+		p.packets <- arrived{b: others[14:]}
 		p.packets <- arrived{b: udpPacket(sender, netip.MustParseAddr("239.8.8.8"), 5000, nil)}
 		// Queriers without end.
 		for i := range 100 {

@@ -45,7 +45,7 @@ var _ wire = (*packetWire)(nil)
 
 const protoAll = 3 // ETH_P_ALL: what bridges and VLANs take, too
 
-func openWire(ifi *net.Interface, o Options, mode Mode) (*packetWire, error) {
+func openWire(ifi *net.Interface, o *Options, mode Mode) (*packetWire, error) {
 	filter, err := bpf.Assemble(receiveFilter(o.VLAN, o.Group.Is4()))
 	if err != nil {
 		return nil, fmt.Errorf("cannot make filter: %w", err)
