@@ -78,7 +78,7 @@ func startLab(t *testing.T, mark string) *command.Process {
 	t.Setenv("ONTLAB_BOX", "")
 	self, err := os.Executable()
 	must(t, err)
-	p, err := command.New(command.Options{}).Start(t.Context(), command.Spec{
+	p, err := command.New(command.Options{Grace: patience}).Start(t.Context(), command.Spec{
 		Path: self, Env: outsideEnv(roleEnv+"=lab", labDirEnv+"="+filepath.Join(t.TempDir(), "lab"), labMarkEnv+"="+mark),
 		SysProcAttr: func(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL },
 	})
