@@ -47,10 +47,12 @@ type DHCP struct {
 	host    *netbox.Host
 	options DHCPOptions
 
-	mu      sync.Mutex
-	silent  bool
-	empty   bool            // has no address to give
-	process *netbox.Process // nil while it is silent
+	mu       sync.Mutex
+	silent   bool
+	empty    bool            // has no address to give
+	noRouter bool            // tells of none
+	process  *netbox.Process // nil while it is silent
+	hold     *dhcpHold       // nil unless it is slow
 }
 
 // StartDHCP starts a DHCP server on host.
@@ -107,6 +109,7 @@ func (d *DHCP) restart(ctx context.Context) error {
 	c := dnsmasqConfig{
 		iface: o.Interface, advertise: o.Advertise, dns: o.DNS, leases: d.leaseFile(),
 		first: o.First, last: o.Last, lease: o.Lease, router: o.Router, mtu: o.MTU, domain: o.Domain, empty: d.empty,
+		noRouter: d.noRouter,
 	}
 	var err error
 	d.process, err = startDnsmasq(ctx, d.host, o.Name, c)
@@ -159,13 +162,18 @@ func parseLeases(text string) []Lease {
 func (d *DHCP) Stop() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.process == nil {
-		return nil
+	var err error
+	if d.hold != nil {
+		err = d.hold.stop(context.Background())
+		d.hold = nil
 	}
-	if err := d.process.Stop(); err != nil {
+	if d.process != nil {
+		err = errors.Join(err, d.process.Stop())
+		d.process = nil
+	}
+	if err != nil {
 		return fmt.Errorf("cannot stop dhcp server %s: %w", d.options.Name, err)
 	}
-	d.process = nil
 	return nil
 }
 
@@ -182,6 +190,7 @@ type dnsmasqConfig struct {
 	mtu         int
 	domain      string
 	empty       bool
+	noRouter    bool // tells of none, not of itself either
 }
 
 // text is dnsmasq.conf. Nothing but DHCP and advertisements: DNS is another
@@ -200,7 +209,10 @@ func (c dnsmasqConfig) text() string {
 			add("dhcp-host=02:00:5e:ff:ff:fe,%s", c.first) // somebody who isn't there
 		}
 		add("dhcp-range=%s,%s,%d", c.first, last, int(c.lease/time.Second))
-		if c.router.IsValid() {
+		switch {
+		case c.noRouter:
+			add("dhcp-option=option:router")
+		case c.router.IsValid():
 			add("dhcp-option=option:router,%s", c.router)
 		}
 		if list := addresses(c.dns, netip.Addr.Is4, "%s"); list != "" {
