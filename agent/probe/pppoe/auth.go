@@ -12,16 +12,16 @@ type auth struct {
 	refused int    // proposals of the peer that we can't do
 	done    bool   // accepted, or none wanted
 	id      byte
-	message control   // the request or response, to be repeated as it is
-	answers []byte    // the challenge that message answers
-	next    time.Time // message is repeated then; zero: never
+	message control       // the request or response, to be repeated as it is
+	answers []byte        // the challenge that message answers
+	next    time.Duration // message is repeated then; 0: never
 }
 
 func (s *session) startAuth() error {
 	r := &s.result.Auth
 	if s.auth.proto == protoCHAP {
 		r.Protocol = authCHAP
-		s.deadline = earliest(s.deadline, time.Now().Add(challengeTime))
+		s.deadline = min(s.deadline, s.now()+challengeTime)
 		return nil
 	}
 	r.Protocol = authPAP
@@ -41,10 +41,10 @@ func (s *session) startAuth() error {
 func (s *session) sendAuth() error {
 	s.sends++
 	s.result.Auth.Sends++
-	s.auth.next = time.Time{}
+	s.auth.next = 0
 	// One message is left for the second attempt, if there may be one.
 	if s.sends+max(s.o.Attempts-s.result.Auth.Attempts, 0) < maxAuthSends {
-		s.auth.next = time.Now().Add(authRepeat)
+		s.auth.next = s.now() + authRepeat
 	}
 	return s.send(s.auth.proto, s.auth.message)
 }
@@ -53,7 +53,7 @@ func (s *session) sendAuth() error {
 // that got the first gives the same answer and asks nobody a second time.
 func (s *session) repeatAuth() error {
 	if s.stage != StageAuth || s.auth.done {
-		s.auth.next = time.Time{}
+		s.auth.next = 0
 		return nil
 	}
 	return s.sendAuth()
@@ -63,7 +63,7 @@ func (s *session) repeatAuth() error {
 func (s *session) settle(accepted bool, message []byte) {
 	r := &s.result.Auth
 	r.ServerMessage, r.ServerMessageHex = text(message)
-	s.auth.next = time.Time{}
+	s.auth.next = 0
 	if accepted {
 		s.auth.done, r.Result = true, "accepted"
 		return
@@ -110,7 +110,7 @@ func (s *session) challenged(c control) error {
 	r := &s.result.Auth
 	if s.auth.answers != nil && c.id == s.auth.id && bytes.Equal(value, s.auth.answers) {
 		// The peer repeats itself, so our response was lost.
-		if s.auth.next.IsZero() {
+		if s.auth.next == 0 {
 			return nil
 		}
 		return s.sendAuth()
@@ -127,6 +127,6 @@ func (s *session) challenged(c control) error {
 	s.auth.id, s.auth.answers = c.id, bytes.Clone(value)
 	data := hash.Sum([]byte{md5.Size})
 	s.auth.message = control{chapResponse, c.id, append(data, s.o.Username...)}
-	s.deadline = earliest(time.Now().Add(authTime), s.end)
+	s.deadline = s.limit(authTime)
 	return s.sendAuth()
 }

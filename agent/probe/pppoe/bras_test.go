@@ -7,6 +7,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -37,11 +38,11 @@ type bras struct {
 	maxPayload     uint16 // it agrees to
 	mru            uint16
 	noEcho         func(n int) bool
-	next           *bras            // another one on the same segment
-	hook           func(frame) bool // sees all frames; true: it was dealt with
+	next           *bras             // another one on the same segment
+	hook           func(*frame) bool // sees all frames; true: it was dealt with
 	sessions       map[uint16]*peer
 	opened, closed int // sessions, PADTs from the client
-	seen           []frame
+	seen           []*frame
 
 	t     *testing.T
 	mu    *sync.Mutex
@@ -54,7 +55,10 @@ type bras struct {
 	lost  func([]byte) bool
 	order int
 	// leaks says that sessions may stay, since the client can't know of them.
-	leaks bool
+	leaks    bool
+	wired    bool // to a real interface: nothing is delayed
+	anyVLAN  bool // it answers PADIs of any, in its own
+	priority *atomic.Int32
 }
 
 // peer is the double's side of one session.
@@ -85,7 +89,7 @@ func newBRAS(t *testing.T) *bras {
 		auth: []option{papOption()}, user: "u1@isp", password: "p1",
 		address: [4]byte{10, 0, 0, 7}, peer: [4]byte{10, 0, 0, 1}, dns: [2][4]byte{{10, 0, 0, 53}, {10, 0, 0, 54}},
 		mru: 1492, delay: time.Millisecond, mtu: 1500,
-		sessions: map[uint16]*peer{}, t: t, mu: new(sync.Mutex), out: make(chan []byte, 4096),
+		sessions: map[uint16]*peer{}, t: t, mu: new(sync.Mutex), priority: new(atomic.Int32), out: make(chan []byte, 4096),
 		done: make(chan struct{}), once: new(sync.Once),
 	}
 }
@@ -136,10 +140,9 @@ func (b *bras) send(raw []byte) error {
 		b.t.Errorf("the client sends a bad frame: %x", raw)
 		return nil
 	}
-	f.at = time.Now()
 	b.seen = append(b.seen, f)
 	for each := b; each != nil; each = each.next {
-		if f.vlan == each.vlan && (f.dst == each.addr || f.dst == broadcast()) {
+		if (f.vlan == each.vlan || each.anyVLAN) && (f.dst == each.addr || f.dst == broadcast()) {
 			each.handle(f)
 		}
 	}
@@ -149,6 +152,10 @@ func (b *bras) send(raw []byte) error {
 // raw puts bytes on the line, after the delay.
 func (b *bras) raw(p []byte, extra time.Duration) {
 	if b.lost != nil && b.lost(p) {
+		return
+	}
+	if b.wired && extra == 0 {
+		b.out <- p
 		return
 	}
 	// A microsecond apart, so that they keep their order.
@@ -161,17 +168,17 @@ func (b *bras) raw(p []byte, extra time.Duration) {
 	})
 }
 
-func (b *bras) reply(to mac, f frame, extra time.Duration) {
+func (b *bras) reply(to mac, f *frame, extra time.Duration) {
 	f.dst, f.src, f.vlan = to, b.addr, b.vlan
 	b.raw(f.appendTo(nil, 0), extra)
 }
 
 func (b *bras) ppp(p *peer, proto uint16, c control, extra time.Duration) {
 	body := c.appendTo(binary.BigEndian.AppendUint16(nil, proto))
-	b.reply(p.client, frame{session: p.id, payload: body}, extra)
+	b.reply(p.client, &frame{session: p.id, payload: body}, extra)
 }
 
-func (b *bras) handle(f frame) {
+func (b *bras) handle(f *frame) {
 	if b.hook != nil && b.hook(f) {
 		return
 	}
@@ -204,8 +211,11 @@ func (b *bras) handle(f frame) {
 
 // echoed are the tags that an answer must carry.
 func echoed(payload []byte) []byte {
-	t, _ := parseTags(payload, "")
+	t, ok := parseTags(payload, "")
 	var b []byte
+	if !ok {
+		return nil
+	}
 	if t.hasUniq {
 		b = appendTag(b, tagHostUniq, t.hostUniq)
 	}
@@ -215,10 +225,11 @@ func echoed(payload []byte) []byte {
 	return b
 }
 
-func (b *bras) discover(f frame) {
+func (b *bras) discover(f *frame) {
 	t, ok := parseTags(f.payload, "")
 	if !ok {
 		b.t.Errorf("the client sends bad tags: %x", f.payload)
+		return
 	}
 	answer := echoed(f.payload)
 	if t.maxPayload != 0 && b.maxPayload != 0 {
@@ -238,7 +249,7 @@ func (b *bras) discover(f frame) {
 		answer = appendTag(answer, tagCookie, []byte("cookie of "+b.name))
 		answer = appendTag(answer, tagRelay, []byte{1, 2, 3})
 		addErrors(b.errors)
-		b.reply(f.src, frame{discovery: true, code: codePADO, payload: answer}, b.late)
+		b.reply(f.src, &frame{discovery: true, code: codePADO, payload: answer}, b.late)
 	case codePADR:
 		if string(t.cookie) != "cookie of "+b.name || string(t.relay) != "\x01\x02\x03" {
 			if b.lost == nil {
@@ -249,13 +260,13 @@ func (b *bras) discover(f frame) {
 		answer = appendTag(answer, tagServiceName, []byte(t.services[0]))
 		if len(b.padsErr) > 0 {
 			addErrors(b.padsErr)
-			b.reply(f.src, frame{discovery: true, code: codePADS, payload: answer}, 0)
+			b.reply(f.src, &frame{discovery: true, code: codePADS, payload: answer}, 0)
 			return
 		}
 		b.opened++
 		p := &peer{id: uint16(b.opened), client: f.src, papSeen: map[byte]bool{}}
 		b.sessions[p.id] = p
-		b.reply(f.src, frame{discovery: true, code: codePADS, session: p.id, payload: answer}, 0)
+		b.reply(f.src, &frame{discovery: true, code: codePADS, session: p.id, payload: answer}, 0)
 		b.lcpRequest(p)
 	case codePADT:
 		if b.sessions[f.session] != nil {
@@ -475,7 +486,7 @@ func (b *bras) orderly(t *testing.T) {
 	if len(b.sessions) != 0 || b.opened != b.closed {
 		t.Errorf("%d of %d sessions stay", len(b.sessions), b.opened)
 	}
-	last := slices.IndexFunc(b.seen, func(f frame) bool { return f.discovery && f.code == codePADT })
+	last := slices.IndexFunc(b.seen, func(f *frame) bool { return f.discovery && f.code == codePADT })
 	if b.opened == 1 && last >= 0 && last != len(b.seen)-1 {
 		t.Errorf("something was sent after the PADT: %+v", b.seen[last+1:])
 	}

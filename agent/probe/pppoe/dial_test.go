@@ -123,7 +123,7 @@ func TestDialIPv6(t *testing.T) {
 	}
 	// A peer that never answers it costs three seconds, no more.
 	play(t, o, func(b *bras) {
-		b.hook = func(f frame) bool { return !f.discovery && binary.BigEndian.Uint16(f.payload) == protoIPv6CP }
+		b.hook = func(f *frame) bool { return !f.discovery && binary.BigEndian.Uint16(f.payload) == protoIPv6CP }
 	}, func(b *bras, r Result) {
 		t := b.t
 		if r.Outcome != OK || r.IPv6.Result != "no_answer" || r.IPv6CPMs > 3100 {
@@ -214,13 +214,13 @@ func TestDialPicksAccessConcentrator(t *testing.T) {
 func TestDialOutcomes(t *testing.T) {
 	mute := func(proto uint16) func(*bras) {
 		return func(b *bras) {
-			b.hook = func(f frame) bool { return !f.discovery && binary.BigEndian.Uint16(f.payload) == proto }
+			b.hook = func(f *frame) bool { return !f.discovery && binary.BigEndian.Uint16(f.payload) == proto }
 		}
 	}
 	// instead answers each of the client's packets of a kind by another.
 	instead := func(proto uint16, code byte, with func(c control) (uint16, control)) func(*bras) {
 		return func(b *bras) {
-			b.hook = func(f frame) bool {
+			b.hook = func(f *frame) bool {
 				if f.discovery || binary.BigEndian.Uint16(f.payload) != proto {
 					return false
 				}
@@ -276,7 +276,7 @@ func TestDialOutcomes(t *testing.T) {
 			},
 		},
 		{
-			name: "no PADS", set: func(b *bras) { b.hook = func(f frame) bool { return f.discovery && f.code == codePADR } },
+			name: "no PADS", set: func(b *bras) { b.hook = func(f *frame) bool { return f.discovery && f.code == codePADR } },
 			outcome: NoPADS, stage: StageSessionSetup, withinS: 6, check: func(b *bras, _ Result) bool { return b.sent(codePADR) == 3 },
 		},
 		{name: "LCP mute", set: func(b *bras) {
@@ -366,7 +366,7 @@ func TestDialOutcomes(t *testing.T) {
 			name: "the first answer is lost", set: func(b *bras) {
 				mute(protoPAP)(b)
 				inner := b.hook
-				b.hook = func(f frame) bool { return b.opened < 2 && inner(f) }
+				b.hook = func(f *frame) bool { return b.opened < 2 && inner(f) }
 			}, options: func(o *Options) { o.Attempts = 2 }, outcome: OK, stage: StageUp, withinS: 30,
 			check: func(b *bras, r Result) bool { return r.Auth.Attempts == 2 && b.opened == 2 && b.count == 1 },
 		},
@@ -399,7 +399,7 @@ func TestDialOutcomes(t *testing.T) {
 		},
 		{name: "PADT while up", set: func(b *bras) {
 			b.noEcho = func(int) bool {
-				b.reply(clientMAC(), frame{discovery: true, code: codePADT, session: 1, payload: appendTag(nil, tagGenericError, []byte("RP-PPPoE: Session limit"))}, 0)
+				b.reply(clientMAC(), &frame{discovery: true, code: codePADT, session: 1, payload: appendTag(nil, tagGenericError, []byte("RP-PPPoE: Session limit"))}, 0)
 				b.closed++
 				delete(b.sessions, 1)
 				return true
@@ -431,10 +431,10 @@ func TestDialOutcomes(t *testing.T) {
 			return protoLCP, control{codeReject, 1, c.appendTo(nil)}
 		}), outcome: OK, stage: StageUp, withinS: 3},
 		{name: "loop of frames", set: func(b *bras) {
-			b.hook = func(f frame) bool { f.dst = clientMAC(); b.raw(f.appendTo(nil, 0), 0); return true }
+			b.hook = func(f *frame) bool { f.dst = clientMAC(); b.raw(f.appendTo(nil, 0), 0); return true }
 		}, outcome: Loop, stage: StageDiscovery, withinS: 6, check: func(_ *bras, r Result) bool { return r.Looped == 3 }},
 		{name: "loop of LCP", set: func(b *bras) {
-			b.hook = func(f frame) bool {
+			b.hook = func(f *frame) bool {
 				if !f.discovery {
 					b.reply(f.src, f, 0)
 				}
@@ -443,7 +443,7 @@ func TestDialOutcomes(t *testing.T) {
 			b.lost = func(p []byte) bool { return len(p) > 22 && p[22] == configureRequest && p[len(p)-1] == 1 }
 		}, outcome: Loop, stage: StageLCP, withinS: 12},
 		{name: "loop of LCP with our address", set: func(b *bras) {
-			b.hook = func(f frame) bool {
+			b.hook = func(f *frame) bool {
 				if !f.discovery {
 					b.raw(f.appendTo(nil, 0), 0)
 				}
@@ -467,9 +467,18 @@ func TestDialOutcomes(t *testing.T) {
 				return false
 			}
 		}, outcome: OK, stage: StageUp, withinS: 5, check: func(b *bras, _ Result) bool { return b.opened == 2 && b.closed == 2 }},
+		{name: "LCP before the PADS", set: func(b *bras) {
+			b.lost = func(p []byte) bool {
+				if p[15] != codePADS || binary.BigEndian.Uint16(p[12:]) != typeDiscovery {
+					return false
+				}
+				time.AfterFunc(20*time.Millisecond, func() { b.out <- p })
+				return true
+			}
+		}, outcome: OK, stage: StageUp, withinS: 1, check: func(_ *bras, r Result) bool { return r.LCPMs < 100 }},
 		{name: "the server starts late", set: func(b *bras) {
 			began := time.Now()
-			b.hook = func(f frame) bool { return !f.discovery && time.Since(began) < 800*time.Millisecond }
+			b.hook = func(f *frame) bool { return !f.discovery && time.Since(began) < 800*time.Millisecond }
 			b.lost = func(p []byte) bool {
 				return binary.BigEndian.Uint16(p[12:]) == typeSession && time.Since(began) < 800*time.Millisecond
 			}
@@ -477,7 +486,7 @@ func TestDialOutcomes(t *testing.T) {
 		}, outcome: OK, stage: StageUp, withinS: 2, check: func(_ *bras, r Result) bool { return r.LCPMs < 900 && r.LCP.Requests == 3 }},
 		{name: "LCP anew by a network server behind", set: func(b *bras) {
 			again := false
-			b.hook = func(f frame) bool {
+			b.hook = func(f *frame) bool {
 				if !again && !f.discovery && binary.BigEndian.Uint16(f.payload) == protoIPCP {
 					again = true
 					p := b.sessions[1]
@@ -536,7 +545,7 @@ func TestDialCancelledAtEachStage(t *testing.T) {
 					b.delay = 10 * time.Millisecond
 					ctx, cancel := context.WithCancel(t.Context())
 					var at time.Time
-					b.hook = func(f frame) bool {
+					b.hook = func(f *frame) bool {
 						hit := f.discovery && stop.proto == 0 && f.code == stop.code ||
 							!f.discovery && binary.BigEndian.Uint16(f.payload) == stop.proto && f.payload[2] == stop.code
 						if hit && at.IsZero() {
@@ -572,7 +581,7 @@ func TestDialInterfaceGone(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBRAS(t)
 			n := 0
-			b.hook = func(frame) bool {
+			b.hook = func(*frame) bool {
 				if n++; n > at {
 					b.out <- nil
 					b.fail = errGone
@@ -597,8 +606,12 @@ func TestDialInterfaceGone(t *testing.T) {
 
 // Answers that are none: cut short, with lengths that are too long, or noise.
 func TestDialMalformed(t *testing.T) {
+	step := 1
+	if testing.Short() {
+		step = 5
+	}
 	for proto, name := range map[uint16]string{0: "discovery", protoLCP: "lcp", protoPAP: "pap", protoCHAP: "chap", protoIPCP: "ipcp"} {
-		for cut := 1; cut < 24; cut += 2 {
+		for cut := 1; cut < 24; cut += step {
 			t.Run(fmt.Sprintf("%s cut by %d", name, cut), func(t *testing.T) {
 				play(t, options(), func(b *bras) {
 					b.leaks = proto == 0
@@ -632,13 +645,17 @@ func TestDialMalformed(t *testing.T) {
 
 // A flood of whatever kind neither breaks a dial nor prolongs it.
 func TestDialFlood(t *testing.T) {
+	every := 5 * time.Millisecond
+	if testing.Short() {
+		every = 50 * time.Millisecond
+	}
 	for name, flood := range map[string]func(b *bras) []byte{
 		"of PADOs": func(b *bras) []byte {
-			return frame{dst: clientMAC(), src: b.addr, discovery: true, code: codePADO}.appendTo(nil, 0)
+			return (&frame{dst: clientMAC(), src: b.addr, discovery: true, code: codePADO}).appendTo(nil, 0)
 		},
-		"for others": func(b *bras) []byte { return frame{dst: b.addr, src: b.addr, session: 1}.appendTo(nil, 0) },
+		"for others": func(b *bras) []byte { return (&frame{dst: b.addr, src: b.addr, session: 1}).appendTo(nil, 0) },
 		"of datagrams": func(b *bras) []byte {
-			return frame{dst: clientMAC(), src: b.addr, session: 1, payload: []byte{0, 0x21, 1, 2, 3}}.appendTo(nil, 0)
+			return (&frame{dst: clientMAC(), src: b.addr, session: 1, payload: []byte{0, 0x21, 1, 2, 3}}).appendTo(nil, 0)
 		},
 		"of noise":             func(*bras) []byte { return []byte{1, 2, 3} },
 		"of echo requests":     func(b *bras) []byte { return flooded(b, protoLCP, control{echoRequest, 1, []byte{1, 2, 3, 4}}) },
@@ -647,16 +664,16 @@ func TestDialFlood(t *testing.T) {
 		"of unknown codes":     func(b *bras) []byte { return flooded(b, protoLCP, control{200, 1, nil}) },
 		"of challenges":        func(b *bras) []byte { return flooded(b, protoCHAP, control{chapChallenge, 1, []byte{4, 1, 2, 3, 4}}) },
 		"of PADTs of others": func(b *bras) []byte {
-			return frame{dst: clientMAC(), src: b.addr, discovery: true, code: codePADT, session: 999}.appendTo(nil, 0)
+			return (&frame{dst: clientMAC(), src: b.addr, discovery: true, code: codePADT, session: 999}).appendTo(nil, 0)
 		},
 		"of PADTs by others": func(*bras) []byte {
-			return frame{dst: clientMAC(), src: mac{2, 9}, discovery: true, code: codePADT, session: 1}.appendTo(nil, 0)
+			return (&frame{dst: clientMAC(), src: mac{2, 9}, discovery: true, code: codePADT, session: 1}).appendTo(nil, 0)
 		},
 		"of sessions of others": func(b *bras) []byte {
-			return frame{dst: clientMAC(), src: b.addr, session: 999, payload: []byte{0xc0, 0x21, 5, 1, 0, 4}}.appendTo(nil, 0)
+			return (&frame{dst: clientMAC(), src: b.addr, session: 999, payload: []byte{0xc0, 0x21, 5, 1, 0, 4}}).appendTo(nil, 0)
 		},
 		"in another VLAN": func(b *bras) []byte {
-			return frame{dst: clientMAC(), src: b.addr, vlan: 5, session: 1, payload: []byte{0xc0, 0x21, 5, 1, 0, 4}}.appendTo(nil, 0)
+			return (&frame{dst: clientMAC(), src: b.addr, vlan: 5, session: 1, payload: []byte{0xc0, 0x21, 5, 1, 0, 4}}).appendTo(nil, 0)
 		},
 		"of IPCP with no option": func(b *bras) []byte {
 			return flooded(b, protoIPCP, control{configureRequest, 1, []byte{3, 6, 10, 0, 0, 1}})
@@ -674,7 +691,7 @@ func TestDialFlood(t *testing.T) {
 						}
 					}
 					if time.Since(began) < 5*time.Second {
-						time.AfterFunc(5*time.Millisecond, again)
+						time.AfterFunc(every, again)
 					}
 				}
 				again()
@@ -696,7 +713,7 @@ func TestDialFlood(t *testing.T) {
 }
 
 func flooded(b *bras, proto uint16, c control) []byte {
-	return frame{dst: clientMAC(), src: b.addr, session: 1, payload: c.appendTo(binary.BigEndian.AppendUint16(nil, proto))}.appendTo(nil, 0)
+	return (&frame{dst: clientMAC(), src: b.addr, session: 1, payload: c.appendTo(binary.BigEndian.AppendUint16(nil, proto))}).appendTo(nil, 0)
 }
 
 func TestDialMaxDuration(t *testing.T) {

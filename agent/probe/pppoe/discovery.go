@@ -3,7 +3,6 @@ package pppoe
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"slices"
 	"time"
 )
@@ -15,16 +14,26 @@ type dialer struct {
 	own    mac
 	uniq   [8]byte // our Host-Uniq
 	began  time.Time
-	end    time.Time // by MaxDuration
-	sends  int       // authentication messages so far
+	sends  int // authentication messages so far
 	result Result
 
-	frames chan frame
+	frames chan *frame   // nil: a frame that is none
 	failed error         // of the reader; valid once frames is closed
 	stop   chan struct{} // closed to end the reader
 	ended  chan struct{} // closed when it has ended
 	buf    []byte        // for frames that are sent
 }
+
+// now is the time since the dial began. All times here are such: they are
+// monotonic, and half the size.
+//
+//go:noinline
+func (d *dialer) now() time.Duration { return time.Since(d.began) }
+
+// limit is the end of something that may take that long from now on.
+//
+//go:noinline
+func (d *dialer) limit(t time.Duration) time.Duration { return min(d.now()+t, d.o.MaxDuration) }
 
 // read passes on frames until the link fails or is closed.
 func (d *dialer) read() {
@@ -38,11 +47,8 @@ func (d *dialer) read() {
 			return
 		}
 		f, ok := parseFrame(bytes.Clone(b[:n]), tag, tagged)
-		if !ok {
-			// Told from other faults by its zero time.
-			f = frame{}
-		} else {
-			f.at = time.Now()
+		if ok {
+			f.at = d.now()
 		}
 		select {
 		case d.frames <- f:
@@ -52,49 +58,48 @@ func (d *dialer) read() {
 	}
 }
 
-// wait returns the next frame that is for us, or ok = false at the given
-// time. The error is ctx's or the link's.
-func (d *dialer) wait(ctx context.Context, until time.Time) (f frame, ok bool, err error) {
-	timer := time.NewTimer(time.Until(until))
+// wait returns the next frame that is for us, or nil at the given time. The
+// error is ctx's or the link's.
+func (d *dialer) wait(ctx context.Context, until time.Duration) (*frame, error) {
+	timer := time.NewTimer(until - d.now())
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return frame{}, false, ctx.Err()
+			return nil, ctx.Err()
 		case <-timer.C:
-			return frame{}, false, nil
+			return nil, nil //nolint:nilnil // no frame, and no fault
 		case f, open := <-d.frames:
 			switch {
 			case !open:
-				return frame{}, false, d.failed
-			case f.at.IsZero():
+				return nil, d.failed
+			case f == nil:
 				d.result.Malformed++
 			case f.vlan != d.o.VLAN:
 			case f.src == d.own:
 				d.result.Looped++
-				return f, true, nil
+				return f, nil
 			case f.dst == d.own:
-				return f, true, nil
+				return f, nil
 			}
 			// A flood of what isn't for us must not outrun the clock.
-			if ctx.Err() != nil {
-				return frame{}, false, ctx.Err()
-			}
-			if time.Until(until) <= 0 {
-				return frame{}, false, nil
+			if ctx.Err() != nil || d.now() >= until {
+				return nil, ctx.Err()
 			}
 		}
 	}
 }
 
-func (d *dialer) send(f frame) error {
+func (d *dialer) send(f *frame) error {
 	f.src, f.vlan = d.own, d.o.VLAN
 	d.buf = f.appendTo(d.buf[:0], d.o.Priority)
 	return d.link.send(d.buf)
 }
 
 // parse reads the tags of a discovery packet, and counts a bad one.
-func (d *dialer) parse(f frame, packet string) (tags, bool) {
+//
+//go:noinline
+func (d *dialer) parse(f *frame, packet string) (*tags, bool) {
 	t, ok := parseTags(f.payload, packet)
 	if !ok {
 		d.result.Malformed++
@@ -103,7 +108,9 @@ func (d *dialer) parse(f frame, packet string) (tags, bool) {
 }
 
 // answered notes on which VLAN somebody answers, and what is wrong.
-func (d *dialer) answered(f frame, t tags) {
+//
+//go:noinline
+func (d *dialer) answered(f *frame, t *tags) {
 	d.result.VLANAnswered = &f.vlan
 	room := maxErrors - len(d.result.Errors)
 	d.result.Errors = append(d.result.Errors, t.errors[:min(room, len(t.errors))]...)
@@ -111,51 +118,61 @@ func (d *dialer) answered(f frame, t tags) {
 
 // ours says whether a PADO or PADS answers one of ours, not of another client
 // of the same address: a kernel session may be dialling too.
-func (d *dialer) ours(t tags) bool { return t.hasUniq && bytes.Equal(t.hostUniq, d.uniq[:]) }
+//
+//go:noinline
+func (d *dialer) ours(t *tags) bool { return t.hasUniq && bytes.Equal(t.hostUniq, d.uniq[:]) }
 
-// repetition returns when the n-th (from 1) PADI or PADR is repeated.
-func repetition(began time.Time, n int) time.Time {
+// ask sends a PADI or PADR, the n-th (from 1), and returns when to repeat it:
+// after 1 and 2.5 s.
+func (d *dialer) ask(to mac, code byte, payload []byte, began time.Duration, n int) (time.Duration, error) {
+	next := began + discoveryTime
 	switch n {
 	case 1:
-		return began.Add(time.Second)
+		next = began + time.Second
 	case 2:
-		return began.Add(2500 * time.Millisecond)
+		next = began + 2500*time.Millisecond
 	}
-	return began.Add(discoveryTime)
+	return next, d.send(&frame{dst: to, discovery: true, code: code, payload: payload})
+}
+
+// question is what the tags of a PADI and a PADR have in common.
+func (d *dialer) question() []byte {
+	payload := appendTag(nil, tagServiceName, []byte(d.o.ServiceName))
+	payload = appendTag(payload, tagHostUniq, d.uniq[:])
+	if d.o.MaxPayload != 0 {
+		payload = appendTag(payload, tagMaxPayload, append16(nil, d.o.MaxPayload))
+	}
+	return payload
 }
 
 // discover looks for access concentrators. It returns an offer to take, or how
 // the dial ended.
 func (d *dialer) discover(ctx context.Context) (*Offer, Outcome, error) {
 	d.result.Stage = StageDiscovery
-	began := time.Now()
-	defer func() { d.result.DiscoveryMs = millis(time.Since(began)) }()
-
-	payload := appendTag(nil, tagServiceName, []byte(d.o.ServiceName))
-	payload = appendTag(payload, tagHostUniq, d.uniq[:])
-	payload = d.askPayload(payload)
+	began := d.now()
+	defer func() { d.result.DiscoveryMs = millis(d.now() - began) }()
 	d.result.MaxPayloadAsked = d.o.MaxPayload
-
-	verdict := earliest(began.Add(discoveryTime), d.end)
+	payload := d.question()
+	verdict := d.limit(discoveryTime)
 	sent, next := 0, began
 	collecting := false
 	for {
-		now := time.Now()
-		if !now.Before(verdict) {
+		now := d.now()
+		if now >= verdict {
 			break
 		}
-		if !now.Before(next) && sent < 3 {
-			if err := d.send(frame{dst: broadcast(), discovery: true, code: codePADI, payload: payload}); err != nil {
+		if now >= next && sent < 3 {
+			var err error
+			sent++
+			if next, err = d.ask(broadcast(), codePADI, payload, began, sent); err != nil {
 				return nil, "", err
 			}
-			sent++
-			next = repetition(began, sent)
 		}
-		f, ok, err := d.wait(ctx, earliest(next, verdict))
+		f, err := d.wait(ctx, min(next, verdict))
 		if err != nil {
 			return nil, "", err
 		}
-		if !ok || !f.discovery || f.code != codePADO || f.src == d.own || f.session != 0 || f.src[0]&1 != 0 {
+		if f == nil || !f.discovery || f.code != codePADO || f.src == d.own || f.session != 0 || f.src[0]&1 != 0 {
 			continue
 		}
 		t, ok := d.parse(f, "PADO")
@@ -165,31 +182,25 @@ func (d *dialer) discover(ctx context.Context) (*Offer, Outcome, error) {
 		d.answered(f, t)
 		d.result.Offers = append(d.result.Offers, Offer{
 			MAC: f.src.String(), ACName: t.acName, ServiceNames: t.services, MaxPayload: t.maxPayload,
-			Errors: t.errors, OfferMs: millis(f.at.Sub(began)),
-			from: f.src, cookie: t.cookie, relay: t.relay, hasCookie: t.hasCookie, hasRelay: t.hasRelay,
+			Errors: t.errors, OfferMs: millis(f.at - began),
+			from: f.src, tags: t,
 		})
 		switch {
 		case len(t.errors) > 0:
-			verdict = earliest(verdict, f.at.Add(errorTime))
+			verdict = min(verdict, f.at+errorTime)
 		case !collecting && d.fits(&d.result.Offers[len(d.result.Offers)-1]):
 			collecting = true
-			verdict = earliest(verdict, f.at.Add(collectTime))
+			verdict = min(verdict, f.at+collectTime)
 			next = verdict // enough asked
 		}
 	}
 	return d.choose()
 }
 
-// askPayload appends the tag of RFC 4638, if it is wanted.
-func (d *dialer) askPayload(b []byte) []byte {
-	if d.o.MaxPayload == 0 {
-		return b
-	}
-	return appendTag(b, tagMaxPayload, binary.BigEndian.AppendUint16(nil, d.o.MaxPayload))
-}
-
 // known says whether there is an offer of this access concentrator already:
 // it answers each PADI.
+//
+//go:noinline
 func (d *dialer) known(from mac, name string) bool {
 	for i := range d.result.Offers {
 		if d.result.Offers[i].from == from && d.result.Offers[i].ACName == name {
@@ -200,6 +211,8 @@ func (d *dialer) known(from mac, name string) bool {
 }
 
 // fits says whether an offer is what was asked for.
+//
+//go:noinline
 func (d *dialer) fits(o *Offer) bool {
 	if len(o.Errors) > 0 || d.o.ACName != "" && o.ACName != d.o.ACName {
 		return false
@@ -235,43 +248,47 @@ func (d *dialer) choose() (*Offer, Outcome, error) {
 // how the dial ended.
 func (d *dialer) open(ctx context.Context, offer *Offer) (*session, Outcome, error) {
 	d.result.Stage = StageSessionSetup
-	began := time.Now()
-	defer func() { d.result.SessionSetupMs = millis(time.Since(began)) }()
+	began := d.now()
+	defer func() { d.result.SessionSetupMs = millis(d.now() - began) }()
 	// The peer speaks LCP the moment after its PADS.
 	if err := d.link.admit(offer.from); err != nil {
 		return nil, "", err
 	}
-	payload := appendTag(nil, tagServiceName, []byte(d.o.ServiceName))
-	payload = appendTag(payload, tagHostUniq, d.uniq[:])
-	payload = d.askPayload(payload)
-	if offer.hasCookie {
-		payload = appendTag(payload, tagCookie, offer.cookie)
+	payload := d.question()
+	if offer.tags.hasCookie {
+		payload = appendTag(payload, tagCookie, offer.tags.cookie)
 	}
-	if offer.hasRelay {
-		payload = appendTag(payload, tagRelay, offer.relay)
+	if offer.tags.hasRelay {
+		payload = appendTag(payload, tagRelay, offer.tags.relay)
 	}
-	verdict := earliest(began.Add(discoveryTime), d.end)
+	verdict := d.limit(setupTime)
 	next, sent := began, 0
+	// What comes of the session before its PADS: another part of the access
+	// concentrator sends it.
+	var early []*frame
 	for {
-		now := time.Now()
-		if !now.Before(verdict) {
+		now := d.now()
+		if now >= verdict {
 			return nil, NoPADS, nil
 		}
-		if !now.Before(next) && sent < 3 {
-			if err := d.send(frame{dst: offer.from, discovery: true, code: codePADR, payload: payload}); err != nil {
+		if now >= next && sent < 3 {
+			var err error
+			sent++
+			if next, err = d.ask(offer.from, codePADR, payload, began, sent); err != nil {
 				return nil, "", err
 			}
-			sent++
-			next = repetition(began, sent)
 		}
-		f, ok, err := d.wait(ctx, earliest(next, verdict))
+		f, err := d.wait(ctx, min(next, verdict))
 		if err != nil {
 			if ctx.Err() != nil && sent > 0 {
 				d.abandon(context.WithoutCancel(ctx), offer)
 			}
 			return nil, "", err
 		}
-		if !ok || !d.isPADS(f, offer) {
+		if f != nil && !f.discovery && f.src == offer.from && len(early) < maxEarly {
+			early = append(early, f)
+		}
+		if f == nil || !d.isPADS(f, offer) {
 			continue
 		}
 		t, ok := d.parse(f, "PADS")
@@ -285,21 +302,21 @@ func (d *dialer) open(ctx context.Context, offer *Offer) (*session, Outcome, err
 			return nil, PADSError, nil
 		}
 		d.result.SessionID, d.result.MaxPayload = f.session, t.maxPayload
-		return newSession(d, offer, f.session, t.maxPayload), "", nil
+		return newSession(d, offer, f, t.maxPayload, early), "", nil
 	}
 }
 
-func (d *dialer) isPADS(f frame, offer *Offer) bool {
+func (d *dialer) isPADS(f *frame, offer *Offer) bool {
 	return f.discovery && f.code == codePADS && f.src == offer.from
 }
 
 // abandon waits a moment for the answer to a PADR that isn't wanted any more,
 // and takes the session back.
 func (d *dialer) abandon(ctx context.Context, offer *Offer) {
-	until := time.Now().Add(cancelledTime)
+	until := d.now() + cancelledTime
 	for {
-		f, ok, err := d.wait(ctx, until)
-		if err != nil || !ok {
+		f, err := d.wait(ctx, until)
+		if f == nil || err != nil {
 			return
 		}
 		d.refuse(f, offer)
@@ -308,7 +325,7 @@ func (d *dialer) abandon(ctx context.Context, offer *Offer) {
 
 // refuse ends the session of a PADS that is one too many: each PADR may have
 // opened one.
-func (d *dialer) refuse(f frame, offer *Offer) {
+func (d *dialer) refuse(f *frame, offer *Offer) {
 	if !d.isPADS(f, offer) || f.session == 0 {
 		return
 	}
@@ -324,17 +341,10 @@ func (d *dialer) padt(offer *Offer, session uint16) {
 		return
 	}
 	var payload []byte
-	if offer.hasRelay {
-		payload = appendTag(payload, tagRelay, offer.relay)
+	if offer.tags.hasRelay {
+		payload = appendTag(payload, tagRelay, offer.tags.relay)
 	}
-	if d.send(frame{dst: offer.from, discovery: true, code: codePADT, session: session, payload: payload}) == nil {
+	if d.send(&frame{dst: offer.from, discovery: true, code: codePADT, session: session, payload: payload}) == nil {
 		d.result.PADTSent = true
 	}
-}
-
-func earliest(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
 }

@@ -7,8 +7,8 @@ import (
 
 // echo is the echoes of a session that is up.
 type echo struct {
-	next    time.Time // zero: no more
-	sentAt  []time.Time
+	next    time.Duration // 0: no more
+	sentAt  []time.Duration
 	answers []bool
 	sum     time.Duration
 	refused bool // the peer doesn't know echoes
@@ -25,23 +25,23 @@ func (s *session) begin() {
 		s.outcome = OK
 		return
 	}
-	s.echo.next = time.Now()
+	s.echo.next = s.now()
 }
 
-func (s *session) sendEcho(now time.Time) error {
+func (s *session) sendEcho(now time.Duration) error {
 	e := &s.echo
 	if len(e.sentAt) == s.o.Echoes {
-		e.next = time.Time{}
+		e.next = 0
 		return nil
 	}
 	e.sentAt, e.answers = append(e.sentAt, now), append(e.answers, false)
-	e.next = now.Add(s.o.EchoInterval)
+	e.next = now + s.o.EchoInterval
 	s.result.Echo.Sent++
 	return s.send(protoLCP, control{echoRequest, byte(len(e.sentAt)), binary.BigEndian.AppendUint32(nil, s.magic)})
 }
 
 // echoed takes an Echo-Reply.
-func (s *session) echoed(c control, at time.Time) {
+func (s *session) echoed(c control, at time.Duration) {
 	e, r := &s.echo, &s.result.Echo
 	i := int(c.id) - 1
 	if s.stage != StageUp || i < 0 || i >= len(e.sentAt) || e.answers[i] {
@@ -51,7 +51,7 @@ func (s *session) echoed(c control, at time.Time) {
 		s.result.Malformed++
 		return
 	}
-	rtt := at.Sub(e.sentAt[i])
+	rtt := at - e.sentAt[i]
 	e.answers[i] = true
 	e.sum += rtt
 	ms := millis(rtt)
@@ -72,7 +72,7 @@ func (s *session) finishEcho() {
 		return
 	}
 	e, r := &s.echo, &s.result.Echo
-	e.next = time.Time{}
+	e.next = 0
 	if r.Sent > 0 {
 		r.LossRatio = float64(r.Sent-r.Received) / float64(r.Sent)
 	}

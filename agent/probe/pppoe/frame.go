@@ -8,6 +8,7 @@ import (
 
 type mac [6]byte
 
+//go:noinline
 func (m mac) String() string { return net.HardwareAddr(m[:]).String() }
 
 func broadcast() mac { return mac{0xff, 0xff, 0xff, 0xff, 0xff, 0xff} }
@@ -25,7 +26,7 @@ const headerLen = 8
 
 // frame is an Ethernet frame with a PPPoE packet in it.
 type frame struct {
-	at        time.Time
+	at        time.Duration // since the dial began
 	dst, src  mac
 	vlan      uint16 // 0: untagged, or tagged for the priority only
 	discovery bool
@@ -36,10 +37,10 @@ type frame struct {
 
 // parseFrame takes a frame apart. Padding is cut off. The payload is part
 // of b.
-func parseFrame(b []byte, tag uint16, tagged bool) (frame, bool) {
-	var f frame
+func parseFrame(b []byte, tag uint16, tagged bool) (*frame, bool) {
+	f := new(frame)
 	if len(b) < 14 {
-		return f, false
+		return nil, false
 	}
 	copy(f.dst[:], b)
 	copy(f.src[:], b[6:])
@@ -52,34 +53,36 @@ func parseFrame(b []byte, tag uint16, tagged bool) (frame, bool) {
 		kind, b = binary.BigEndian.Uint16(b[2:]), b[4:]
 	}
 	if kind != typeDiscovery && kind != typeSession || len(b) < 6 || b[0] != 0x11 {
-		return f, false
+		return nil, false
 	}
 	f.discovery = kind == typeDiscovery
 	f.code = b[1]
 	f.session = binary.BigEndian.Uint16(b[2:])
 	length := int(binary.BigEndian.Uint16(b[4:]))
 	if b = b[6:]; length > len(b) {
-		return f, false
+		return nil, false
 	}
 	f.payload = b[:length]
 	return f, true
 }
 
 // appendTo puts the frame together, with a VLAN tag if vlan is not 0.
-func (f frame) appendTo(b []byte, priority uint8) []byte {
+func (f *frame) appendTo(b []byte, priority uint8) []byte {
 	b = append(b, f.dst[:]...)
 	b = append(b, f.src[:]...)
 	if f.vlan != 0 {
-		b = binary.BigEndian.AppendUint16(b, typeVLAN)
-		b = binary.BigEndian.AppendUint16(b, uint16(priority)<<13|f.vlan)
+		b = append16(append16(b, typeVLAN), uint16(priority)<<13|f.vlan)
 	}
+	kind := uint16(typeSession)
 	if f.discovery {
-		b = binary.BigEndian.AppendUint16(b, typeDiscovery)
-	} else {
-		b = binary.BigEndian.AppendUint16(b, typeSession)
+		kind = typeDiscovery
 	}
-	b = append(b, 0x11, f.code)
-	b = binary.BigEndian.AppendUint16(b, f.session)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(f.payload)))
+	b = append16(append16(b, kind), 0x1100|uint16(f.code))
+	b = append16(append16(b, f.session), uint16(len(f.payload)))
 	return append(b, f.payload...)
 }
+
+// append16 is kept out of line: on small processors an append takes much room.
+//
+//go:noinline
+func append16(b []byte, v uint16) []byte { return append(b, byte(v>>8), byte(v)) }

@@ -33,7 +33,7 @@ func (s *session) newMagic() []byte {
 func (s *session) startLCP() error {
 	s.enter(StageLCP, lcpTime)
 	s.lcp = negotiation{proto: protoLCP, want: []option{
-		{lcpMRU, binary.BigEndian.AppendUint16(nil, s.maxMRU)},
+		{lcpMRU, append16(nil, s.maxMRU)},
 		{lcpMagic, s.newMagic()},
 	}}
 	s.result.LCP.MRUAsked = s.maxMRU
@@ -60,7 +60,7 @@ func (s *session) restartLCP() error {
 
 const maxRestarts = 2
 
-func (s *session) handleLCP(c control, at time.Time) error {
+func (s *session) handleLCP(c control, at time.Duration) error {
 	switch c.code {
 	case configureRequest:
 		return s.lcpRequested(c)
@@ -112,7 +112,7 @@ func (s *session) lcpRequested(c control) error {
 		switch {
 		case o.kind == lcpMRU && len(o.data) == 2:
 			if mru = binary.BigEndian.Uint16(o.data); mru < minPeerMRU {
-				return suggest, option{lcpMRU, binary.BigEndian.AppendUint16(nil, defaultMRU)}
+				return suggest, option{lcpMRU, append16(nil, defaultMRU)}
 			}
 			return accept, option{}
 		case o.kind == lcpMagic && len(o.data) == 4:
@@ -263,7 +263,7 @@ func (s *session) protocolRejected(c control) {
 	case proto == protoIPCP && s.stage == StageIPCP:
 		s.outcome = IPCPFailed
 	case proto == protoIPv6CP && s.o.IPv6 && s.result.IPv6.Result == "":
-		s.ipv6cp.next = time.Time{}
+		s.ipv6cp.next = 0
 		s.result.IPv6.Result = "rejected"
 	}
 }

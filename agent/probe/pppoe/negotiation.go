@@ -21,8 +21,8 @@ type negotiation struct {
 	given    []byte
 	requests int
 	refusals int
-	sent     time.Time
-	next     time.Time // our request is repeated then; zero: never
+	sent     time.Duration
+	next     time.Duration // our request is repeated then; 0: never
 	// rejected are the types that the peer rejected, refused those of the
 	// peer's that we rejected.
 	rejected, refused []int
@@ -38,8 +38,8 @@ func (n *negotiation) request(s *session, again bool) error {
 	}
 	n.requests++
 	n.acked = false
-	n.sent = time.Now()
-	n.next = n.sent.Add(n.patience())
+	n.sent = s.now()
+	n.next = n.sent + n.patience()
 	return s.send(n.proto, control{configureRequest, n.id, encodeOptions(n.want)})
 }
 
@@ -83,7 +83,7 @@ func (n *negotiation) answer(s *session, c control, adopt func(option) bool) err
 			s.result.Malformed++
 			return nil
 		}
-		n.acked, n.next = true, time.Time{}
+		n.acked, n.next = true, 0
 		return nil
 	case configureNak:
 		for _, suggested := range options {
@@ -126,7 +126,7 @@ func (n *negotiation) consider(s *session, c control, judge func(option) (judgem
 	}
 	n.spoken = true
 	if n.started && !n.acked {
-		n.next = n.sent.Add(n.patience())
+		n.next = n.sent + n.patience()
 	}
 	repeated := n.agreed && bytes.Equal(c.data, n.given)
 	if n.acked && n.agreed && !repeated {
@@ -138,23 +138,23 @@ func (n *negotiation) consider(s *session, c control, judge func(option) (judgem
 			return false, err
 		}
 	}
-	var bad, better []option
+	var bad, better []byte
 	for _, o := range options {
 		switch j, instead := judge(o); j {
 		case reject:
-			bad = append(bad, o)
+			bad = appendOption(bad, o)
 			n.refused = note(n.refused, o.kind)
 		case suggest:
-			better = append(better, instead)
+			better = appendOption(better, instead)
 		case accept:
 		}
 	}
 	reply := control{configureAck, c.id, c.data}
 	switch {
 	case len(bad) > 0:
-		reply.code, reply.data = configureReject, encodeOptions(bad)
+		reply.code, reply.data = configureReject, bad
 	case len(better) > 0:
-		reply.code, reply.data = configureNak, encodeOptions(better)
+		reply.code, reply.data = configureNak, better
 	}
 	n.agreed = reply.code == configureAck
 	if !n.agreed {
@@ -169,7 +169,7 @@ func (n *negotiation) consider(s *session, c control, judge func(option) (judgem
 	// The peer was not there yet when our request came; it is now. This goes
 	// before our Ack: with that the peer might be up, and a request makes it
 	// begin anew.
-	if n.started && !n.acked && n.requests < maxConfigure && time.Since(n.sent) >= 100*time.Millisecond {
+	if n.started && !n.acked && n.requests < maxConfigure && s.now()-n.sent >= 100*time.Millisecond {
 		if err := n.request(s, true); err != nil {
 			return false, err
 		}

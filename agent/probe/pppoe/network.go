@@ -3,7 +3,6 @@ package pppoe
 import (
 	"crypto/rand"
 	"net/netip"
-	"time"
 )
 
 // Options of IPCP (RFC 1332, RFC 1877) and IPv6CP (RFC 5072).
@@ -35,6 +34,8 @@ func (s *session) startNetwork() error {
 }
 
 // address returns the IPv4 address of an option, or an invalid one.
+//
+//go:noinline
 func address(o *option) netip.Addr {
 	if o == nil || len(o.data) != 4 {
 		return netip.Addr{}
@@ -129,6 +130,8 @@ func (s *session) finishIPCP() bool {
 }
 
 // linkLocal returns an interface identifier as an address, or an invalid one.
+//
+//go:noinline
 func linkLocal(o *option) netip.Addr {
 	if o == nil || len(o.data) != 8 || string(o.data) == "\x00\x00\x00\x00\x00\x00\x00\x00" {
 		return netip.Addr{}
@@ -178,7 +181,7 @@ func (s *session) handleIPv6CP(c control) error {
 }
 
 func (s *session) refuseIPv6() {
-	s.ipv6cp.next = time.Time{}
+	s.ipv6cp.next = 0
 	s.result.IPv6.Result = "rejected"
 }
 

@@ -51,6 +51,8 @@ type control struct {
 }
 
 // parseControl takes a packet apart; what is beyond its length is padding.
+//
+//go:noinline
 func parseControl(b []byte) (control, bool) {
 	if len(b) < 4 {
 		return control{}, false
@@ -63,8 +65,8 @@ func parseControl(b []byte) (control, bool) {
 }
 
 func (c control) appendTo(b []byte) []byte {
-	b = append(b, c.code, c.id)
-	b = binary.BigEndian.AppendUint16(b, uint16(4+len(c.data)))
+	b = append16(b, uint16(c.code)<<8|uint16(c.id))
+	b = append16(b, uint16(4+len(c.data)))
 	return append(b, c.data...)
 }
 
@@ -90,12 +92,17 @@ func parseOptions(b []byte) ([]option, bool) {
 func encodeOptions(all []option) []byte {
 	var b []byte
 	for _, o := range all {
-		b = append(b, o.kind, byte(2+len(o.data)))
-		b = append(b, o.data...)
+		b = appendOption(b, o)
 	}
 	return b
 }
 
+//go:noinline
+func appendOption(b []byte, o option) []byte {
+	return append(append16(b, uint16(o.kind)<<8|uint16(2+len(o.data))), o.data...)
+}
+
+//go:noinline
 func find(all []option, kind byte) *option {
 	for i := range all {
 		if all[i].kind == kind {

@@ -70,7 +70,10 @@ type Options struct {
 // How long things take. The times between repetitions are short beside those
 // of routers, since somebody is waiting.
 const (
-	discoveryTime = 5 * time.Second // also from the first PADR
+	discoveryTime = 5 * time.Second
+	// setupTime is longer: a BRAS that made an offer is there, and may have to
+	// make room for a session first.
+	setupTime = 10 * time.Second
 	// collectTime is how long after the first offer others are waited for.
 	collectTime = 200 * time.Millisecond
 	// errorTime is how long after a PADO with an error others may still come:
@@ -99,6 +102,7 @@ const (
 	maxRejects     = 16 // Code-Rejects and Protocol-Rejects
 	maxReplies     = 64 // answers to what the peer sends of its own accord
 	maxOffers      = 16
+	maxEarly       = 4 // frames of a session before its PADS
 	maxErrors      = 16
 	maxText        = 512 // bytes of a text that is kept
 	defaultMRU     = 1492
@@ -106,25 +110,29 @@ const (
 )
 
 func (o Options) normalise() (Options, error) {
+	bad := ""
 	switch {
 	case o.Interface == "":
-		return o, fmt.Errorf("%w: no interface is given", ErrOptions)
+		bad = "no interface is given"
 	case o.VLAN > 4094:
-		return o, fmt.Errorf("%w: VLAN %d is not between 1 and 4094", ErrOptions, o.VLAN)
+		bad = "the VLAN is not between 1 and 4094"
 	case o.Priority > 7:
-		return o, fmt.Errorf("%w: priority %d is above 7", ErrOptions, o.Priority)
+		bad = "the priority is above 7"
 	case len(o.Username) > 255 || len(o.Password) > 255:
-		return o, fmt.Errorf("%w: user name or password is longer than 255 bytes", ErrOptions)
+		bad = "user name or password is longer than 255 bytes"
 	case len(o.ServiceName) > 255 || len(o.ACName) > 255:
-		return o, fmt.Errorf("%w: service or access concentrator name is longer than 255 bytes", ErrOptions)
+		bad = "service or access concentrator name is longer than 255 bytes"
 	case o.MRU != 0 && o.MRU < 128 || o.MRU > defaultMRU:
-		return o, fmt.Errorf("%w: MRU %d is not between 128 and 1492", ErrOptions, o.MRU)
+		bad = "the MRU is not between 128 and 1492"
 	case o.Attempts < 0 || o.Attempts > 2:
-		return o, fmt.Errorf("%w: %d attempts are not 1 or 2", ErrOptions, o.Attempts)
+		bad = "the attempts are not 1 or 2"
 	case o.Echoes > maxEchoes:
-		return o, fmt.Errorf("%w: more than %d echoes", ErrOptions, maxEchoes)
+		bad = "more than 100 echoes"
 	case o.EchoInterval < 0 || o.MaxDuration < 0:
-		return o, fmt.Errorf("%w: a negative time", ErrOptions)
+		bad = "a negative time"
+	}
+	if bad != "" {
+		return o, fmt.Errorf("%w: %s", ErrOptions, bad)
 	}
 	if o.MRU == 0 {
 		o.MRU = defaultMRU
@@ -200,10 +208,9 @@ func dial(ctx context.Context, o Options, l link) (Result, error) {
 	d := &dialer{
 		o: o, link: l,
 		began:  time.Now(),
-		frames: make(chan frame, 32), stop: make(chan struct{}), ended: make(chan struct{}),
+		frames: make(chan *frame, 32), stop: make(chan struct{}), ended: make(chan struct{}),
 		result: Result{Interface: o.Interface, VLAN: o.VLAN},
 	}
-	d.end = d.began.Add(o.MaxDuration)
 	var mtu int
 	d.own, mtu = l.hardware()
 	if limit := mtu - headerLen; limit < int(d.o.MaxPayload) {
@@ -220,7 +227,7 @@ func dial(ctx context.Context, o Options, l link) (Result, error) {
 		err = closeErr
 	}
 	<-d.ended
-	d.result.TotalMs = millis(time.Since(d.began))
+	d.result.TotalMs = millis(d.now())
 	return d.result, err
 }
 
@@ -232,7 +239,7 @@ func (d *dialer) run(ctx context.Context) error {
 			return err
 		}
 		d.result.Outcome = outcome
-		if outcome != AuthNoAnswer || attempt >= d.o.Attempts || d.sends == 0 || d.sends >= maxAuthSends || time.Until(d.end) < time.Second {
+		if outcome != AuthNoAnswer || attempt >= d.o.Attempts || d.sends == 0 || d.sends >= maxAuthSends || d.o.MaxDuration-d.now() < time.Second {
 			return nil
 		}
 		d.result.again()
@@ -254,6 +261,10 @@ func (d *dialer) attempt(ctx context.Context) (Outcome, error) {
 	return outcome, err
 }
 
+// millis is out of line, as append16: without floating point in hardware it
+// takes room.
+//
+//go:noinline
 func millis(d time.Duration) float64 {
 	return float64(d.Round(time.Microsecond)) / float64(time.Millisecond)
 }

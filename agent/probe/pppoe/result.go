@@ -145,9 +145,8 @@ type Offer struct {
 	Errors       []ErrorTag `json:"errors,omitempty"`
 	OfferMs      float64    `json:"offer_ms"` // since the first PADI
 
-	from                mac
-	cookie, relay       []byte
-	hasCookie, hasRelay bool
+	from mac
+	tags *tags
 }
 
 // ErrorTag is a tag by which a server says what is wrong.

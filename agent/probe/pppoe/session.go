@@ -13,9 +13,9 @@ type session struct {
 	id    uint16
 
 	stage    Stage
-	entered  time.Time
-	deadline time.Time // of the stage
-	outcome  Outcome   // not empty: how the dial ended
+	entered  time.Duration
+	deadline time.Duration // of the stage
+	outcome  Outcome       // not empty: how the dial ended
 
 	lcp, ipcp, ipv6cp negotiation
 	magic             uint32
@@ -26,12 +26,13 @@ type session struct {
 	echo              echo
 	rejects, replies  int // to what the peer sends, bounded
 	rejectID          byte
-	over              bool // by the peer's PADT: nothing is sent any more
+	early             []*frame // came before the PADS
+	over              bool     // by the peer's PADT: nothing is sent any more
 	scratch           []byte
 }
 
-func newSession(d *dialer, offer *Offer, id, maxPayload uint16) *session {
-	s := &session{dialer: d, offer: offer, id: id, maxMRU: d.o.MRU}
+func newSession(d *dialer, offer *Offer, pads *frame, maxPayload uint16, early []*frame) *session {
+	s := &session{dialer: d, offer: offer, id: pads.session, maxMRU: d.o.MRU, early: early}
 	if m := min(maxPayload, d.o.MaxPayload); m > defaultMRU {
 		s.maxMRU = m
 	}
@@ -48,8 +49,8 @@ func (s *session) run(ctx context.Context) (Outcome, error) {
 		return "", err
 	}
 	for {
-		now := time.Now()
-		if !now.Before(s.deadline) {
+		now := s.now()
+		if now >= s.deadline {
 			s.expire()
 		} else if err := s.tick(now); err != nil {
 			return "", err
@@ -57,11 +58,11 @@ func (s *session) run(ctx context.Context) (Outcome, error) {
 		if s.outcome != "" {
 			return s.outcome, nil
 		}
-		f, ok, err := s.wait(ctx, s.alarm())
+		f, err := s.nextFrame(ctx)
 		if err != nil {
 			return "", err
 		}
-		if !ok {
+		if f == nil {
 			continue
 		}
 		if err := s.handle(f); err != nil {
@@ -78,64 +79,77 @@ func (s *session) run(ctx context.Context) (Outcome, error) {
 	}
 }
 
+// nextFrame returns the next frame, or nil if something else is due before.
+func (s *session) nextFrame(ctx context.Context) (*frame, error) {
+	if len(s.early) > 0 {
+		f := s.early[0]
+		s.early = s.early[1:]
+		return f, ctx.Err()
+	}
+	return s.wait(ctx, s.alarm())
+}
+
 // enter begins a stage that may take that long.
 func (s *session) enter(stage Stage, limit time.Duration) {
 	s.leave()
-	s.stage, s.entered = stage, time.Now()
-	s.deadline = earliest(s.entered.Add(limit), s.end)
+	s.stage, s.entered = stage, s.now()
+	s.deadline = s.limit(limit)
 	s.result.Stage = stage
 }
 
 // leave notes what the stage took.
 func (s *session) leave() {
-	took := millis(time.Since(s.entered))
+	r := &s.result
+	var took *float64
 	switch s.stage {
 	case StageLCP:
-		s.result.LCPMs += took
+		took = &r.LCPMs
 	case StageAuth:
-		s.result.AuthMs += took
+		took = &r.AuthMs
 	case StageIPCP:
-		s.result.IPCPMs += took
+		took = &r.IPCPMs
 	case StageIPv6CP:
-		s.result.IPv6CPMs += took
+		took = &r.IPv6CPMs
 	case StageUp:
-		s.result.UpMs += took
-	case StageDiscovery, StageSessionSetup: // not of a session
+		took = &r.UpMs
+	default:
+		return
 	}
+	*took += millis(s.now() - s.entered)
 	s.stage = ""
 }
 
 // alarm returns when something is due.
-func (s *session) alarm() time.Time {
+func (s *session) alarm() time.Duration {
 	at := s.deadline
-	for _, t := range [...]time.Time{s.lcp.next, s.ipcp.next, s.ipv6cp.next, s.auth.next, s.echo.next} {
-		if !t.IsZero() {
-			at = earliest(at, t)
+	for _, t := range [...]time.Duration{s.lcp.next, s.ipcp.next, s.ipv6cp.next, s.auth.next, s.echo.next} {
+		if t != 0 {
+			at = min(at, t)
 		}
 	}
 	return at
 }
 
 // tick does what is due: repetitions, echoes.
-func (s *session) tick(now time.Time) error {
+func (s *session) tick(now time.Duration) error {
 	for _, n := range [...]*negotiation{&s.lcp, &s.ipcp, &s.ipv6cp} {
-		if n.next.IsZero() || now.Before(n.next) {
+		if n.next == 0 || now < n.next {
 			continue
 		}
 		if n.requests >= maxConfigure {
-			n.next = time.Time{}
+			n.next = 0
 			continue
 		}
 		if err := n.request(s, true); err != nil {
 			return err
 		}
 	}
-	if !s.auth.next.IsZero() && !now.Before(s.auth.next) {
+	if s.auth.next != 0 && now >= s.auth.next {
 		if err := s.repeatAuth(); err != nil {
 			return err
 		}
 	}
-	if !s.echo.next.IsZero() && !now.Before(s.echo.next) {
+	if s.echo.next != 0 && now >= s.echo.next {
 		return s.sendEcho(now)
 	}
 	return nil
@@ -201,7 +215,7 @@ func (s *session) advance() error {
 }
 
 // handle takes a frame of any kind.
-func (s *session) handle(f frame) error {
+func (s *session) handle(f *frame) error {
 	switch {
 	case f.src == s.own:
 		if !f.discovery && f.session == s.id {
@@ -250,7 +264,7 @@ func (s *session) handle(f frame) error {
 	return s.handleIPv6CP(c)
 }
 
-func (s *session) handleDiscovery(f frame) {
+func (s *session) handleDiscovery(f *frame) {
 	switch {
 	case f.code == codePADS && f.session != s.id:
 		s.refuse(f, s.offer)
@@ -267,9 +281,9 @@ func (s *session) handleDiscovery(f frame) {
 
 // send sends a control packet.
 func (s *session) send(proto uint16, c control) error {
-	s.scratch = binary.BigEndian.AppendUint16(s.scratch[:0], proto)
+	s.scratch = append16(s.scratch[:0], proto)
 	s.scratch = c.appendTo(s.scratch)
-	return s.dialer.send(frame{dst: s.offer.from, session: s.id, payload: s.scratch})
+	return s.dialer.send(&frame{dst: s.offer.from, session: s.id, payload: s.scratch})
 }
 
 // reply sends an answer to what the peer sent, up to a number of them: a flood
@@ -289,7 +303,7 @@ func (s *session) rejectProtocol(proto uint16, body []byte) error {
 	}
 	s.rejects++
 	s.rejectID++
-	data := binary.BigEndian.AppendUint16(nil, proto)
+	data := append16(nil, proto)
 	data = append(data, body[:min(len(body), int(s.maxMRU)-6, 1400)]...)
 	return s.send(protoLCP, control{protocolReject, s.rejectID, data})
 }
@@ -307,8 +321,8 @@ func (s *session) rejectCode(proto uint16, c control) error {
 
 // terminate ends the session: an orderly end of PPP, and of PPPoE in any case.
 func (s *session) terminate(ctx context.Context, failed error) {
-	began := time.Now()
-	defer func() { s.result.TerminateMs = millis(time.Since(began)) }()
+	began := s.now()
+	defer func() { s.result.TerminateMs = millis(s.now() - began) }()
 	if s.over {
 		return
 	}
@@ -321,10 +335,10 @@ func (s *session) terminate(ctx context.Context, failed error) {
 		if s.send(protoLCP, control{code: terminateRequest, id: id}) != nil {
 			return
 		}
-		over := s.awaitEnd(ctx, id, time.Now().Add(terminateTime))
+		over := s.awaitEnd(ctx, id, s.now()+terminateTime)
 		if ctx.Err() != nil && !over {
 			// A cancellation makes the wait short, not void.
-			s.awaitEnd(context.WithoutCancel(ctx), id, time.Now().Add(cancelledTime))
+			s.awaitEnd(context.WithoutCancel(ctx), id, s.now()+cancelledTime)
 			return
 		}
 		if over {
@@ -335,10 +349,10 @@ func (s *session) terminate(ctx context.Context, failed error) {
 
 // awaitEnd waits for the answer to a Terminate-Request, and says whether the
 // session has ended.
-func (s *session) awaitEnd(ctx context.Context, id byte, until time.Time) bool {
+func (s *session) awaitEnd(ctx context.Context, id byte, until time.Duration) bool {
 	for {
-		f, ok, err := s.wait(ctx, until)
-		if err != nil || !ok {
+		f, err := s.wait(ctx, until)
+		if f == nil || err != nil {
 			return err != nil && ctx.Err() == nil
 		}
 		if over, err := s.ending(f, id); over || err != nil {
@@ -349,7 +363,7 @@ func (s *session) awaitEnd(ctx context.Context, id byte, until time.Time) bool {
 
 // ending handles a frame while the session is being ended, and says whether it
 // has ended.
-func (s *session) ending(f frame, id byte) (bool, error) {
+func (s *session) ending(f *frame, id byte) (bool, error) {
 	if f.src != s.offer.from {
 		return false, nil
 	}

@@ -138,10 +138,25 @@ func (s *socket) translate(err error) error {
 	if !errors.Is(err, unix.ENETDOWN) && !errors.Is(err, unix.ENXIO) && !errors.Is(err, unix.ENODEV) {
 		return err
 	}
-	if ifi, gone := net.InterfaceByIndex(s.ifi.Index); gone != nil || ifi.Name != s.ifi.Name {
+	if s.gone() {
 		return fmt.Errorf("%w: it went away: %w", ErrNoInterface, err)
 	}
 	return fmt.Errorf("%w: %w", ErrInterfaceDown, err)
+}
+
+// gone says whether the interface exists no more. It asks through the socket,
+// which stays in the network namespace it was made in.
+func (s *socket) gone() bool {
+	request, err := unix.NewIfreq(s.ifi.Name)
+	if err != nil || s.raw == nil {
+		return false
+	}
+	gone := false
+	ctlErr := s.raw.Control(func(fd uintptr) {
+		err := unix.IoctlIfreq(int(fd), unix.SIOCGIFINDEX, request)
+		gone = err != nil || int(request.Uint32()) != s.ifi.Index
+	})
+	return ctlErr == nil && gone
 }
 
 func networkOrder(v uint16) uint16 {
@@ -164,68 +179,56 @@ const (
 // A busy line beside costs no more than the filter.
 func (s *socket) filter(ac *mac) []bpf.RawInstruction {
 	const (
-		next = iota
-		drop
-		pass
-		source    // looks whether it is from us
-		address   // looks whether it is to us
-		discovery // no more to be looked at
+		loadH    = unix.BPF_LD | unix.BPF_ABS | unix.BPF_H
+		loadW    = unix.BPF_LD | unix.BPF_ABS | unix.BPF_W
+		equal    = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+		notBelow = unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K
+		mask     = unix.BPF_ALU | unix.BPF_AND | unix.BPF_K
+		pass     = unix.BPF_RET | unix.BPF_K
 	)
-	var prog []bpf.RawInstruction
-	var jumps [][2]uint8
-	at := map[uint8]int{}
-	add := func(op uint16, k uint32, yes, no uint8) {
-		prog = append(prog, bpf.RawInstruction{Op: op, K: k})
-		jumps = append(jumps, [2]uint8{yes, no})
+	ours, theirs := s.own, mac{}
+	if ac != nil {
+		theirs = *ac
 	}
-	load := func(size uint16, k uint32) { add(unix.BPF_LD|unix.BPF_ABS|size, k, next, next) }
-	equal := func(k uint32, yes, no uint8) { add(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, k, yes, no) }
-	is := func(m mac, offset uint32, yes, no uint8) {
-		load(unix.BPF_W, offset)
-		equal(binary.BigEndian.Uint32(m[:]), next, no)
-		load(unix.BPF_H, offset+4)
-		equal(uint32(binary.BigEndian.Uint16(m[4:])), yes, no)
+	high := func(m mac) uint32 { return binary.BigEndian.Uint32(m[:]) }
+	low := func(m mac) uint32 { return uint32(binary.BigEndian.Uint16(m[4:])) }
+	program := [...]bpf.RawInstruction{
+		0: {Op: loadW, K: adPacketType},
+		1: {Op: equal, K: packetOut, Jt: 23}, // 25
+		2: {Op: loadH, K: 12},
+		3: {Op: equal, K: typeDiscovery, Jt: 7},       // 11
+		4: {Op: equal, K: typeSession, Jt: 0, Jf: 20}, // 5, 25
+		// Of a session, what is no datagram, and from ac.
+		5:  {Op: loadH, K: 20},
+		6:  {Op: notBelow, K: protoControl, Jf: 18}, // 25
+		7:  {Op: loadW, K: 6},
+		8:  {Op: equal, K: high(theirs), Jf: 6}, // 15
+		9:  {Op: loadH, K: 10},
+		10: {Op: equal, K: low(theirs), Jf: 4}, // 15
+		// To us?
+		11: {Op: loadW, K: 0},
+		12: {Op: equal, K: high(ours), Jf: 2}, // 15
+		13: {Op: loadH, K: 4},
+		14: {Op: equal, K: low(ours), Jt: 4}, // 19
+		// From us?
+		15: {Op: loadW, K: 6},
+		16: {Op: equal, K: high(ours), Jf: 8}, // 25
+		17: {Op: loadH, K: 10},
+		18: {Op: equal, K: low(ours), Jf: 6}, // 25
+		// In our VLAN?
+		19: {Op: loadW, K: adVLANPresent},
+		20: {Op: equal, K: 0, Jt: 4}, // 25
+		21: {Op: loadW, K: adVLANTag},
+		22: {Op: mask, K: 0xfff},
+		23: {Op: equal, K: uint32(s.vlan), Jf: 1}, // 25
+		24: {Op: pass, K: 0xffff},
+		25: {Op: pass, K: 0},
 	}
-
-	load(unix.BPF_H, adPacketType)
-	equal(packetOut, drop, next)
-	load(unix.BPF_H, 12)
 	if ac == nil {
-		equal(typeDiscovery, address, drop)
-	} else {
-		equal(typeDiscovery, address, next)
-		equal(typeSession, next, drop)
-		load(unix.BPF_H, 20)
-		add(unix.BPF_JMP|unix.BPF_JGE|unix.BPF_K, protoControl, next, drop)
-		is(*ac, 6, address, source)
+		program[4].Jt = 20 // no sessions
 	}
-	at[address] = len(prog)
-	is(s.own, 0, discovery, source)
-	at[source] = len(prog)
-	is(s.own, 6, discovery, drop)
-	at[discovery] = len(prog)
-	load(unix.BPF_H, adVLANPresent)
 	if s.vlan == 0 {
-		equal(0, pass, next)
-	} else {
-		equal(0, drop, next)
+		program[20].Jt = 3 // untagged will do
 	}
-	load(unix.BPF_H, adVLANTag)
-	add(unix.BPF_ALU|unix.BPF_AND|unix.BPF_K, 0xfff, next, next)
-	equal(uint32(s.vlan), pass, drop)
-	at[pass] = len(prog)
-	add(unix.BPF_RET|unix.BPF_K, 0xffff, next, next)
-	at[drop] = len(prog)
-	add(unix.BPF_RET|unix.BPF_K, 0, next, next)
-
-	for i, targets := range jumps {
-		offset := func(target uint8) uint8 {
-			if target == next {
-				return 0
-			}
-			return uint8(at[target] - i - 1)
-		}
-		prog[i].Jt, prog[i].Jf = offset(targets[0]), offset(targets[1])
-	}
-	return prog
+	return program[:]
 }

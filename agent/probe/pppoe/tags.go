@@ -41,18 +41,18 @@ type tags struct {
 
 // parseTags reads tags up to End-Of-List or the end. Tags that it doesn't know
 // are left out; one that reaches beyond the end is a fault.
-func parseTags(b []byte, packet string) (tags, bool) {
-	var t tags
+func parseTags(b []byte, packet string) (*tags, bool) {
+	t := new(tags)
 	for len(b) > 0 {
 		if len(b) < 4 {
-			return tags{}, false
+			return nil, false
 		}
 		kind, length := binary.BigEndian.Uint16(b), int(binary.BigEndian.Uint16(b[2:]))
 		if kind == tagEnd {
 			break
 		}
 		if length > len(b)-4 {
-			return tags{}, false
+			return nil, false
 		}
 		value := b[4 : 4+length]
 		b = b[4+length:]
@@ -71,7 +71,7 @@ func parseTags(b []byte, packet string) (tags, bool) {
 			t.relay, t.hasRelay = value, true
 		case tagMaxPayload:
 			if length != 2 {
-				return tags{}, false
+				return nil, false
 			}
 			t.maxPayload = binary.BigEndian.Uint16(value)
 		case tagServiceNameError:
@@ -94,8 +94,7 @@ func (t *tags) addError(packet string, kind uint16, name string, value []byte) {
 	t.errors = append(t.errors, e)
 }
 
+//go:noinline
 func appendTag(b []byte, kind uint16, value []byte) []byte {
-	b = binary.BigEndian.AppendUint16(b, kind)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(value)))
-	return append(b, value...)
+	return append(append16(append16(b, kind), uint16(len(value))), value...)
 }

@@ -24,7 +24,7 @@ const (
 	user     = "u1@isp"
 	password = "p1"
 	// leastCases is how many lines a whole run prints at least.
-	leastCases = 14
+	leastCases = 18
 )
 
 // server is a pppoe-server at the far end of a cable of its own.
@@ -45,6 +45,7 @@ type kase struct {
 	pppd     []string
 	ours     pppoe.Options // interface, user and password are filled in
 	device   string        // pppd's interface, if not the cable
+	same     bool          // ours uses it, too
 	// The outcomes that mean the same.
 	exit    int
 	instead int // another exit code that may come; 0: none
@@ -85,6 +86,14 @@ func sameText(want string) func(string, pppoe.Result) error {
 	}
 }
 
+// sameError wants the text of an error tag in both.
+func sameError(pppd string, r pppoe.Result) error {
+	if len(r.Errors) != 1 || r.Errors[0].Text == "" || !strings.Contains(pppd, r.Errors[0].Text) {
+		return errors.New("the error tag isn't the same")
+	}
+	return nil
+}
+
 func cases() []kase {
 	vlan := pppoe.Options{VLAN: 41}
 	return []kase{
@@ -111,10 +120,11 @@ func cases() []kase {
 		},
 		{name: "MS-CHAPv2 only, ours can't", server: "ms", exit: 0, outcome: pppoe.AuthUnsupported},
 		{name: "VLAN in the frame", server: "vlan", ours: vlan, device: "cvlan.41", exit: 0, outcome: pppoe.OK, mtu: 1492, within: 3 * time.Second},
+		{name: "VLAN's device", server: "vlan", device: "cvlan.41", same: true, exit: 0, outcome: pppoe.OK, mtu: 1492, within: 3 * time.Second},
 		{name: "VLAN, wrong", server: "pap", ours: vlan, device: "cpap.41", exit: 8, outcome: pppoe.NoPADO, within: 6 * time.Second},
 		{name: "VLAN, none", server: "vlan", exit: 8, outcome: pppoe.NoPADO, within: 6 * time.Second},
 		{name: "MTU 1500 (RFC 4638)", server: "big", pppd: []string{"mtu", "1500", "mru", "1500"}, ours: pppoe.Options{MaxPayload: 1500}, exit: 0, outcome: pppoe.OK},
-		{name: "sessions at their limit", server: "one", hold: true, exit: 8, outcome: pppoe.PADSError},
+		{name: "sessions at their limit", server: "one", hold: true, exit: 8, outcome: pppoe.PADSError, check: sameError},
 		{name: "sessions of a MAC at their limit", server: "mac", hold: true, exit: 8, outcome: pppoe.NoPADO},
 		{
 			name: "echo loss", server: "stop", pppd: []string{"nodetach"}, outcome: pppoe.EchoLost,
@@ -329,8 +339,8 @@ func (d dialled) text() string {
 	best := ""
 	for line := range strings.Lines(d.output) {
 		line = strings.TrimSpace(line)
-		for _, telling := range []string{"Remote message:", "authentication failed:", "authentication failed", "Timeout waiting", "error", "No response to", "local  IP", "Error"} {
-			if strings.Contains(line, telling) && (best == "" || !strings.HasPrefix(best, "Remote") || strings.HasPrefix(line, "No response")) {
+		for _, telling := range []string{"-Error:", "Remote message:", "authentication failed:", "authentication failed", "Timeout waiting", "error", "No response to", "local  IP", "Error"} {
+			if strings.Contains(line, telling) && (best == "" || !strings.HasPrefix(best, "Remote") && !strings.Contains(best, "-Error:") || strings.HasPrefix(line, "No response")) {
 				best = line
 			}
 		}
@@ -423,6 +433,9 @@ func (k kase) play(ctx context.Context) (line string, problem error) {
 	}
 	o := k.ours
 	o.Interface, o.Username, o.Password = "c"+k.server, k.user, pppoe.Password(k.password)
+	if k.same {
+		o.Interface = k.device
+	}
 	began := time.Now()
 	r, err := pppoe.Dial(ctx, o)
 	took := time.Since(began)

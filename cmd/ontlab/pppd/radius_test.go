@@ -97,7 +97,7 @@ func serveRADIUS(ctx context.Context, namespace string) error {
 					return
 				}
 				answer, delay := answerRADIUS(b[:n], i == 1)
-				time.AfterFunc(delay, func() { conn.WriteTo(answer, from) }) //nolint:errcheck // the client will notice
+				time.AfterFunc(delay, func() { conn.WriteTo(answer, from) })
 			}
 		}()
 	}
