@@ -11,7 +11,9 @@ import (
 func Sum(s uint32, b []byte) uint16 { return sum(s, b) }
 
 // Pseudo is pseudo.
-func Pseudo(src, dst netip.Addr, length int) uint32 { return pseudo(src, dst, length) }
+func Pseudo(src, dst netip.Addr, length int) uint32 {
+	return pseudo(src.AsSlice(), dst.AsSlice(), length)
+}
 
 // Told describes the report or leave in an IP packet by its type, the type of
 // the first record, and the group; "" if it is none, or of a link's own group.
@@ -42,7 +44,7 @@ func Told(b []byte) string {
 // Join is the frame by which a host at src, with hardware address mac, joins a
 // group.
 func Join(version int, mac [6]byte, src, group netip.Addr, vlan uint16) []byte {
-	return message(saysJoin, version, mac, src, &Options{Group: group, VLAN: vlan})
+	return message(saysJoin, version, mac, src.AsSlice(), &Options{Group: group, VLAN: vlan})
 }
 
 // Control reads the message of IGMP or MLD in an IP packet; kind is "" if it

@@ -76,7 +76,7 @@ func (c *control) read(d *datagram) bool {
 		if d.hops != 1 || !d.src.IsLinkLocalUnicast() && !d.src.IsUnspecified() {
 			return false
 		}
-		proto, s = protoICMPv6, pseudo(d.src, d.dst, len(b))
+		proto, s = protoICMPv6, pseudo(d.src.AsSlice(), d.dst.AsSlice(), len(b))
 	}
 	if d.proto != proto || len(b) < 8 || sum(s, b) != 0xffff || !c.parse(b, v4) {
 		return false
@@ -177,42 +177,41 @@ const (
 // message returns the frame in which the host with that hardware address, at
 // src, says what in the given version of the protocol; nil if that version has
 // no words for it. A source needs version 3.
-func message(what says, version int, mac [6]byte, src netip.Addr, o *Options) []byte {
-	v4 := o.Group.Is4()
-	typ, to := byte(mldReport), o.Group
-	routers := netip.AddrFrom16([16]byte{0xff, 2, 15: 2})
-	if v4 {
-		typ, routers = igmpV2Report, netip.AddrFrom4([4]byte{224, 0, 0, 2})
-	}
+func message(what says, version int, mac [6]byte, src []byte, o *Options) []byte {
+	group, source := o.Group.AsSlice(), o.Source.AsSlice()
+	v4 := len(group) == 4
+	typ, to := byte(mldReport), group
 	switch {
 	case version == v3 && v4:
-		typ, to = igmpV3Report, netip.AddrFrom4([4]byte{224, 0, 0, 22})
+		typ, to = igmpV3Report, []byte("\xe0\x00\x00\x16")
 	case version == v3:
-		typ, to = mldV2Report, netip.AddrFrom16([16]byte{0xff, 2, 15: 0x16})
+		typ, to = mldV2Report, []byte("\xff\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x16")
 	case what == saysLeave && version == v1:
 		return nil
 	case what == saysLeave && v4:
-		typ, to = igmpLeave, routers
+		typ, to = igmpLeave, []byte("\xe0\x00\x00\x02")
 	case what == saysLeave:
-		typ, to = mldDone, routers
+		typ, to = mldDone, []byte("\xff\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02")
 	case version == v1:
 		typ = igmpV1Report
-	}
-	body := make([]byte, 0, 64)
-	switch {
-	case version == v3:
-		body = add(body, "\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00")
-		body[8] = recordType(what, o.Source.IsValid())
-		body = append(body, o.Group.AsSlice()...)
-		if o.Source.IsValid() {
-			body[11] = 1
-			body = append(body, o.Source.AsSlice()...)
-		}
 	case v4:
-		body = append(add(body, "\x00\x00\x00\x00"), o.Group.AsSlice()...)
-	default:
-		body = append(add(body, "\x00\x00\x00\x00\x00\x00\x00\x00"), o.Group.AsSlice()...)
+		typ = igmpV2Report
 	}
+	fixed := 8
+	if version == v3 {
+		fixed = 12
+	} else if v4 {
+		fixed = 4
+	}
+	body := make([]byte, fixed, 64)
+	if version == v3 {
+		body[7], body[8] = 1, recordType(what, source != nil)
+		if source != nil {
+			body[11] = 1
+		}
+		group = append(group, source...)
+	}
+	body = append(body, group...)
 	body[0] = typ
 	var s uint32
 	if !v4 {
@@ -241,12 +240,12 @@ func recordType(what says, specific bool) byte {
 // frame puts a message of IGMP or MLD into an Ethernet frame to a group, tagged
 // if vlan is not 0, and no shorter than Ethernet wants it. Its packet has the
 // Router Alert option (RFC 2113, 2711) and lives for one hop.
-func frame(mac [6]byte, vlan uint16, src, to netip.Addr, body []byte) []byte {
+func frame(mac [6]byte, vlan uint16, src, to, body []byte) []byte {
 	b := make([]byte, 6, 128)
-	group := to.AsSlice()
 	b[0], b[1] = 0x33, 0x33 // RFC 2464
-	copy(b[2:], group[len(group)-4:])
-	if to.Is4() { // RFC 1112
+	copy(b[2:], to[len(to)-4:])
+	v4 := len(to) == 4
+	if v4 { // RFC 1112
 		b[0], b[1], b[2] = 0x01, 0x00, 0x5e
 		b[3] &= 0x7f
 	}
@@ -254,20 +253,20 @@ func frame(mac [6]byte, vlan uint16, src, to netip.Addr, body []byte) []byte {
 	if vlan != 0 {
 		b = binary.BigEndian.AppendUint16(add(b, "\x81\x00"), vlan)
 	}
-	from, length := src.AsSlice(), len(body)
-	if to.Is4() {
+	length := len(body)
+	if v4 {
 		b = add(b, "\x08\x00")
 		at := len(b)
 		// Precedence of network control; not to be fragmented.
 		b = add(b, "\x46\xc0\x00\x00\x00\x00\x40\x00\x01\x02\x00\x00")
-		b = add(append(append(b, from...), group...), "\x94\x04\x00\x00")
+		b = add(append(append(b, src...), to...), "\x94\x04\x00\x00")
 		binary.BigEndian.PutUint16(b[at+2:], uint16(24+length))
 		binary.BigEndian.PutUint16(b[at+10:], ^sum(0, b[at:]))
 	} else {
 		b = add(b, "\x86\xdd\x60\x00\x00\x00\x00\x00\x00\x01")
 		binary.BigEndian.PutUint16(b[len(b)-4:], uint16(8+length))
 		// ICMPv6 follows; router alert, then two bytes of padding.
-		b = add(append(append(b, from...), group...), "\x3a\x00\x05\x02\x00\x00\x01\x00")
+		b = add(append(append(b, src...), to...), "\x3a\x00\x05\x02\x00\x00\x01\x00")
 	}
 	b = append(b, body...)
 	for len(b) < 60 {

@@ -100,7 +100,6 @@ func sum(s uint32, b []byte) uint16 {
 }
 
 // pseudo is the sum over the pseudo-header of ICMPv6 (RFC 8200, section 8.1).
-func pseudo(src, dst netip.Addr, length int) uint32 {
-	s, d := src.As16(), dst.As16()
-	return uint32(sum(uint32(sum(uint32(length)+protoICMPv6, s[:])), d[:]))
+func pseudo(src, dst []byte, length int) uint32 {
+	return uint32(sum(uint32(sum(uint32(length)+protoICMPv6, src)), dst))
 }

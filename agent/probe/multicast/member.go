@@ -108,7 +108,7 @@ type frameMember struct {
 	o     *Options
 	send  func(frame []byte) error
 	mac   [6]byte
-	local netip.Addr
+	local []byte // the sender of reports
 
 	version int
 	fixed   bool // no other version than this
@@ -123,22 +123,23 @@ type frameMember struct {
 }
 
 func newFrameMember(w wire, mac net.HardwareAddr, local netip.Addr, o *Options) *frameMember {
-	f := &frameMember{o: o, send: w.send, mac: [6]byte(mac), local: o.Local, version: o.Version}
+	f := &frameMember{o: o, send: w.send, mac: [6]byte(mac), version: o.Version}
 	f.fixed = f.version != 0 || o.Source.IsValid()
 	if f.version == 0 {
 		f.version = v3
 	}
-	if !f.local.IsValid() && o.VLAN == 0 {
-		f.local = local // that of another VLAN would be wrong
+	if o.Local.IsValid() || o.VLAN != 0 { // the address of another VLAN would be wrong
+		local = o.Local
 	}
-	switch {
-	case f.local.IsValid():
-	case o.Group.Is4():
-		f.local = netip.IPv4Unspecified()
-	default: // RFC 4291, appendix A
-		f.local = netip.AddrFrom16([16]byte{
-			0xfe, 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5],
-		})
+	f.local = local.AsSlice()
+	if f.local == nil {
+		f.local = make([]byte, 4)
+		if !o.Group.Is4() { // RFC 4291, appendix A
+			f.local = []byte("\xfe\x80\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xfe\x00\x00\x00")
+			copy(f.local[8:], mac[:3])
+			copy(f.local[13:], mac[3:])
+			f.local[8] ^= 2
+		}
 	}
 	return f
 }
@@ -199,7 +200,7 @@ func (f *frameMember) heard(now time.Duration, c *control) {
 		f.version, f.both = c.version, false
 		f.again = now // it may not have understood
 	}
-	if c.group.IsValid() && c.group != f.o.Group {
+	if !f.joined || c.group.IsValid() && c.group != f.o.Group {
 		return
 	}
 	if c.maxDelay > 0 {
