@@ -21,6 +21,8 @@ import (
 
 // HTTPOptions describe a web server. Listen has to be given.
 type HTTPOptions struct {
+	// Name tells servers on one host apart; empty means "http".
+	Name string
 	// Listen are its addresses. Port 0 means 80.
 	Listen []netip.AddrPort
 	// SpeedFiles are the names and sizes, in bytes, of what is below /speed/.
@@ -71,6 +73,7 @@ func StartHTTP(ctx context.Context, host *netbox.Host, o HTTPOptions) (*HTTP, er
 	if len(o.Listen) == 0 {
 		return fail(errors.New("it has no address"))
 	}
+	setDefault(&o.Name, "http")
 	if o.SpeedFiles == nil {
 		o.SpeedFiles = DefaultSpeedFiles()
 	}
@@ -89,7 +92,7 @@ func StartHTTP(ctx context.Context, host *netbox.Host, o HTTPOptions) (*HTTP, er
 	return h, nil
 }
 
-func (h *HTTP) dir() string { return filepath.Join(h.host.Dir(), "http") }
+func (h *HTTP) dir() string { return filepath.Join(h.host.Dir(), h.opts.Name) }
 
 // makeFiles makes the files, which take no room: they are holes.
 func (h *HTTP) makeFiles() error {
@@ -189,7 +192,7 @@ func (h *HTTP) run(ctx context.Context, fault string) error {
 		return fail(err)
 	}
 	err := h.program.start(ctx, netbox.Service{
-		Name: "http", Path: "nginx", Args: []string{"-p", h.dir(), "-c", conf},
+		Name: h.opts.Name, Path: "nginx", Args: []string{"-p", h.dir(), "-c", conf},
 		Ready: func(ctx context.Context) error { return h.listens(ctx) },
 	})
 	if err != nil {
@@ -227,14 +230,17 @@ func (h *HTTP) Status(ctx context.Context, code int) error {
 }
 
 // WalledGarden sends every request to location by 302, as an operator does
-// with a line that is not paid for; all but /portal, where location may lead.
+// with a line that is not paid for; all but those for location itself, which get
+// the page of /portal.
 // For the same at other addresses see Intercept.
 func (h *HTTP) WalledGarden(ctx context.Context, location string) error {
 	u, err := url.Parse(location)
 	if err != nil || u.Host == "" || strings.ContainsAny(location, "\"\\${};") || strings.ContainsFunc(location, func(r rune) bool { return r <= ' ' }) {
 		return fmt.Errorf("cannot send requests to %q: it is no URL", location)
 	}
-	return h.run(ctx, `return 302 "`+location+`";`)
+	return h.run(ctx, fmt.Sprintf(`default_type text/html;
+			if ($http_host$request_uri = "%s%s") { return 200 "<!DOCTYPE html><p>%s</p>\n"; }
+			return 302 "%s";`, u.Host, u.RequestURI(), PortalMarker, location))
 }
 
 // Reset resets each connection once it has made a request.
