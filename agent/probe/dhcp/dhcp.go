@@ -241,12 +241,9 @@ func run(ctx context.Context, o *Options, res *Result) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	ifi, err := net.InterfaceByName(o.Interface)
+	ifi, err := running(o.Interface)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNoInterface, err)
-	}
-	if ifi.Flags&net.FlagUp == 0 {
-		return ErrDown
+		return err
 	}
 	if len(o.MAC) == 0 {
 		o.MAC = ifi.HardwareAddr
@@ -264,7 +261,26 @@ func run(ctx context.Context, o *Options, res *Result) error {
 		return err
 	}
 	defer w.close()
-	return newExchange(o, res, w).run(ctx)
+	if err := newExchange(o, res, w).run(ctx); err != nil || res.Outcome != Silent {
+		return err
+	}
+	// The kernel takes frames that nothing carries, and says so nowhere else.
+	_, err = running(o.Interface)
+	return err
+}
+
+// running returns an interface that is up and has a carrier.
+func running(name string) (*net.Interface, error) {
+	ifi, err := net.InterfaceByName(name)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", ErrNoInterface, err)
+	case ifi.Flags&net.FlagUp == 0:
+		return nil, ErrDown
+	case ifi.Flags&net.FlagRunning == 0:
+		return nil, fmt.Errorf("%w: no carrier", ErrDown)
+	}
+	return ifi, nil
 }
 
 func firstIPv4(ifi *net.Interface) (netip.Addr, error) {
