@@ -19,7 +19,7 @@ const acsInform = `<soap-env:Envelope xmlns:soap-env="http://schemas.xmlsoap.org
 
 func TestACS(t *testing.T) {
 	core, home := coreAndHome(t)
-	ctx := bounded(t)
+	ctx := t.Context()
 	began := time.Now()
 	a, err := StartACS(ctx, core, ACSOptions{Listen: netip.MustParseAddrPort("10.64.0.1:0"), Users: map[string]string{"device": "s3cret"}})
 	must(t, err)

@@ -30,7 +30,7 @@ func connectMQTT(t *testing.T, from *netbox.Host, at string, wait time.Duration)
 
 func TestBroker(t *testing.T) {
 	core, home := coreAndHome(t)
-	ctx := bounded(t)
+	ctx := t.Context()
 	began := time.Now()
 	b, err := StartBroker(ctx, core, BrokerOptions{Listen: netip.MustParseAddrPort("10.64.0.1:0")})
 	must(t, err)

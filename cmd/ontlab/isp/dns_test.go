@@ -70,7 +70,7 @@ func TestDNS(t *testing.T) {
 	core, home := coreAndHome(t)
 	one, other, six := netip.MustParseAddr("10.64.0.53"), netip.MustParseAddr("10.64.0.54"), netip.MustParseAddr("fd00:64::53")
 	portal := netip.MustParseAddr("10.64.0.99")
-	ctx := bounded(t)
+	ctx := t.Context()
 	began := time.Now()
 	d, err := StartDNS(ctx, core, DNSOptions{
 		Listen: []netip.Addr{one, other, six},

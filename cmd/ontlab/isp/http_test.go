@@ -54,7 +54,7 @@ func (e *endless) Read(p []byte) (int, error) {
 
 func TestHTTP(t *testing.T) {
 	core, home := coreAndHome(t)
-	ctx := bounded(t)
+	ctx := t.Context()
 	began := time.Now()
 	h, err := StartHTTP(ctx, core, HTTPOptions{Listen: []netip.AddrPort{
 		netip.MustParseAddrPort("10.64.0.1:80"), netip.MustParseAddrPort("[fd00:64::1]:0"), netip.MustParseAddrPort("10.64.0.1:8080"),
@@ -176,7 +176,7 @@ func TestHTTPRate(t *testing.T) {
 	if _, _, body, err := get(t, browser(home, patience), "http://10.64.0.1/speed/file"); err != nil || len(body) != 2e6 {
 		t.Errorf("%d bytes, %v", len(body), err)
 	}
-	if took := time.Since(began); took < time.Second || took > 4*time.Second { // nginx counts in seconds
+	if took := time.Since(began); took < time.Second || took > 20*time.Second { // nginx counts in seconds, and a machine may be busy
 		t.Errorf("2 MB at 8 Mbit/s take %v", took)
 	}
 }
@@ -211,7 +211,7 @@ func TestIntercept(t *testing.T) {
 		core.Route("default", "fd00:64::fe"), home.Route("default", "fd00:100::1"),
 		bras.Forward(true),
 	)
-	ctx := bounded(t)
+	ctx := t.Context()
 	h, err := StartHTTP(ctx, core, HTTPOptions{Listen: []netip.AddrPort{netip.MustParseAddrPort("10.64.0.1:80"), netip.MustParseAddrPort("[fd00:64::1]:80")}})
 	must(t, err)
 	defer func() { must(t, h.Stop()) }()

@@ -157,10 +157,10 @@ const (
 	// multicastTick is how often what is due is sent: at 8 Mbit/s that is
 	// bursts of eight datagrams. An emulated processor has enough to do.
 	multicastTick = 10 * time.Millisecond
-	// multicastLate is how much of what is overdue is still sent. A source
-	// that was held up for longer begins anew rather than flood the line, or a
-	// receiver, whose socket holds some 90 datagrams.
-	multicastLate = 50 * time.Millisecond
+	// multicastLate is how much of what is overdue is still sent, at no more
+	// than twice the rate so as not to flood a receiver, whose socket holds
+	// some 90 datagrams. A source that was held up for longer begins anew.
+	multicastLate = 500 * time.Millisecond
 )
 
 // multicastPace tells how many datagrams are due.
@@ -170,7 +170,8 @@ type multicastPace struct {
 	sent  uint64
 }
 
-// due returns how many datagrams have to go at now, and counts them.
+// due returns how many datagrams have to go at now, and counts them. It is
+// asked every multicastTick.
 func (p *multicastPace) due(now time.Time) int {
 	at := func(d time.Duration) uint64 { // in microseconds, since rate and nanoseconds overflow within hours
 		return uint64(d/time.Microsecond) * p.rate / (multicastPayload * 8 * 1_000_000)
@@ -180,7 +181,7 @@ func (p *multicastPace) due(now time.Time) int {
 		p.began, p.sent = now, 0
 		total = 1
 	}
-	n := total - min(p.sent, total)
+	n := min(total-min(p.sent, total), 2*at(multicastTick)+2)
 	p.sent += n
 	return int(n)
 }
