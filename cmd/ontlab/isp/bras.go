@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -321,9 +322,7 @@ func (b *BRAS) Stop() error {
 		signalPPPD(s.PID, syscall.SIGKILL)
 	}
 	if ac != nil {
-		if _, err := b.sh(context.Background(), brasRemoveRates); err != nil {
-			errs = append(errs, err)
-		}
+		errs = append(errs, b.removeRates())
 	}
 	if events != nil {
 		errs = append(errs, events.Close())
@@ -339,4 +338,19 @@ func (b *BRAS) Stop() error {
 		return fmt.Errorf("cannot stop access server %s: %w", b.options.Name, err)
 	}
 	return nil
+}
+
+// removeRates removes what sessions have left that ended by force.
+func (b *BRAS) removeRates() error {
+	var entries []os.DirEntry
+	errs := []error{b.host.Do(func() (err error) {
+		entries, err = os.ReadDir("/sys/class/net")
+		return err
+	})}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "ppp") && strings.HasSuffix(e.Name(), "-up") {
+			errs = append(errs, b.host.Remove(e.Name()))
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -237,9 +237,3 @@ fi >"$6/events"
 // its end.
 const brasDown = `[ ! -e "/sys/class/net/$1-up" ] || ip link del "$1-up"
 `
-
-// brasRemoveRates removes what sessions have left that ended by force.
-const brasRemoveRates = `for i in /sys/class/net/ppp*-up; do
-	[ ! -e "$i" ] || ip link del "${i##*/}"
-done
-`

@@ -143,7 +143,9 @@ func TestDHCPSecondServer(t *testing.T) {
 
 func TestDHCPRefusesBadRanges(t *testing.T) {
 	for _, o := range []DHCPOptions{
-		{}, {First: netip.MustParseAddr("10.0.0.2"), Last: netip.MustParseAddr("10.0.0.1")}, {First: netip.MustParseAddr("10.0.0.2")},
+		{},
+		{First: netip.MustParseAddr("10.0.0.2"), Last: netip.MustParseAddr("10.0.0.1")},
+		{First: netip.MustParseAddr("10.0.0.2")},
 		{First: netip.MustParseAddr("2001:db8::1"), Last: netip.MustParseAddr("2001:db8::2")},
 	} {
 		if _, err := StartDHCP(t.Context(), nil, o); err == nil {

@@ -68,7 +68,7 @@ func radiusAsk(ctx context.Context, t *testing.T, h *netbox.Host, user, password
 	packet[3] = byte(len(packet))
 	c, err := h.Dial(ctx, "udp", fmt.Sprint("127.0.0.1:", radiusAuthPort))
 	must(t, err)
-	defer c.Close() //nolint:errcheck // the test's end
+	defer c.Close()
 	_, err = c.Write(packet)
 	must(t, err, c.SetReadDeadline(time.Now().Add(2*time.Second)))
 	answer := make([]byte, radiusMaxPacket)

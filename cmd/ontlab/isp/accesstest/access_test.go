@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -51,12 +49,12 @@ func TestAccess(t *testing.T) {
 		t.Fatalf("cannot build the guest's program: %v\n%s", err, out)
 	}
 	var stdout, stderr bytes.Buffer
-	args := []string{program, "-test.run=^TestAccess$", "-test.v", "-test.timeout=5m"}
+	args := []string{program, "-test.run=^TestAccess$", "-test.v", "-test.timeout=8m"}
 	if only := os.Getenv("ONTLAB_ISP_ONLY"); only != "" {
 		args[1] = "-test.run=^TestAccess$/" + only
 	}
 	result, err := vm.Run(t.Context(), vm.Options{Modules: accessModules, MemoryMiB: 768}, vm.Job{
-		Args: args, Dir: "/", Env: []string{inGuestEnv + "=1"}, Timeout: 6 * time.Minute, Stdout: &stdout, Stderr: &stderr,
+		Args: args, Dir: "/", Env: []string{inGuestEnv + "=1"}, Timeout: 9 * time.Minute, Stdout: &stdout, Stderr: &stderr,
 	})
 	if errors.Is(err, vm.ErrUnavailable) {
 		accessUnavailable(t, err)
@@ -110,9 +108,9 @@ func took(t *testing.T, what string) func() {
 	return func() { t.Helper(); t.Logf("%s: %v", what, time.Since(began).Round(10*time.Millisecond)) }
 }
 
-func playAccess(t *testing.T) {
+func playAccess(t *testing.T) { //nolint:thelper // the body of a test
 	ctx := t.Context()
-	box, err := netbox.Open(netbox.Options{Dir: t.TempDir(), Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	box, err := netbox.Open(netbox.Options{Dir: t.TempDir()})
 	must(t, err)
 	t.Cleanup(func() { must(t, box.Close()) })
 	a := &access{box: box}
@@ -132,7 +130,7 @@ func playAccess(t *testing.T) {
 	t.Run("pppoe", func(t *testing.T) { playPPPoE(ctx, t, a) })
 }
 
-func playPPPoE(ctx context.Context, t *testing.T, a *access) {
+func playPPPoE(ctx context.Context, t *testing.T, a *access) { //nolint:thelper // the body of a test
 	done := took(t, "start of FreeRADIUS")
 	var err error
 	a.radius, err = isp.StartRADIUS(ctx, a.bras, isp.RADIUSOptions{
@@ -189,7 +187,7 @@ func (a *access) logs(t *testing.T) {
 }
 
 // playSession: one session with all that there is.
-func playSession(ctx context.Context, t *testing.T, a *access) {
+func playSession(ctx context.Context, t *testing.T, a *access) { //nolint:thelper // the body of a test
 	done := took(t, "dial")
 	c := a.dial(ctx, t, "u1@isp", "p1", 1500, "pppoe-service", "internet")
 	c.wantUp(t)
@@ -291,13 +289,13 @@ func throughput(ctx context.Context, t *testing.T, from, to *netbox.Host, at str
 	}
 	l, err := server.Listen(ctx, "tcp", net.JoinHostPort(at, "5001"))
 	must(t, err)
-	defer l.Close() //nolint:errcheck // the test's end
+	defer l.Close()
 	c, err := client.Dial(ctx, "tcp", net.JoinHostPort(at, "5001"))
 	must(t, err)
-	defer c.Close() //nolint:errcheck // the test's end
+	defer c.Close()
 	s, err := l.Accept()
 	must(t, err)
-	defer s.Close() //nolint:errcheck // the test's end
+	defer s.Close()
 	out, in := c, s
 	if down {
 		out, in = s, c
@@ -331,7 +329,7 @@ func throughput(ctx context.Context, t *testing.T, from, to *netbox.Host, at str
 }
 
 // playRefused: all the ways of an AAA to say no, and PAP's yes.
-func playRefused(ctx context.Context, t *testing.T, a *access) {
+func playRefused(ctx context.Context, t *testing.T, a *access) { //nolint:thelper // the body of a test
 	for _, test := range []struct{ user, password, reply string }{
 		{"u1@isp", "bad", replyWrong},
 		{"nobody", "p1", replyUnknown},
@@ -374,7 +372,7 @@ func pppdQuote(s string) string {
 }
 
 // playAAA: an AAA that is down, slow, and one that counts sessions.
-func playAAA(ctx context.Context, t *testing.T, a *access) {
+func playAAA(ctx context.Context, t *testing.T, a *access) { //nolint:thelper // the body of a test
 	a.radius.Silence(true)
 	c := a.dial(ctx, t, "u1@isp", "p1", 1492, "refuse-chap")
 	if code := c.wait(t); code != 19 {
@@ -410,7 +408,7 @@ func playAAA(ctx context.Context, t *testing.T, a *access) {
 }
 
 // playDiscovery: what an access concentrator can do wrong before a session.
-func playDiscovery(ctx context.Context, t *testing.T, a *access) {
+func playDiscovery(ctx context.Context, t *testing.T, a *access) { //nolint:thelper // the body of a test
 	fails := func(what string, code int, wants ...string) {
 		t.Helper()
 		c := a.dialQuick(ctx, t)
@@ -457,9 +455,9 @@ func playDiscovery(ctx context.Context, t *testing.T, a *access) {
 }
 
 // playSessionFaults: what can be wrong in a session.
-func playSessionFaults(ctx context.Context, t *testing.T, a *access) {
+func playSessionFaults(ctx context.Context, t *testing.T, a *access) { //nolint:thelper // the body of a test
 	must(t, a.server.LCPSilent(true))
-	c := a.dial(ctx, t, "u1@isp", "p1", 1492, "lcp-restart", "1")
+	c := a.dial(ctx, t, "u1@isp", "p1", 1492, "lcp-restart", "1", "lcp-max-configure", "3")
 	if code := c.wait(t); code != 10 && code != 16 {
 		t.Errorf("LCP silent: exit code %d\n%s", code, c.log())
 	}
@@ -498,7 +496,7 @@ func playSessionFaults(ctx context.Context, t *testing.T, a *access) {
 }
 
 // playSecondAC: two access concentrators on one Ethernet.
-func playSecondAC(ctx context.Context, t *testing.T, a *access) {
+func playSecondAC(ctx context.Context, t *testing.T, a *access) { //nolint:thelper // the body of a test
 	must(t, a.server.SecondAC(ctx, "ROGUE"))
 	out, err := a.home.Run(ctx, "pppoe-discovery", "-I", "wan0.41", "-t", "2", "-a", "1")
 	if n := strings.Count(string(out), "AC-Ethernet-Address"); n != 2 || !strings.Contains(string(out), "ROGUE") || !strings.Contains(string(out), "FX-BRAS-1") {
@@ -509,14 +507,14 @@ func playSecondAC(ctx context.Context, t *testing.T, a *access) {
 	a.upSession(t, "u1@isp")
 	must(t, a.server.SecondAC(ctx, ""))
 	c.wait(t)
-	out, _ = a.home.Run(ctx, "pppoe-discovery", "-I", "wan0.41", "-t", "1", "-a", "1") //nolint:errcheck // it says so too
+	out, _ = a.home.Run(ctx, "pppoe-discovery", "-I", "wan0.41", "-t", "1", "-a", "1")
 	if strings.Contains(string(out), "ROGUE") || !strings.Contains(string(out), "FX-BRAS-1") {
 		t.Errorf("after its end:\n%s", out)
 	}
 }
 
 // playSecrets: a BRAS without AAA and IPv6, for one session of 1492 in all.
-func playSecrets(ctx context.Context, t *testing.T, a *access) {
+func playSecrets(ctx context.Context, t *testing.T, a *access) { //nolint:thelper // the body of a test
 	done := took(t, "start of the BRAS without IPv6")
 	b, err := isp.StartBRAS(ctx, a.bras, isp.BRASOptions{
 		Interface: "w0.41", Auth: []string{"pap"}, MaxSessions: 1, Secrets: []isp.Account{{Name: "plain \"user", Password: `sec\ret`, FramedIP: addr("100.64.9.9")}},
@@ -598,9 +596,9 @@ func (a *access) pppd(ctx context.Context, t *testing.T, user, password string, 
 	if a.dials > 1 { // two may be there at a time
 		ifname = fmt.Sprint("pppoe-wan", a.dials)
 	}
-	args := append([]string{"plugin", "pppoe.so"}, more...)
+	args := append([]string{"plugin", "pppoe.so", "lcp-max-configure", "8"}, more...)
 	args = append(args, "pppoe-padi-attempts", "2", "pppoe-padi-timeout", wait, "nic-wan0.41",
-		"user", user, "password", password, "noauth", "nodetach", "debug", "maxfail", "1", "lcp-max-configure", "3",
+		"user", user, "password", password, "noauth", "nodetach", "debug", "maxfail", "1",
 		"noipdefault", "usepeerdns", "ifname", ifname, "+ipv6", "mtu", fmt.Sprint(mtu), "mru", fmt.Sprint(mtu))
 	p, err := a.home.Start(ctx, netbox.Service{Name: fmt.Sprint("pppd-", a.dials), Path: "pppd", Args: args})
 	must(t, err)
@@ -614,11 +612,10 @@ func (d *dialled) wait(t *testing.T) int {
 	t.Helper()
 	select {
 	case <-d.p.Done():
-	case <-time.After(40 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("pppd goes on:\n%s", d.log())
 	}
-	var failed *command.Error
-	if errors.As(d.p.Err(), &failed) {
+	if failed, ok := errors.AsType[*command.Error](d.p.Err()); ok {
 		return failed.ExitCode
 	}
 	return 0

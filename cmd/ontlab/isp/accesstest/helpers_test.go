@@ -30,7 +30,7 @@ func must(t *testing.T, errs ...error) {
 // eventually waits until something is so.
 func eventually(t *testing.T, what string, ok func() error) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(40 * time.Second)
 	for {
 		err := ok()
 		if err == nil {
