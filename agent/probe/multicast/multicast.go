@@ -129,7 +129,8 @@ func def(d *time.Duration, v time.Duration) {
 }
 
 func (o *Options) check() error {
-	v4, s := o.Group.Is4(), ""
+	v4 := o.Group.Is4()
+	var s string
 	switch {
 	case o.Interface == "":
 		s = "no interface is given"

@@ -29,32 +29,29 @@ const (
 	// apart: one, and one more if the server says the first came too late
 	// (stale), or wants a longer expiry.
 	maxAuthentications = 2
-	// maxRefusals is how often the network may refuse a datagram.
-	maxRefusals = 2
-	maxContacts = 100
-	maxExpires  = 3600 // s; longer than that the probe's contact may not stay
+	maxContacts        = 100
+	maxExpires         = 3600 // s; longer than that the probe's contact may not stay
 	// pulse is how often the interface is looked at.
 	pulse = 500 * time.Millisecond
 )
 
 // How an exchange ends without an answer.
-var (
-	errNoAnswer    = errors.New("no answer")
-	errUnreachable = errors.New("unreachable")
+const (
+	errNoAnswer    = fault("no answer")
+	errUnreachable = fault("unreachable")
 )
 
 // client asks one server.
 type client struct {
-	o      Options
-	conn   net.Conn
-	local  netip.AddrPort
-	res    *Result
-	random func() string // at least 64 bits, in token characters
+	o     *Options
+	conn  net.Conn
+	local netip.AddrPort
+	res   Result
 
 	callID, tag string
 	contact     string // the URI of the probe's own
 	cseq        int
-	begin       time.Time // of the first request
+	begin       time.Time // of the asking; times are counted from it
 
 	auth   *challenge // the last
 	header string     // that answers it
@@ -68,6 +65,14 @@ type client struct {
 	bound bool
 }
 
+func newClient(o *Options) *client {
+	o.normalise()
+	return &client{o: o, res: Result{Method: o.Method, Transport: o.Transport, Server: o.Server, Outcome: NoAnswer}}
+}
+
+func (c *client) now() time.Duration { return time.Since(c.begin) }
+
+// random returns 64 bits in token characters.
 func random() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails
@@ -81,8 +86,8 @@ func (c *client) run(ctx context.Context) error {
 		_ = c.conn.SetDeadline(time.Unix(1, 0))
 	})
 	c.buf = make([]byte, maxMessage)
-	c.callID, c.tag = c.random(), c.random()
-	c.contact = "sip:probe-" + c.random() + "@" + c.local.String()
+	c.callID, c.tag, c.begin = random(), random(), time.Now()
+	c.contact = "sip:probe-" + random() + "@" + c.local.String()
 	if c.o.Transport == "tcp" {
 		c.contact += ";transport=tcp"
 	}
@@ -128,7 +133,7 @@ func (c *client) ask(ctx context.Context) error {
 				return nil
 			}
 		case m.code == 423 && c.o.Method == MethodRegister && !longer && c.res.Authentications < maxAuthentications:
-			if expires = seconds(m.text("min-expires")); expires < 0 || expires > maxExpires {
+			if expires = number(m.text("min-expires")); expires < 0 || expires > maxExpires {
 				return nil
 			}
 			longer = true
@@ -151,10 +156,9 @@ func (c *client) silence(err error) {
 }
 
 // final keeps what a final answer says.
-func (c *client) final(m message) {
-	r := c.res
-	ms := millis(time.Since(c.begin))
-	r.AnswerMs = &ms
+func (c *client) final(m *message) {
+	r := &c.res
+	r.AnswerMs = millis(c.now())
 	r.Code, r.ReasonText = m.code, cut(m.reason)
 	r.Warning, r.Reason, r.RetryAfter, r.Allow = m.text("warning"), m.text("reason"), m.text("retry-after"), m.text("allow")
 	if r.ServerName = m.text("server"); r.ServerName == "" {
@@ -180,7 +184,7 @@ func (c *client) final(m message) {
 }
 
 // contacts counts what the registrar has, and finds the probe's own.
-func (c *client) contacts(m message) {
+func (c *client) contacts(m *message) {
 	others := 0
 	for _, v := range m.values("contact", maxContacts) {
 		if !strings.Contains(v, c.contact) {
@@ -191,23 +195,14 @@ func (c *client) contacts(m message) {
 		if s == "" {
 			s = m.text("expires")
 		}
-		c.res.ExpiresS = max(seconds(s), 0)
+		c.res.ExpiresS = max(number(s), 0)
 	}
 	c.res.OtherContacts = &others
 }
 
-// seconds reads a number of them; -1 if it is none.
-func seconds(s string) int {
-	n, err := strconv.ParseUint(s, 10, 31)
-	if err != nil {
-		return -1
-	}
-	return int(n)
-}
-
 // credentials prepares the answer to a challenge, or says what it means that
 // there can be none.
-func (c *client) credentials(m message) (again bool, out Outcome) {
+func (c *client) credentials(m *message) (again bool, out Outcome) {
 	name, answer := "www-authenticate", "Authorization"
 	if m.code == 407 {
 		name, answer = "proxy-authenticate", "Proxy-Authorization"
@@ -284,7 +279,7 @@ func (c *client) farewell() {
 // request writes the next request. expires below 0 leaves the contact out.
 func (c *client) request(method string, expires int) (branch string, b []byte) {
 	c.cseq++
-	branch = "z9hG4bK" + c.random()
+	branch = "z9hG4bK" + random()
 	uri, account := "sip:"+c.o.domain(), "sip:"+c.o.domain()
 	if c.o.User != "" {
 		account = "sip:" + escape(c.o.User) + "@" + c.o.domain()
@@ -316,7 +311,7 @@ func (c *client) request(method string, expires int) (branch string, b []byte) {
 	}
 	if c.auth != nil {
 		c.count++
-		line(c.header, ": ", c.auth.answer(c.o.AuthUser, c.o.Password, method, uri, c.random(), c.count))
+		line(c.header, ": ", c.auth.answer(c.o.AuthUser, c.o.Password, method, uri, random(), c.count))
 	}
 	line("User-Agent: ", c.o.UserAgent)
 	line("Content-Length: 0")
@@ -341,89 +336,74 @@ func escape(user string) string {
 
 // exchange sends a request and waits for its final answer. The error is
 // errNoAnswer or errUnreachable, or says why nothing could be measured.
-func (c *client) exchange(ctx context.Context, method string, expires int, wait time.Duration) (message, error) {
+func (c *client) exchange(ctx context.Context, method string, expires int, wait time.Duration) (*message, error) {
 	if err := ctx.Err(); err != nil {
-		return message{}, err
+		return nil, err
 	}
-	branch, b := c.request(method, expires)
 	if expires > 0 {
 		c.bound = true // until it is known not to be
 	}
-	removal := expires == 0
-	if c.auth != nil && !removal {
+	if c.auth != nil && expires != 0 {
 		c.res.Authentications++
 	}
-	now := time.Now()
-	if c.begin.IsZero() {
-		c.begin = now
+	branch, b := c.request(method, expires)
+	udp := c.o.Transport == "udp"
+	end := c.now() + wait
+	again, interval := end, t1
+	if udp {
+		again = c.now() + interval
 	}
-	end, interval := now.Add(wait), t1
-	repeated, refusals := 0, 0
-	send := func() error {
-		err := c.send(b)
-		if refused(err) && c.o.Transport == "udp" {
-			// It is of the datagram before; this one was not sent.
-			if refusals++; refusals < maxRefusals {
-				err = c.send(b)
-			}
+	repeated, refusals, proceeding := 0, 0, false
+	for send := true; ; {
+		now := c.now()
+		if now >= end {
+			return nil, errNoAnswer
 		}
-		return err
-	}
-	if err := send(); err != nil {
-		return message{}, c.failed(ctx, err)
-	}
-	again := end
-	if c.o.Transport == "udp" {
-		again = now.Add(interval)
-	}
-	proceeding := false
-	for {
-		now = time.Now()
-		if !now.Before(end) {
-			return message{}, errNoAnswer
-		}
-		if !now.Before(again) {
-			if err := send(); err != nil {
-				return message{}, c.failed(ctx, err)
-			}
+		if now >= again {
+			send = true
 			repeated++
 			c.res.Retransmissions++
 			if interval = min(2*interval, t2); proceeding {
 				interval = t2
 			}
-			again = now.Add(interval)
+			again = now + interval
 		}
-		m, err := c.receive(ctx, earliest(end, again, now.Add(pulse)))
+		if send {
+			// A refusal is of the datagram before; this one was not sent.
+			if err := c.send(b); refused(err) && udp && refusals == 0 {
+				refusals++
+				continue
+			} else if err != nil {
+				return nil, c.failed(ctx, err)
+			}
+			send = false
+		}
+		m, err := c.receive(ctx, min(end, again, now+pulse))
 		switch {
 		case err == nil:
 		case ctx.Err() != nil:
-			return message{}, ctx.Err()
+			return nil, ctx.Err()
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			if c.o.Interface != "" {
-				if err := usable(c.o.Interface); err != nil {
-					return message{}, err
-				}
+			if err := c.present(); err != nil {
+				return nil, err
 			}
 			continue
-		case refused(err) && c.o.Transport == "udp":
-			if refusals++; refusals < maxRefusals {
-				continue
-			}
-			return message{}, c.failed(ctx, err)
+		case refused(err) && udp && refusals == 0: // the second counts
+			refusals++
+			continue
 		default:
-			return message{}, c.failed(ctx, err)
+			return nil, c.failed(ctx, err)
 		}
 		if !c.answers(m, branch, method) {
 			continue
 		}
 		if c.res.RTTMs == nil && c.cseq == 1 && repeated == 0 {
-			ms := millis(time.Since(c.begin))
-			c.res.RTTMs = &ms
+			c.res.RTTMs = millis(c.now())
 		}
 		if m.code < 200 {
 			c.res.Provisional = m.code
-			if !proceeding && c.o.Transport == "udp" {
-				proceeding, again = true, time.Now().Add(t2)
+			if !proceeding && udp {
+				proceeding, again = true, c.now()+t2
 			}
 			continue
 		}
@@ -434,14 +414,12 @@ func (c *client) exchange(ctx context.Context, method string, expires int, wait 
 	}
 }
 
-func earliest(a, b, c time.Time) time.Time {
-	if b.Before(a) {
-		a = b
+// present looks whether the interface is still there.
+func (c *client) present() error {
+	if c.o.Interface == "" {
+		return nil
 	}
-	if c.Before(a) {
-		a = c
-	}
-	return a
+	return usable(c.o.Interface)
 }
 
 func (c *client) send(b []byte) error {
@@ -474,7 +452,7 @@ func (c *client) failed(ctx context.Context, err error) error {
 }
 
 // answers reports whether m answers the request, and counts it if not.
-func (c *client) answers(m message, branch, method string) bool {
+func (c *client) answers(m *message, branch, method string) bool {
 	vias := m.values("via", 2)
 	seq, _ := m.get("cseq")
 	number, what, _ := strings.Cut(seq, " ")
@@ -494,13 +472,6 @@ func (c *client) answers(m message, branch, method string) bool {
 	c.res.Unexpected++
 	return false
 }
-
-// What else may be wrong with a message.
-var (
-	errVia    = errors.New("it came with other Via headers than one")
-	errBranch = errors.New("it answers another request by its branch")
-	errOther  = errors.New("it answers another request by its CSeq or Call-ID")
-)
 
 // unusable keeps the first message that could not be used.
 func (c *client) unusable(err error) {
@@ -525,24 +496,23 @@ func (c *client) mapped(via string) {
 }
 
 // receive returns the next message that can be read.
-func (c *client) receive(ctx context.Context, until time.Time) (message, error) {
-	if err := c.conn.SetReadDeadline(until); err != nil {
-		return message{}, err
+func (c *client) receive(ctx context.Context, until time.Duration) (*message, error) {
+	if err := c.conn.SetReadDeadline(c.begin.Add(until)); err != nil {
+		return nil, err
 	}
 	// After the deadline, lest it outlive the one of ctx's end.
 	if err := ctx.Err(); err != nil {
-		return message{}, err
+		return nil, err
 	}
 	for {
 		if c.o.Transport != "udp" {
-			m, ok, err := c.next()
-			if ok || err != nil {
+			if m, err := c.next(); m != nil || err != nil {
 				return m, err
 			}
 		}
 		n, err := c.conn.Read(c.buf[c.filled:])
 		if err != nil {
-			return message{}, err
+			return nil, err
 		}
 		if c.o.Transport != "udp" {
 			c.filled += n
@@ -565,25 +535,28 @@ func (c *client) receive(ctx context.Context, until time.Time) (message, error) 
 	}
 }
 
-// next takes a message off the stream. An error is the end of it: where the next
+// next takes a message off the stream, nil if it isn't whole yet. An error is the end of it: where the next
 // message would begin is lost.
-func (c *client) next() (message, bool, error) {
+func (c *client) next() (*message, error) {
 	b := bytes.TrimLeft(c.buf[:c.filled], "\r\n")
 	c.raw = cut(string(b))
 	m, err := parse(b)
 	switch {
 	case len(b) == 0:
 		c.filled = 0
-		return message{}, false, nil
+		return nil, nil //nolint:nilnil // not yet
 	case errors.Is(err, errCut) && len(b) < len(c.buf):
 		c.filled = copy(c.buf, b)
-		return message{}, false, nil
+		return nil, nil //nolint:nilnil // not yet
 	case err != nil:
 		c.unusable(err)
-		return message{}, false, fmt.Errorf("%w: %w", io.ErrUnexpectedEOF, err)
+		return nil, fmt.Errorf("%w: %w", io.ErrUnexpectedEOF, err)
 	}
 	c.filled = copy(c.buf, b[m.length:])
-	return m, true, nil
+	return m, nil
 }
 
-func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+func millis(d time.Duration) *float64 {
+	ms := float64(d) / float64(time.Millisecond)
+	return &ms
+}

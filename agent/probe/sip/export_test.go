@@ -8,11 +8,10 @@ import (
 
 // RunOn is Run on a connection.
 func RunOn(ctx context.Context, conn net.Conn, o Options) (Result, error) {
-	o = o.normalise()
-	res := Result{Method: o.Method, Transport: o.Transport, Server: o.Server, Outcome: NoAnswer}
-	c := &client{o: o, conn: conn, local: netip.MustParseAddrPort("192.0.2.9:5062"), res: &res, random: random}
+	c := newClient(&o)
+	c.conn, c.local = conn, netip.MustParseAddrPort("192.0.2.9:5062")
 	err := c.run(ctx)
-	return res, err
+	return c.res, err
 }
 
 // Message is what Parse reads.
@@ -25,11 +24,14 @@ type Message struct {
 // Parse is parse.
 func Parse(b []byte) (Message, error) {
 	m, err := parse(b)
+	if err != nil {
+		return Message{}, err
+	}
 	out := Message{Method: m.method, Code: m.code, Reason: m.reason, Length: m.length}
 	for _, h := range m.headers {
 		out.Headers = append(out.Headers, [2]string{h.name, h.value})
 	}
-	return out, err
+	return out, nil
 }
 
 // Values returns what the headers of a name list.
@@ -54,4 +56,7 @@ func Answer(header, user, password, method, uri, cnonce string) (string, bool) {
 }
 
 // Check is Options.check.
-func (o Options) Check() error { return o.normalise().check() }
+func (o Options) Check() error {
+	o.normalise()
+	return o.check()
+}

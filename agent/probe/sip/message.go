@@ -2,7 +2,6 @@ package sip
 
 import (
 	"bytes"
-	"errors"
 	"strconv"
 	"strings"
 )
@@ -27,13 +26,20 @@ type message struct {
 	length  int // of head and body
 }
 
-// What may be wrong with a message.
-var (
-	errCut       = errors.New("the message is cut short")
-	errTooLong   = errors.New("the message is too long")
-	errStartLine = errors.New("the first line is neither a status nor a request")
-	errHeader    = errors.New("a line is no header")
-	errLength    = errors.New("the content length is no number")
+// fault is what is wrong with a message.
+type fault string
+
+func (f fault) Error() string { return string(f) }
+
+const (
+	errCut       = fault("the message is cut short")
+	errTooLong   = fault("the message is too long")
+	errStartLine = fault("the first line is neither a status nor a request")
+	errHeader    = fault("a line is no header")
+	errLength    = fault("the content length is no number")
+	errVia       = fault("it came with other Via headers than one")
+	errBranch    = fault("it answers another request by its branch")
+	errOther     = fault("it answers another request by its CSeq or Call-ID")
 )
 
 // headEnd returns the length of a message's head, with the empty line that ends
@@ -53,53 +59,68 @@ func headEnd(b []byte) int {
 }
 
 // parse reads the message that b begins with. Lines may end without a carriage
-// return. The error is errCut if more bytes could make it whole.
-func parse(b []byte) (message, error) {
+// return. It is a fault, or nil; errCut if more bytes could make it whole.
+func parse(b []byte) (*message, error) {
 	end := headEnd(b)
-	switch {
-	case end > maxMessage || end == 0 && len(b) > maxMessage:
-		return message{}, errTooLong
-	case end == 0:
-		return message{}, errCut
+	if end > maxMessage || end == 0 && len(b) > maxMessage {
+		return nil, errTooLong
 	}
-	var m message
+	if end == 0 {
+		return nil, errCut
+	}
+	m := &message{length: end}
 	for i, line := range strings.Split(strings.TrimRight(string(b[:end]), "\r\n"), "\n") {
 		line = strings.TrimSuffix(line, "\r")
-		switch {
-		case i == 0:
+		if i == 0 {
 			if !m.start(line) {
-				return message{}, errStartLine
+				return nil, errStartLine
 			}
-		case line[0] == ' ' || line[0] == '\t': // folded
-			if len(m.headers) == 0 {
-				return message{}, errHeader
-			}
-			h := &m.headers[len(m.headers)-1]
-			h.value = strings.TrimSpace(h.value + " " + strings.TrimSpace(line))
-		default:
-			name, value, ok := strings.Cut(line, ":")
-			name = strings.TrimRight(name, " \t")
-			if !ok || !isToken(name) || len(m.headers) == maxHeaders {
-				return message{}, errHeader
-			}
-			m.headers = append(m.headers, header{longName(strings.ToLower(name)), strings.TrimSpace(value)})
+		} else if !m.line(line) {
+			return nil, errHeader
 		}
 	}
-	m.length = end
 	if s, ok := m.get("content-length"); ok {
-		n, err := strconv.ParseUint(s, 10, 31)
-		switch {
-		case err != nil:
-			return message{}, errLength
-		case n > uint64(maxMessage-end):
-			return message{}, errTooLong
+		n := number(s)
+		if n < 0 {
+			return nil, errLength
 		}
-		m.length += int(n)
+		if n > maxMessage-end {
+			return nil, errTooLong
+		}
+		m.length += n
 	}
 	if m.length > len(b) {
-		return message{}, errCut
+		return nil, errCut
 	}
 	return m, nil
+}
+
+// line reads a line of the head, which is not empty.
+func (m *message) line(s string) bool {
+	if s[0] == ' ' || s[0] == '\t' { // folded
+		if len(m.headers) == 0 {
+			return false
+		}
+		h := &m.headers[len(m.headers)-1]
+		h.value = strings.TrimSpace(h.value + " " + strings.TrimSpace(s))
+		return true
+	}
+	name, value, ok := strings.Cut(s, ":")
+	name = strings.TrimRight(name, " \t")
+	if !ok || !isToken(name) || len(m.headers) == maxHeaders {
+		return false
+	}
+	m.headers = append(m.headers, header{longName(strings.ToLower(name)), strings.TrimSpace(value)})
+	return true
+}
+
+// number reads a number from 0 to below 2^31; -1 if s is none.
+func number(s string) int {
+	n, err := strconv.ParseUint(s, 10, 31)
+	if err != nil {
+		return -1
+	}
+	return int(n)
 }
 
 // start reads the first line.
@@ -111,12 +132,8 @@ func (m *message) start(line string) bool {
 		return ok && isToken(first) && strings.EqualFold(version, "SIP/2.0")
 	}
 	code, reason, _ := strings.Cut(rest, " ")
-	n, err := strconv.ParseUint(code, 10, 10)
-	if err != nil || len(code) != 3 || n < 100 || n > 699 {
-		return false
-	}
-	m.code, m.reason = int(n), reason
-	return true
+	m.code, m.reason = number(code), reason
+	return len(code) == 3 && m.code >= 100 && m.code <= 699
 }
 
 // isToken reports whether s is a token (RFC 3261, section 25.1).

@@ -81,6 +81,8 @@ type Resolver interface {
 
 // Options say whom to ask and what. Server or Host is required.
 type Options struct {
+	_ [0]func() // not comparable: the code for that is large
+
 	Server netip.AddrPort // port 5060 if it is 0
 	// Host is resolved, to its first address of Source's kind, if Server has no
 	// address; the port is Server's.
@@ -105,13 +107,14 @@ type Options struct {
 
 // String implements fmt.Stringer, without the password.
 func (o Options) String() string {
-	return string(o.normalise().Method) + " " + o.User + "@" + o.domain() + " at " + o.Host + " " + o.Server.String()
+	o.normalise()
+	return string(o.Method) + " " + o.User + "@" + o.domain() + " at " + o.Host + " " + o.Server.String()
 }
 
 // GoString implements fmt.GoStringer, without the password.
 func (o Options) GoString() string { return "sip.Options{" + o.String() + "}" }
 
-func (o Options) normalise() Options {
+func (o *Options) normalise() {
 	if o.Method == "" {
 		o.Method = MethodOptions
 	}
@@ -138,11 +141,10 @@ func (o Options) normalise() Options {
 	}
 	o.Server = netip.AddrPortFrom(o.Server.Addr().Unmap(), port)
 	o.Source = o.Source.Unmap()
-	return o
 }
 
 // domain is Domain, or what stands in for it.
-func (o Options) domain() string {
+func (o *Options) domain() string {
 	switch {
 	case o.Domain != "":
 		return o.Domain
@@ -155,26 +157,30 @@ func (o Options) domain() string {
 }
 
 // check refuses what would not be one request, or another than is meant.
-func (o Options) check() error {
+func (o *Options) check() error {
+	server, domain := o.Server.Addr(), o.domain()
+	var s string
 	switch {
-	case !o.Server.Addr().IsValid() && o.Host == "":
-		return errors.New("no server is given")
+	case !server.IsValid() && o.Host == "":
+		s = "no server is given"
 	case o.Method != MethodOptions && o.Method != MethodFetch && o.Method != MethodRegister:
-		return errors.New("no such method")
+		s = "no such method"
 	case o.Transport != "udp" && o.Transport != "tcp":
-		return errors.New("no such transport")
+		s = "no such transport"
 	case o.Method != MethodOptions && o.User == "":
-		return errors.New("no user is given")
-	case strings.Trim(o.domain(), hostCharacters) != "" || len(o.domain()) > 255:
-		return errors.New("the domain is not a name or an address")
+		s = "no user is given"
+	case strings.Trim(domain, hostCharacters) != "" || len(domain) > 255:
+		s = "the domain is not a name or an address"
 	case !plain(o.User) || !plain(o.AuthUser) || strings.ContainsAny(o.AuthUser, `"\`):
-		return errors.New("the user has characters that no user has")
+		s = "the user has characters that no user has"
 	case !plain(o.UserAgent):
-		return errors.New("the user agent has characters that no program has")
-	case o.Source.IsValid() && o.Server.Addr().IsValid() && o.Source.Is4() != o.Server.Addr().Is4():
-		return errors.New("server and source address are of different kinds")
+		s = "the user agent has characters that no program has"
+	case o.Source.IsValid() && server.IsValid() && o.Source.Is4() != server.Is4():
+		s = "server and source address are of different kinds"
+	default:
+		return nil
 	}
-	return nil
+	return errors.New(s)
 }
 
 const (
@@ -195,7 +201,7 @@ const (
 
 // Duration returns the longest time that a run with these options takes.
 func (o Options) Duration() time.Duration {
-	o = o.normalise()
+	o.normalise()
 	d := o.Wait
 	if o.Password != "" {
 		d += maxAuthentications * o.Wait
@@ -215,6 +221,8 @@ func (o Options) Duration() time.Duration {
 // Result is what the server said. Texts of the server are verbatim, cut at 256
 // bytes; control characters in them are for whoever prints them to replace.
 type Result struct {
+	_ [0]func() // as in Options
+
 	Outcome   Outcome        `json:"outcome"`
 	Method    Method         `json:"method"`
 	Transport string         `json:"transport"`
@@ -268,32 +276,27 @@ type Result struct {
 // A contact that may be registered by then is asked to be removed, without
 // waiting for the answer.
 func Run(ctx context.Context, o Options) (Result, error) {
-	o = o.normalise()
-	res := Result{Method: o.Method, Transport: o.Transport, Server: o.Server, Outcome: NoAnswer}
-	if err := o.check(); err != nil {
-		return res, fmt.Errorf("cannot ask SIP server: %w", err)
+	c := newClient(&o)
+	err := o.check()
+	if err == nil {
+		err = c.open(ctx)
 	}
-	c := &client{o: o, res: &res, random: random}
-	err := c.open(ctx)
 	if err == nil && c.conn != nil {
 		err = c.run(ctx)
 	}
 	if err != nil && ctx.Err() != nil {
-		return res, ctx.Err()
+		err = ctx.Err()
+	} else if err != nil {
+		err = fmt.Errorf("cannot ask SIP server: %w", err)
 	}
-	if err != nil {
-		return res, fmt.Errorf("cannot ask SIP server %s: %w", res.Server, err)
-	}
-	return res, nil
+	return c.res, err
 }
 
 // open connects. Where the network refuses, that is the result, and there is no
 // connection.
 func (c *client) open(ctx context.Context) error {
-	if c.o.Interface != "" {
-		if err := usable(c.o.Interface); err != nil {
-			return err
-		}
+	if err := c.present(); err != nil {
+		return err
 	}
 	if !c.o.Server.Addr().IsValid() {
 		addr, err := c.resolve(ctx)

@@ -15,7 +15,7 @@ import (
 
 // dial connects to the server: of UDP, so that the kernel drops what comes from
 // others, and tells what ICMP says.
-func dial(ctx context.Context, o Options) (net.Conn, error) {
+func dial(ctx context.Context, o *Options) (net.Conn, error) {
 	d := net.Dialer{Timeout: o.Wait, Control: func(_, _ string, rc syscall.RawConn) error {
 		var err error
 		opErr := rc.Control(func(fd uintptr) { err = prepare(int(fd), o) })
@@ -31,7 +31,7 @@ func dial(ctx context.Context, o Options) (net.Conn, error) {
 	return d.DialContext(ctx, o.Transport, o.Server.String())
 }
 
-func prepare(fd int, o Options) error {
+func prepare(fd int, o *Options) error {
 	if o.Transport == "udp" {
 		// Without it, only a closed port is told.
 		level, option := unix.SOL_IPV6, unix.IPV6_RECVERR
