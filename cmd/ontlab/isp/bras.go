@@ -45,7 +45,8 @@ type BRASOptions struct {
 	// one client, whose further requests are not answered; 0 means any number.
 	MaxSessions, SessionsPerMAC int
 	// EchoInterval is how often the server asks whether the client is there;
-	// after EchoFailures without an answer the session ends. 0 means 20 s and 3.
+	// after EchoFailures without an answer the session ends. 0 means 20 s and 3;
+	// a negative interval means that it doesn't ask.
 	EchoInterval time.Duration
 	EchoFailures int
 	// RADIUS is the AAA; nil means that Secrets are all it knows.

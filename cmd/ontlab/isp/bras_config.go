@@ -58,7 +58,7 @@ func (o *BRASOptions) pppdOptions(dir string) string {
 		add("plugin radius.so\nradius-config-file %s", pppWord(filepath.Join(dir, "radius.conf")))
 		add("plugin radattr.so")
 	}
-	add("lcp-echo-interval %d", (o.EchoInterval+time.Second-1)/time.Second)
+	add("lcp-echo-interval %d", max(0, (o.EchoInterval+time.Second-1)/time.Second))
 	add("lcp-echo-failure %d", o.EchoFailures)
 	dns := 0
 	for _, a := range o.DNS {
@@ -66,6 +66,9 @@ func (o *BRASOptions) pppdOptions(dir string) string {
 			add("ms-dns %s", a)
 			dns++
 		}
+	}
+	if o.MTU < 1492 {
+		add("mtu %[1]d\nmru %[1]d", o.MTU)
 	}
 	if o.IPv6 != nil {
 		add("+ipv6")
@@ -88,7 +91,7 @@ func pppSecrets(accounts []Account) (string, error) {
 		if err := errors.Join(radiusText(a.Name), radiusText(a.Password)); err != nil {
 			return "", fmt.Errorf("account %q: %w", a.Name, err)
 		}
-		if a.Reject != "" || a.SessionLimit != 0 || a.DownMbps != 0 || a.UpMbps != 0 || a.SessionTimeout != 0 {
+		if a.Reject != "" || a.Rejected || a.SessionLimit != 0 || a.DownMbps != 0 || a.UpMbps != 0 || a.SessionTimeout != 0 {
 			return "", fmt.Errorf("account %q: needs an AAA", a.Name)
 		}
 		address := "*"

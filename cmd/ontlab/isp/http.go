@@ -230,8 +230,8 @@ func (h *HTTP) Status(ctx context.Context, code int) error {
 }
 
 // WalledGarden sends every request to location by 302, as an operator does
-// with a line that is not paid for; all but those for location itself, which get
-// the page of /portal.
+// with a line that is not paid for; all but those for location itself and for
+// /portal, which get that page.
 // For the same at other addresses see Intercept.
 func (h *HTTP) WalledGarden(ctx context.Context, location string) error {
 	u, err := url.Parse(location)

@@ -21,3 +21,12 @@ func SetMulticastVersion(host *netbox.Host, bridge string, igmp int) error {
 	}
 	return nil
 }
+
+// StopQuerier leaves a bridge of the host snooping, with nobody who asks.
+func StopQuerier(host *netbox.Host, bridge string) error {
+	path := filepath.Join("/sys/class/net", bridge, "bridge", "multicast_querier")
+	if err := host.Do(func() error { return os.WriteFile(path, []byte("0"), 0) }); err != nil {
+		return fmt.Errorf("cannot stop querier of %s on %s: %w", bridge, host.Name(), err)
+	}
+	return nil
+}

@@ -19,8 +19,10 @@ const (
 	siteName  = "www.lab.test"
 	checkName = "check.lab.test"
 	sipName   = "sip.lab.test"
-	order     = "WO-lab"
-	lanListen = gatewayLAN + ":7443"
+	// portalName is where walled_garden leads if nothing else is said.
+	portalName = "portal.isp.example"
+	order      = "WO-lab"
+	lanListen  = gatewayLAN + ":7443"
 )
 
 // brokerAddr is where the MQTT broker listens, and the host it is on.
@@ -68,7 +70,11 @@ func (l *Lab) agentConfig() string {
 	option("lan_listen", lanListen)
 	section("console")
 	option("enabled", 1)
-	option("port", l.sim.Path())
+	option("port", l.consolePort())
+	if l.consoleLogin() {
+		option("username", consoleUser)
+		option("password", consolePassword)
+	}
 	option("driver", l.sc.Gateway.Console)
 	section("wan")
 	option("interface", l.wanInterface())

@@ -74,13 +74,6 @@ func (l *Lab) answer(ctx context.Context, conn net.Conn) {
 	_ = json.NewEncoder(conn).Encode(a)
 }
 
-// Active are the faults that are there.
-func (l *Lab) Active() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return append([]string{}, l.active...)
-}
-
 // Ask asks the lab whose files are in dir for a moment of a timeline, or, if
 // the moment is empty, for nothing. It returns the faults that are there then.
 func Ask(ctx context.Context, dir string, m scenario.Moment) ([]string, error) {

@@ -35,17 +35,25 @@ type Lab struct {
 	gateway, home, ont, olt, bras, core, pc, stb *netbox.Host
 	hosts                                        map[string]*netbox.Host // by kind of service, the operator's
 	served                                       map[uint16]bool         // VLANs that olt has an interface for
+	vlans                                        map[string]uint16       // in which each kind of service is served now
+	rogue                                        *netbox.Host            // one that nobody ordered; nil until a fault needs it
+	rogueIn                                      map[string]bool         // kinds of service that it has a cable to
 
 	servers
 	sim      *ontsim.Sim
+	modes    ontsim.Mode // its habits
 	diallers []*dialler
 	agent    *netbox.Process
 	watch    *netbox.Process
 	watchLog string
 
-	mu     sync.Mutex
-	active []string // faults, in the order they came; guarded by mu
-	noise  *noise   // guarded by mu; what faults keep running
+	changing sync.Mutex // held while a fault comes or goes
+	mu       sync.Mutex
+	// settingsBefore are those that were there before the gateway, by their
+	// number in the timeline.
+	settingsBefore map[int]*setting
+	settings       []*setting // of faults, in the order they came; written with both, read with one of changing and mu
+	noise          *noise     // what faults keep running
 }
 
 // Needs names what a kernel must have for a scenario, as netbox.Missing does.
@@ -86,7 +94,7 @@ func Build(ctx context.Context, s scenario.Scenario, o Options) (l *Lab, err err
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	l = &Lab{sc: s, o: o, served: map[uint16]bool{}, noise: &noise{}}
+	l = &Lab{sc: s, o: o, served: map[uint16]bool{}, vlans: map[string]uint16{}, noise: &noise{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("cannot build the lab: %w", err), l.Close())
@@ -103,7 +111,7 @@ func Build(ctx context.Context, s scenario.Scenario, o Options) (l *Lab, err err
 		name string
 		do   func(context.Context) error
 	}{
-		{"network", func(context.Context) error { return l.buildNetwork() }},
+		{"network", l.buildNetwork},
 		{"servers", l.startServers},
 		{"console", l.startConsole},
 		{"faults before", l.before},
@@ -125,21 +133,6 @@ func Build(ctx context.Context, s scenario.Scenario, o Options) (l *Lab, err err
 func (l *Lab) settle(ctx context.Context) error {
 	l.o.Log.Info("gateway", "online", l.online(ctx, seconds(l.sc.Measure.SettleS)))
 	return ctx.Err()
-}
-
-func (l *Lab) startConsole(ctx context.Context) error {
-	g := l.sc.Gateway
-	sim, err := ontsim.Start(context.WithoutCancel(ctx), ontsim.Options{
-		Driver: g.Console, State: g.State, Serial: g.Serial, NotProvisioned: !g.OMCI, TemperatureCelsius: g.TemperatureCelsius,
-		Modes: consoleModes(g.ConsoleHabits),
-	})
-	if err != nil {
-		return fmt.Errorf("cannot start the ONT's console: %w", err)
-	}
-	l.sim = sim
-	sim.SetRxPower(float64(g.RxPowerDBm))
-	sim.SetAlarms(g.Alarms...)
-	return nil
 }
 
 // Close ends everything. What it returns is what did not end well.
@@ -190,10 +183,19 @@ type servers struct {
 	ntp       *isp.NTP
 	web       *isp.HTTP
 	portal    *isp.HTTP // runs while there is a walled garden
+	hijack    *isp.DNSHijack
+	rogueAC   *isp.RogueAC // these two while there are faults of them
+	rogueDHCP *isp.DHCP
 	multicast *isp.Multicast
 	sip       *isp.SIP
 	acs       *isp.ACS
 	broker    *isp.Broker
+
+	// What they do wrong now.
+	bookNow string
+	dnsNow  [2]isp.DNSFault
+	dhcpNow map[*isp.DHCP]dhcpState
+	webDown bool
 }
 
 type stopper interface{ Stop() error }
@@ -204,6 +206,11 @@ func (s *servers) stop() error {
 		if started {
 			problems = append(problems, server.Stop())
 		}
+	}
+	end(s.rogueAC != nil, s.rogueAC)
+	end(s.rogueDHCP != nil, s.rogueDHCP)
+	if s.hijack != nil {
+		problems = append(problems, s.hijack.Stop(context.Background()))
 	}
 	end(s.brasd != nil, s.brasd)
 	for _, d := range s.dhcp {

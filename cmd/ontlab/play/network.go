@@ -1,6 +1,7 @@
 package play
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -18,6 +19,7 @@ const (
 	pcPort   = "lan2" // bridged to the internet service, where that is ordered
 	stbPort  = "lan3" // bridged to iptv
 	pppName  = "pppoe-wan"
+	corePort = "core0" // of the BRAS, to the internet
 )
 
 // Addresses of the lab.
@@ -72,7 +74,7 @@ func uplinkOf(kind string) string {
 }
 
 // buildNetwork makes hosts and cables. Nothing runs on them yet.
-func (l *Lab) buildNetwork() error {
+func (l *Lab) buildNetwork(ctx context.Context) error {
 	var problems []error
 	host := func(name string) *netbox.Host {
 		h, err := l.box.Host(name)
@@ -96,7 +98,7 @@ func (l *Lab) buildNetwork() error {
 	if err := errors.Join(problems...); err != nil {
 		return err
 	}
-	return errors.Join(l.layHome(), l.layLine(), l.layServices(), l.layCore())
+	return errors.Join(l.layHome(), l.layLine(ctx), l.layServices(), l.layCore())
 }
 
 // cable lays a cable of the lab's usual MTU.
@@ -115,17 +117,17 @@ func (l *Lab) layHome() error {
 }
 
 // layLine connects gateway and olt, and shapes what goes between them.
-func (l *Lab) layLine() error {
+func (l *Lab) layLine(ctx context.Context) error {
 	return errors.Join(
 		l.cable(l.gateway, wanPort, l.ont, "eth0", l.sc.Gateway.MAC),
 		l.cable(l.ont, "pon0", l.olt, "pon0", ""),
 		l.ont.Bridge("br0", netbox.BridgeOptions{}, "eth0", "pon0"),
-		l.setLine(l.sc.Network.Line),
+		l.setLine(ctx, l.sc.Network.Line),
 	)
 }
 
 // setLine makes the line between gateway and olt what it is to be.
-func (l *Lab) setLine(line scenario.Line) error {
+func (l *Lab) setLine(ctx context.Context, line scenario.Line) error {
 	ms := func(v float64) time.Duration { return time.Duration(v * float64(time.Millisecond)) }
 	one := netbox.Impairment{
 		Delay: ms(line.DelayMS), Jitter: ms(line.JitterMS), LossRatio: line.LossRatio,
@@ -133,9 +135,15 @@ func (l *Lab) setLine(line scenario.Line) error {
 	}
 	down, up := one, one
 	down.RateMbps, up.RateMbps = line.DownMbps, line.UpMbps
+	// Interfaces, and the bridges between them, let four bytes more pass than
+	// their MTU, for a tag that there may not be.
+	long := ""
+	for _, port := range []string{"eth0", "pon0"} {
+		long += fmt.Sprintf("chain %[1]s {\ntype filter hook ingress device %[1]q priority 0;\nmeta length > %[2]d drop\n}\n", port, line.MTU)
+	}
 	return errors.Join(
 		l.olt.Impair("pon0", down), l.ont.Impair("pon0", up),
-		l.olt.MTU("pon0", line.MTU), l.ont.MTU("pon0", line.MTU),
+		rules(ctx, l.ont, "netdev line", long),
 	)
 }
 
@@ -163,13 +171,24 @@ func (l *Lab) serve(kind string, vlan uint16) error {
 			}
 		}
 	}
-	l.served[vlan] = true
-	tv := kind == scenario.IPTV
-	if err := l.olt.Bridge(bridgeOf(vlan), netbox.BridgeOptions{Snooping: tv, Querier: tv}, port, uplinkOf(kind)); err != nil {
+	if old, moves := l.vlans[kind]; moves && kind == scenario.IPTV && old != vlan {
+		if err := isp.StopQuerier(l.olt, bridgeOf(old)); err != nil {
+			return err
+		}
+	}
+	l.served[vlan], l.vlans[kind] = true, vlan
+	// Without a querier yet: it asks in a version from its start on.
+	bridging := netbox.BridgeOptions{Snooping: kind == scenario.IPTV}
+	if err := l.olt.Bridge(bridgeOf(vlan), bridging, port, uplinkOf(kind)); err != nil {
 		return err
 	}
-	if tv {
-		return isp.SetQuerier(l.olt, bridgeOf(vlan), quickQuerier())
+	if l.rogueIn[kind] {
+		if err := l.join(rogueUplink(kind), kind); err != nil {
+			return err
+		}
+	}
+	if kind == scenario.IPTV {
+		return l.ask(vlan)
 	}
 	return nil
 }
@@ -177,11 +196,11 @@ func (l *Lab) serve(kind string, vlan uint16) error {
 // layCore connects bras and core, the internet of the lab.
 func (l *Lab) layCore() error {
 	problems := []error{
-		l.box.Cable(l.bras, "core0", l.core, "eth0", netbox.CableOptions{}),
-		l.bras.Address("core0", brasCore+"/24"), l.bras.Address("core0", brasCore6+"/64"),
+		l.box.Cable(l.bras, corePort, l.core, "eth0", netbox.CableOptions{}),
+		l.bras.Address(corePort, brasCore+"/24"), l.bras.Address(corePort, brasCore6+"/64"),
 		l.bras.Forward(true),
 	}
-	numbers := []int{2, coreBroker, coreDNS, coreDNS + 1, coreWeb, corePortal, coreNTP}
+	numbers := []int{coreTraffic, coreBroker, coreDNS, coreDNS + 1, coreWeb, corePortal, coreNTP}
 	for i := range l.sc.Network.Targets {
 		numbers = append(numbers, coreTargets+i)
 	}

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"ontagent/cmd/ontlab/isp"
 	"ontagent/cmd/ontlab/scenario"
@@ -17,7 +16,7 @@ import (
 // startServers starts what the operator has, as much at once as can be: each
 // takes seconds on an emulated processor.
 func (l *Lab) startServers(ctx context.Context) error {
-	l.dhcp = map[string]*isp.DHCP{}
+	l.dhcp, l.dhcpNow = map[string]*isp.DHCP{}, map[*isp.DHCP]dhcpState{}
 	var starting sync.WaitGroup
 	var mu sync.Mutex
 	var problems []error
@@ -42,7 +41,10 @@ func (l *Lab) startServers(ctx context.Context) error {
 		}
 	}
 	starting.Wait()
-	return errors.Join(problems...)
+	if err := errors.Join(problems...); err != nil {
+		return err
+	}
+	return errors.Join(l.applyDNS(ctx), l.applyDHCP(ctx))
 }
 
 func (l *Lab) resolvers() []netip.Addr {
@@ -55,15 +57,13 @@ func (l *Lab) resolvers() []netip.Addr {
 
 // startCore starts what is on the internet.
 func (l *Lab) startCore(ctx context.Context) (err error) {
-	web := core(coreWeb)
+	web, portal := core(coreWeb), core(corePortal)
 	if listen := l.allResolvers(); len(listen) > 0 {
 		if l.dns, err = isp.StartDNS(ctx, l.core, isp.DNSOptions{Listen: listen, Names: map[string][]netip.Addr{
 			siteName: web[:], checkName: web[:],
 			sipName: {netip.MustParseAddr(voiceAddr)}, "acs.lab.test": {netip.MustParseAddr(mgmtAddr)},
+			portalName: portal[:],
 		}}); err != nil {
-			return err
-		}
-		if err := l.slowDNS(ctx, l.sc.Network.DNS.DelayMS); err != nil {
 			return err
 		}
 	}
@@ -79,17 +79,6 @@ func (l *Lab) startCore(ctx context.Context) (err error) {
 	}
 	l.broker, err = isp.StartBroker(ctx, host, isp.BrokerOptions{Listen: address})
 	return err
-}
-
-func (l *Lab) slowDNS(ctx context.Context, ms float64) error {
-	if ms == 0 {
-		return nil
-	}
-	var problems []error
-	for _, r := range l.resolvers() {
-		problems = append(problems, l.dns.Slow(ctx, r, time.Duration(ms*float64(time.Millisecond))))
-	}
-	return errors.Join(problems...)
 }
 
 // startAccess starts what lets subscribers in: BRAS and AAA, or DHCP.
@@ -110,7 +99,7 @@ func (l *Lab) startAccess(ctx context.Context) error {
 	if inet.Access == scenario.Static {
 		return nil
 	}
-	first, last := leaseRange(router)
+	first, last := leaseRange(netip.PrefixFrom(router, pool.Bits()))
 	o := isp.DHCPOptions{
 		Interface: "access0", First: first, Last: last, Router: router, DNS: l.resolvers(), Lease: seconds(float64(l.sc.Network.DHCP.LeaseS)),
 	}
@@ -136,17 +125,29 @@ func (l *Lab) startAccess(ctx context.Context) error {
 }
 
 // leaseRange is what a server whose own address is the first of its network
-// gives out.
-func leaseRange(own netip.Addr) (first, last netip.Addr) {
-	first = own
-	for range 9 {
-		first = first.Next()
+// gives out: the tenth and 40 more, or, of a small network, all but the first.
+func leaseRange(own netip.Prefix) (first, last netip.Addr) {
+	inside := func(a netip.Addr) bool { return own.Contains(a.Next()) } // the last one is for broadcasts
+	first = own.Addr().Next()
+	if tenth := step(own.Addr(), 9); inside(step(tenth, 4)) {
+		first = tenth
 	}
 	last = first
 	for range 40 {
+		if !inside(last.Next()) {
+			break
+		}
 		last = last.Next()
 	}
 	return first, last
+}
+
+// step is the nth address behind one.
+func step(a netip.Addr, n int) netip.Addr {
+	for range n {
+		a = a.Next()
+	}
+	return a
 }
 
 // allResolvers are the resolvers by their addresses of both families.
@@ -167,15 +168,31 @@ func (l *Lab) delegated() int {
 // startPPPoE starts the AAA, then the BRAS that asks it.
 func (l *Lab) startPPPoE(ctx context.Context, local netip.Addr) (err error) {
 	n := l.sc.Network
+	book, occupied := l.book()
 	if l.radius, err = isp.StartRADIUS(ctx, l.bras, isp.RADIUSOptions{
-		Accounts: l.accounts(nil), UnknownReply: n.AAA.UnknownAccount, WrongPasswordReply: n.AAA.WrongPassword, SessionLimitReply: n.AAA.SessionLimit,
+		Accounts: book.accounts, UnknownReply: n.AAA.UnknownAccount, WrongPasswordReply: n.AAA.WrongPassword, SessionLimitReply: n.AAA.SessionLimit,
 	}); err != nil {
 		return err
 	}
+	l.bookNow = fmt.Sprint(book)
+	for account, sessions := range occupied {
+		if err := l.radius.Occupy(ctx, account, sessions); err != nil {
+			return err
+		}
+	}
+	echo := seconds(float64(n.BRAS.EchoIntervalS))
+	if echo == 0 {
+		echo = -1
+	}
+	pool, err := l.serviceNetwork(scenario.Internet)
+	if err != nil {
+		return err
+	}
 	o := isp.BRASOptions{
-		Interface: "access0", ACName: n.BRAS.ACName, Auth: n.BRAS.Auth, MTU: n.BRAS.MTU,
+		MaxSessions: min(16, 1<<(32-pool.Bits())-3), // what is left of the pool without the first, its own, and the last address
+		Interface:   "access0", ACName: n.BRAS.ACName, Auth: l.brasAuth(), MTU: n.BRAS.MTU,
 		LocalAddr: local, Pool: local.Next(), DNS: l.allResolvers(), RADIUS: l.radius.Client(),
-		EchoInterval: seconds(float64(n.BRAS.EchoIntervalS)), EchoFailures: n.BRAS.EchoFailures,
+		EchoInterval: echo, EchoFailures: n.BRAS.EchoFailures,
 	}
 	if n.BRAS.ServiceName != "" {
 		o.ServiceNames = []string{n.BRAS.ServiceName}
@@ -188,30 +205,19 @@ func (l *Lab) startPPPoE(ctx context.Context, local netip.Addr) (err error) {
 	if l.brasd, err = isp.StartBRAS(ctx, l.bras, o); err != nil {
 		return err
 	}
-	l.brasd.DelayPADO(time.Duration(n.BRAS.PADIAnswerDelayMS) * time.Millisecond)
 	if n.BRAS.SecondAC {
-		return l.brasd.SecondAC(ctx, "second-ac")
+		if err := l.brasd.SecondAC(ctx, "second-ac"); err != nil {
+			return err
+		}
 	}
+	l.brasd.DelayPADO(l.offersLate())
 	return nil
 }
 
-// accounts is the AAA's book; reject overrides what is said of some.
-func (l *Lab) accounts(reject map[string]string) []isp.Account {
-	var book []isp.Account
-	for _, a := range l.sc.Network.Accounts {
-		entry := isp.Account{Name: a.Account, Password: a.Password, SessionLimit: a.Sessions, DownMbps: a.DownMbps, UpMbps: a.UpMbps}
-		if a.State != "ok" {
-			entry.Reject = a.Reply
-		}
-		if text, ok := reject[a.Account]; ok {
-			entry.Reject = text
-		}
-		if ip, err := netip.ParseAddr(a.FramedIP); err == nil {
-			entry.FramedIP = ip
-		}
-		book = append(book, entry)
-	}
-	return book
+// framedIP reads an account's address; without one it is of the pool.
+func framedIP(text string) netip.Addr {
+	addr, _ := netip.ParseAddr(text)
+	return addr
 }
 
 func (l *Lab) startIPTV(ctx context.Context, s scenario.Service) (err error) {
@@ -228,8 +234,10 @@ func (l *Lab) startIPTV(ctx context.Context, s scenario.Service) (err error) {
 			return err
 		}
 	}
-	l.multicast, err = isp.StartMulticast(ctx, host, isp.MulticastOptions{Interface: "access0", Group: group, Port: s.Port, RateMbps: s.RateMbps})
-	return err
+	if l.multicast, err = isp.StartMulticast(ctx, host, isp.MulticastOptions{Interface: "access0", Group: group, Port: s.Port, RateMbps: s.RateMbps}); err != nil {
+		return err
+	}
+	return l.startLeases(ctx, scenario.IPTV, s, netip.MustParseAddr(iptvAddr))
 }
 
 func (l *Lab) startVoice(ctx context.Context, s scenario.Service) (err error) {
@@ -268,8 +276,10 @@ func (l *Lab) startLeases(ctx context.Context, kind string, s scenario.Service, 
 	if s.Access != scenario.IPoE {
 		return nil
 	}
-	first, last := leaseRange(router)
-	server, err := isp.StartDHCP(ctx, l.hosts[kind], isp.DHCPOptions{Interface: "access0", First: first, Last: last, Router: router})
+	first, last := leaseRange(netip.PrefixFrom(router, 24))
+	server, err := isp.StartDHCP(ctx, l.hosts[kind], isp.DHCPOptions{
+		Interface: "access0", First: first, Last: last, Router: router, Lease: seconds(float64(l.sc.Network.DHCP.LeaseS)),
+	})
 	if err != nil {
 		return err
 	}

@@ -1,9 +1,11 @@
 package play
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,7 +21,7 @@ type timeline struct {
 	began  time.Time
 
 	mu   sync.Mutex
-	errs []error                          // guarded by mu
+	errs []error                           // guarded by mu
 	seen map[acceptance.Rung]chan struct{} // closed when the ladder reaches it; guarded by mu
 }
 
@@ -27,17 +29,28 @@ type timeline struct {
 func (l *Lab) startTimeline(ctx context.Context) *timeline {
 	ctx, cancel := context.WithCancel(ctx)
 	t := &timeline{lab: l, cancel: cancel, began: time.Now(), seen: map[acceptance.Rung]chan struct{}{}}
-	for _, m := range l.sc.Timeline {
-		if m.Rung != "" && t.seen[acceptance.Rung(m.Rung)] == nil {
-			t.seen[acceptance.Rung(m.Rung)] = make(chan struct{})
+	// What counts from the same moment is played one after the other, so that
+	// it happens in the order of the file.
+	moments := map[acceptance.Rung][]scenario.Moment{}
+	for i, m := range l.sc.Timeline {
+		switch rung := acceptance.Rung(m.Rung); {
+		case !m.Before:
+			moments[rung] = append(moments[rung], m)
+		case m.ForS > 0:
+			t.goesLater(ctx, m, l.settingsBefore[i], t.began)
 		}
 	}
-	for _, m := range l.sc.Timeline {
-		if m.Before && m.ForS == 0 {
-			continue // it came before the gateway was started, and stays
+	for rung := range moments {
+		if rung != "" {
+			t.seen[rung] = make(chan struct{})
 		}
-		reached := t.seen[acceptance.Rung(m.Rung)]
-		t.done.Go(func() { t.play(ctx, m, reached) })
+	}
+	for rung, ms := range moments {
+		slices.SortStableFunc(ms, func(a, b scenario.Moment) int {
+			return cmp.Compare(a.AtS, b.AtS)
+		})
+		reached := t.seen[rung]
+		t.done.Go(func() { t.play(ctx, ms, reached) })
 	}
 	return t
 }
@@ -55,9 +68,11 @@ func (t *timeline) reached(rung acceptance.Rung) {
 	}
 }
 
-func (t *timeline) play(ctx context.Context, m scenario.Moment, reached <-chan struct{}) {
+// play plays moments, in order, that count from when reached is closed, or, if
+// that is nil, from the start of the visit.
+func (t *timeline) play(ctx context.Context, moments []scenario.Moment, reached <-chan struct{}) {
 	from := t.began
-	if m.Rung != "" {
+	if reached != nil {
 		select {
 		case <-reached:
 			from = time.Now()
@@ -65,24 +80,33 @@ func (t *timeline) play(ctx context.Context, m scenario.Moment, reached <-chan s
 			return
 		}
 	}
-	if !m.Before && (!sleepUntil(ctx, from.Add(seconds(m.AtS))) || !t.change(ctx, m)) {
-		return
-	}
-	if m.ForS > 0 && sleepUntil(ctx, time.Now().Add(seconds(m.ForS))) {
-		t.note(m, t.lab.Clear(ctx, m.Fault))
+	for _, m := range moments {
+		if !sleepUntil(ctx, from.Add(seconds(m.AtS))) {
+			return
+		}
+		s, err := t.lab.change(ctx, m)
+		t.note(m, err)
+		if err == nil && m.ForS > 0 {
+			t.goesLater(ctx, m, s, time.Now())
+		}
 	}
 }
 
-// change makes a fault come or go, and reports whether it did.
-func (t *timeline) change(ctx context.Context, m scenario.Moment) bool {
-	var err error
+// goesLater takes a fault back when its time is over.
+func (t *timeline) goesLater(ctx context.Context, m scenario.Moment, s *setting, since time.Time) {
+	t.done.Go(func() {
+		if sleepUntil(ctx, since.Add(seconds(m.ForS))) {
+			t.note(m, t.lab.end(ctx, s))
+		}
+	})
+}
+
+// change makes a fault come, which it returns, or go.
+func (l *Lab) change(ctx context.Context, m scenario.Moment) (*setting, error) {
 	if m.Clear != "" {
-		err = t.lab.Clear(ctx, m.Clear)
-	} else {
-		err = t.lab.Fault(ctx, m.Fault, m.Params)
+		return nil, l.Clear(ctx, m.Clear)
 	}
-	t.note(m, err)
-	return err == nil
+	return l.come(ctx, m.Fault, m.Params)
 }
 
 func (t *timeline) note(m scenario.Moment, err error) {
@@ -101,12 +125,13 @@ func (t *timeline) stop() error {
 	return errors.Join(t.errs...)
 }
 
+// sleepUntil reports whether the time came, before ctx ended.
 func sleepUntil(ctx context.Context, at time.Time) bool {
 	timer := time.NewTimer(time.Until(at))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return true
+		return ctx.Err() == nil
 	case <-ctx.Done():
 		return false
 	}
@@ -114,17 +139,16 @@ func sleepUntil(ctx context.Context, at time.Time) bool {
 
 // before sets the faults that are there before the gateway is started.
 func (l *Lab) before(ctx context.Context) error {
-	for _, m := range l.sc.Timeline {
+	l.settingsBefore = map[int]*setting{}
+	for i, m := range l.sc.Timeline {
 		if !m.Before {
 			continue
 		}
-		err := l.Fault(ctx, m.Fault, m.Params)
-		if m.Clear != "" {
-			err = l.Clear(ctx, m.Clear)
-		}
+		s, err := l.change(ctx, m)
 		if err != nil {
 			return fmt.Errorf("timeline, line %d: %w", m.Line, err)
 		}
+		l.settingsBefore[i] = s
 	}
 	return nil
 }

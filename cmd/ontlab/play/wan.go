@@ -104,16 +104,13 @@ func (l *Lab) connect(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		switch {
-		case s.Kind == scenario.IPTV && s.Access == scenario.Bridge:
-			err = errors.Join(
-				l.cable(l.gateway, stbPort, l.stb, "eth0", ""),
-				l.gateway.Bridge("br-iptv", netbox.BridgeOptions{Snooping: true}, ifname, stbPort),
-			)
-		case s.Access == scenario.IPoE:
+		switch s.Access {
+		case scenario.Bridge:
+			err = l.bridgeBox(s.Kind, ifname)
+		case scenario.IPoE:
 			err = l.lease(ctx, l.gateway, ifname, leaseOf{})
-		case s.Access == scenario.Static && s.Address != "":
-			err = l.gateway.Address(ifname, s.Address)
+		case scenario.Static:
+			_, err = l.static(s.Kind, ifname, s.Address)
 		}
 		if err != nil {
 			return err
@@ -147,7 +144,7 @@ func (l *Lab) connectInternet(ctx context.Context) error {
 		if c.Dial == scenario.DialNever {
 			return nil
 		}
-		if inet.Behind == scenario.IPoE {
+		if inet.Behind == scenario.IPoE || inet.Access == scenario.IPoE {
 			return l.lease(ctx, l.pc, "eth0", leaseOf{route: true, v6: c.IPv6})
 		}
 		return l.pppd(ctx, l.pc, "eth0", "ppp0", c)
@@ -164,17 +161,78 @@ func (l *Lab) connectInternet(ctx context.Context) error {
 	case scenario.IPoE:
 		return errors.Join(l.gateway.MTU(ifname, c.MTU), l.lease(ctx, l.gateway, ifname, leaseOf{route: true, v6: c.IPv6}))
 	case scenario.Static:
-		pool, err := netip.ParsePrefix(l.sc.Network.Pool)
+		router, err := l.static(scenario.Internet, ifname, inet.Address)
 		if err != nil {
-			return fmt.Errorf("cannot read pool: %w", err)
+			return err
 		}
-		router := pool.Masked().Addr().Next()
 		return errors.Join(
-			l.gateway.Address(ifname, inet.Address), l.gateway.Route("default", router.String()),
-			l.resolvConf(l.gateway),
+			l.gateway.MTU(ifname, c.MTU), l.gateway.Route("default", router.String()), l.resolvConf(l.gateway),
 		)
 	}
 	return nil
+}
+
+// bridgeBox connects the box that uses a service behind the gateway.
+func (l *Lab) bridgeBox(kind, ifname string) error {
+	host, port, bridge := l.stb, stbPort, "br-"+kind[:min(len(kind), 9)]
+	if kind != scenario.IPTV {
+		port = map[string]string{scenario.Voice: "lan4", scenario.Management: "lan5"}[kind]
+		var err error
+		if host, err = l.box.Host(kind + "-box"); err != nil {
+			return err
+		}
+	}
+	return errors.Join(
+		l.cable(l.gateway, port, host, "eth0", ""),
+		l.gateway.Bridge(bridge, netbox.BridgeOptions{Snooping: kind == scenario.IPTV}, ifname, port),
+	)
+}
+
+// static gives the gateway an address by hand, the first free one of the
+// service's network if none is given, and returns the operator's in the same
+// network. Where that is another than the service's own, the operator has one
+// there as well.
+func (l *Lab) static(kind, ifname, address string) (netip.Addr, error) {
+	own, err := l.serviceNetwork(kind)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	if address == "" {
+		return own.Addr(), l.gateway.Address(ifname, netip.PrefixFrom(own.Addr().Next(), own.Bits()).String())
+	}
+	network, err := netip.ParsePrefix(address)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("cannot read the static address of %s: %w", kind, err)
+	}
+	if err := l.gateway.Address(ifname, address); err != nil || network.Contains(own.Addr()) {
+		return own.Addr(), err
+	}
+	router := network.Masked().Addr().Next()
+	if router == network.Addr() {
+		router = router.Next()
+	}
+	return router, errors.Join(
+		l.hosts[kind].Address("access0", netip.PrefixFrom(router, network.Bits()).String()),
+		l.gateway.Route(own.Addr().String()+"/32", router.String()),
+	)
+}
+
+// serviceNetwork is the operator's address where a service is served, in its
+// network.
+func (l *Lab) serviceNetwork(kind string) (netip.Prefix, error) {
+	switch kind {
+	case scenario.IPTV:
+		return netip.ParsePrefix(iptvAddr + "/24")
+	case scenario.Voice:
+		return netip.ParsePrefix(voiceAddr + "/24")
+	case scenario.Management:
+		return netip.ParsePrefix(mgmtAddr + "/24")
+	}
+	pool, err := netip.ParsePrefix(l.sc.Network.Pool)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("cannot read network.pool: %w", err)
+	}
+	return netip.PrefixFrom(pool.Masked().Addr().Next(), pool.Bits()), nil
 }
 
 // resolvConf names the operator's resolvers where no protocol does.
@@ -205,6 +263,8 @@ func (l *Lab) pppd(ctx context.Context, host *netbox.Host, device, ifname string
 	}
 	if c.IPv6 {
 		o.WriteString("+ipv6\n")
+	} else {
+		o.WriteString("noipv6\n")
 	}
 	o.WriteString("noauth\nnodetach\nnoipdefault\ndefaultroute\nusepeerdns\nhide-password\nmaxfail 1\nlcp-echo-interval 5\nlcp-echo-failure 2\n")
 	options := filepath.Join(host.Dir(), "pppd.options")
@@ -274,7 +334,7 @@ func (l *Lab) lease(ctx context.Context, host *netbox.Host, ifname string, use l
 	}
 	l.diallers = append(l.diallers, keepUp(ctx, host, netbox.Service{
 		Name: "udhcpc-" + ifname, Path: "busybox", Env: env,
-		Args: []string{"udhcpc", "-f", "-i", ifname, "-s", script, "-t", "3", "-T", "1", "-A", "3"},
+		Args: []string{"udhcpc", "-f", "-i", ifname, "-s", script, "-t", "0", "-T", "2"}, // as netifd has it: it asks until it is answered
 	}, always(2*time.Second)))
 	return nil
 }
@@ -310,4 +370,3 @@ func (l *Lab) online(ctx context.Context, d time.Duration) bool {
 		}
 	}
 }
-
