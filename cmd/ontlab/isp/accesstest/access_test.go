@@ -91,7 +91,7 @@ const (
 
 func accounts() []isp.Account {
 	return []isp.Account{
-		{Name: "u1@isp", Password: "p1", DownMbps: 20, UpMbps: 10},
+		{Name: "u1@isp", Password: "p1", DownMbps: 8, UpMbps: 4},
 		{Name: "fixed", Password: "p4", FramedIP: addr("100.64.7.7")},
 		{Name: "o'b\"r\\ien %{1}", Password: `pa'ss"wo\rd %{2} #x`},
 		{Name: "suspended", Password: "p2", Reject: "691 状态错 'suspended' \\ %{User-Name}"},
@@ -194,7 +194,7 @@ func playSession(ctx context.Context, t *testing.T, a *access) { //nolint:thelpe
 	done()
 	c.want(t, "CHAP authentication succeeded", "primary   DNS address 10.64.0.53", "secondary DNS address 10.64.0.54", "remote IP address 10.64.0.1", "PPP-max-payload")
 	s := a.upSession(t, "u1@isp")
-	if s.IP.String() != "100.64.0.10" || s.DownMbps != 20 || s.UpMbps != 10 || s.ID == 0 {
+	if s.IP.String() != "100.64.0.10" || s.DownMbps != 8 || s.UpMbps != 4 || s.ID == 0 {
 		t.Errorf("session: %+v", s)
 	}
 
@@ -205,7 +205,7 @@ func playSession(ctx context.Context, t *testing.T, a *access) { //nolint:thelpe
 	}
 
 	// The rates, as the kernel has them, and as bytes per second.
-	for ifname, want := range map[string]string{s.Interface: "rate 20Mbit", s.Interface + "-up": "rate 10Mbit"} {
+	for ifname, want := range map[string]string{s.Interface: "rate 8Mbit", s.Interface + "-up": "rate 4Mbit"} {
 		out, err := a.bras.Run(ctx, "tc", "qdisc", "show", "dev", ifname)
 		must(t, err)
 		if !strings.Contains(string(out), want) {
@@ -216,8 +216,13 @@ func playSession(ctx context.Context, t *testing.T, a *access) { //nolint:thelpe
 		name     string
 		from, to *netbox.Host
 		mbps     float64
-	}{{"down", a.bras, a.home, 20}, {"up", a.home, a.bras, 10}} {
-		got := throughput(ctx, t, way.from, way.to, "10.64.0.1", way.from == a.bras)
+	}{{"down", a.bras, a.home, 8}, {"up", a.home, a.bras, 4}} {
+		got := 0.0
+		for range 3 { // a busy machine is slower than the rate, never faster
+			if got = max(got, throughput(ctx, t, way.from, way.to, "10.64.0.1", way.from == a.bras)); got > way.mbps*0.8 {
+				break
+			}
+		}
 		t.Logf("%s: %.1f Mbit/s of %.0f", way.name, got, way.mbps)
 		if got > way.mbps*1.1 || got < way.mbps*0.6 {
 			t.Errorf("%s: %.1f Mbit/s of %.0f", way.name, got, way.mbps)
