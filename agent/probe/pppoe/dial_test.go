@@ -277,7 +277,7 @@ func TestDialOutcomes(t *testing.T) {
 		},
 		{
 			name: "no PADS", set: func(b *bras) { b.hook = func(f *frame) bool { return f.discovery && f.code == codePADR } },
-			outcome: NoPADS, stage: StageSessionSetup, withinS: 6, check: func(b *bras, _ Result) bool { return b.sent(codePADR) == 3 },
+			outcome: NoPADS, stage: StageSessionSetup, withinS: 10.5, check: func(b *bras, _ Result) bool { return b.sent(codePADR) == 3 },
 		},
 		{name: "LCP mute", set: func(b *bras) {
 			mute(protoLCP)(b)
@@ -411,8 +411,8 @@ func TestDialOutcomes(t *testing.T) {
 			return protoLCP, control{terminateRequest, 1, []byte("kicked")}
 		}), outcome: Terminated, stage: StageUp, withinS: 3, check: func(_ *bras, r Result) bool { return r.TerminateReason == "kicked" && r.Address.IsValid() }},
 		{
-			name: "echoes lost", set: func(b *bras) { b.noEcho = func(int) bool { return true } }, outcome: EchoLost, stage: StageUp, withinS: 4,
-			check: func(_ *bras, r Result) bool { return r.Echo.Sent == 3 && r.Echo.Received == 0 && r.Echo.LossRatio == 1 },
+			name: "echoes lost", set: func(b *bras) { b.noEcho = func(int) bool { return true } }, outcome: EchoLost, stage: StageUp, withinS: 5,
+			check: func(_ *bras, r Result) bool { return r.Echo.Sent == 5 && r.Echo.Received == 0 && r.Echo.LossRatio == 1 },
 		},
 		{
 			name: "echoes die", set: func(b *bras) { b.noEcho = func(n int) bool { return n > 5 } },
@@ -422,6 +422,10 @@ func TestDialOutcomes(t *testing.T) {
 		{
 			name: "an echo is lost", set: func(b *bras) { b.noEcho = func(n int) bool { return n == 2 } }, outcome: OK, stage: StageUp, withinS: 4,
 			check: func(_ *bras, r Result) bool { return r.Echo.Received == 2 },
+		},
+		{
+			name: "away for a moment", set: func(b *bras) { b.noEcho = func(n int) bool { return n < 5 } }, outcome: OK, stage: StageUp, withinS: 5,
+			check: func(_ *bras, r Result) bool { return r.Echo.Sent == 5 && r.Echo.Received == 1 && r.Echo.LossRatio == 0.8 },
 		},
 		{
 			name: "no echoes wanted", options: func(o *Options) { o.Echoes = -1 }, outcome: OK, stage: StageUp, withinS: 1,
@@ -747,5 +751,21 @@ func TestDialSurvivesLoss(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// Who got no processor until the time was up reads what came meanwhile, but not
+// for ever.
+func TestPastReadsWhatIsThere(t *testing.T) {
+	d := &dialer{began: time.Now().Add(-time.Minute), frames: make(chan *frame, 1)}
+	if d.past(time.Hour) || !d.past(time.Second) {
+		t.Error("an empty queue is waited for, or the time is not")
+	}
+	d.frames <- nil
+	n := 0
+	for d.late = 0; !d.past(time.Second) && n < 1000; n++ {
+	}
+	if n != maxLate {
+		t.Errorf("%d frames are read, want %d", n, maxLate)
 	}
 }

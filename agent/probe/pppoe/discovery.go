@@ -22,6 +22,7 @@ type dialer struct {
 	stop   chan struct{} // closed to end the reader
 	ended  chan struct{} // closed when it has ended
 	buf    []byte        // for frames that are sent
+	late   int           // frames taken after the time was up
 }
 
 // now is the time since the dial began. All times here are such: they are
@@ -34,6 +35,18 @@ func (d *dialer) now() time.Duration { return time.Since(d.began) }
 //
 //go:noinline
 func (d *dialer) limit(t time.Duration) time.Duration { return min(d.now()+t, d.o.MaxDuration) }
+
+// past says that a time has passed and all is read that came before it: where
+// this program got no processor for a while, the answers are there already. A
+// flood doesn't keep it.
+func (d *dialer) past(t time.Duration) bool {
+	if d.now() < t {
+		d.late = 0
+		return false
+	}
+	d.late++
+	return len(d.frames) == 0 || d.late > maxLate
+}
 
 // read passes on frames until the link fails or is closed.
 func (d *dialer) read() {
@@ -125,7 +138,7 @@ func (d *dialer) ours(t *tags) bool { return t.hasUniq && bytes.Equal(t.hostUniq
 // ask sends a PADI or PADR, the n-th (from 1), and returns when to repeat it:
 // after 1 and 2.5 s.
 func (d *dialer) ask(to mac, code byte, payload []byte, began time.Duration, n int) (time.Duration, error) {
-	next := began + discoveryTime
+	next := began + setupTime // the longer of the two: not again
 	switch n {
 	case 1:
 		next = began + time.Second
@@ -157,11 +170,10 @@ func (d *dialer) discover(ctx context.Context) (*Offer, Outcome, error) {
 	sent, next := 0, began
 	collecting := false
 	for {
-		now := d.now()
-		if now >= verdict {
+		if d.past(verdict) {
 			break
 		}
-		if now >= next && sent < 3 {
+		if d.now() >= next && sent < 3 {
 			var err error
 			sent++
 			if next, err = d.ask(broadcast(), codePADI, payload, began, sent); err != nil {
@@ -267,11 +279,10 @@ func (d *dialer) open(ctx context.Context, offer *Offer) (*session, Outcome, err
 	// concentrator sends it.
 	var early []*frame
 	for {
-		now := d.now()
-		if now >= verdict {
+		if d.past(verdict) {
 			return nil, NoPADS, nil
 		}
-		if now >= next && sent < 3 {
+		if d.now() >= next && sent < 3 {
 			var err error
 			sent++
 			if next, err = d.ask(offer.from, codePADR, payload, began, sent); err != nil {

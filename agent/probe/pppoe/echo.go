@@ -12,6 +12,7 @@ type echo struct {
 	answers []bool
 	sum     time.Duration
 	refused bool // the peer doesn't know echoes
+	more    int  // sent since the peer seems dead
 }
 
 // lostEchoes is how many echoes in a row must be lost for the peer to be dead.
@@ -20,7 +21,7 @@ const lostEchoes = 3
 // begin enters the last stage.
 func (s *session) begin() {
 	n := max(s.o.Echoes, 0)
-	s.enter(StageUp, time.Duration(max(n-1, 0))*s.o.EchoInterval+echoTime)
+	s.enter(StageUp, s.o.MaxDuration)
 	if n == 0 {
 		s.outcome = OK
 		return
@@ -30,12 +31,11 @@ func (s *session) begin() {
 
 func (s *session) sendEcho(now time.Duration) error {
 	e := &s.echo
-	if len(e.sentAt) == s.o.Echoes {
-		e.next = 0
-		return nil
-	}
 	e.sentAt, e.answers = append(e.sentAt, now), append(e.answers, false)
 	e.next = now + s.o.EchoInterval
+	if len(e.sentAt) >= s.o.Echoes {
+		e.next, s.deadline = 0, s.limit(echoTime)
+	}
 	s.result.Echo.Sent++
 	return s.send(protoLCP, control{echoRequest, byte(len(e.sentAt)), binary.BigEndian.AppendUint32(nil, s.magic)})
 }
@@ -61,9 +61,23 @@ func (s *session) echoed(c control, at time.Duration) {
 	r.MaxMs = max(r.MaxMs, ms)
 	r.Received++
 	r.AvgMs = millis(e.sum / time.Duration(r.Received))
-	if r.Received == s.o.Echoes {
+	if r.Received == s.o.Echoes || e.more > 0 {
 		s.finishEcho()
+		if s.outcome == EchoLost {
+			s.outcome = OK // slow, or away for a moment, but not dead
+		}
 	}
+}
+
+// endEcho ends the wait for the last echo, or asks once more.
+func (s *session) endEcho() error {
+	s.finishEcho()
+	if s.outcome != EchoLost || s.echo.more == deadEchoes || s.now() >= s.o.MaxDuration {
+		return nil
+	}
+	s.echo.more++
+	s.outcome = ""
+	return s.sendEcho(s.now())
 }
 
 // finishEcho judges the echoes, and with that the dial.

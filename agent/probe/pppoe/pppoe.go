@@ -59,7 +59,7 @@ type Options struct {
 	// zero. There is a second one only where the first got no answer.
 	Attempts int
 	// Echoes is how many LCP echoes are sent once up; 3 if zero, none if
-	// negative.
+	// negative. Two more are sent where there is no answer at the end.
 	Echoes       int
 	EchoInterval time.Duration // 200 ms if zero
 	// MaxDuration bounds everything but the end of the session, which takes
@@ -87,8 +87,11 @@ const (
 	authRepeat  = 6 * time.Second
 	networkTime = 10 * time.Second
 	// ipv6Time is how long IPv6CP may take beyond IPCP.
-	ipv6Time      = 3 * time.Second
-	echoTime      = time.Second // after the last echo
+	ipv6Time = 3 * time.Second
+	// echoTime is how long the last echo is waited for. Before a peer is said
+	// to be dead, it is asked deadEchoes times more.
+	echoTime      = time.Second
+	deadEchoes    = 2
 	terminateTime = 300 * time.Millisecond
 	// cancelledTime is what remains of the above after a cancellation.
 	cancelledTime = 40 * time.Millisecond
@@ -102,7 +105,8 @@ const (
 	maxRejects     = 16 // Code-Rejects and Protocol-Rejects
 	maxReplies     = 64 // answers to what the peer sends of its own accord
 	maxOffers      = 16
-	maxEarly       = 4 // frames of a session before its PADS
+	maxLate        = 64 // frames that are read after the time was up
+	maxEarly       = 4  // frames of a session before its PADS
 	maxErrors      = 16
 	maxText        = 512 // bytes of a text that is kept
 	defaultMRU     = 1492

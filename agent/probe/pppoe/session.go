@@ -49,10 +49,13 @@ func (s *session) run(ctx context.Context) (Outcome, error) {
 		return "", err
 	}
 	for {
-		now := s.now()
-		if now >= s.deadline {
-			s.expire()
-		} else if err := s.tick(now); err != nil {
+		var err error
+		if s.past(s.deadline) {
+			err = s.expire()
+		} else {
+			err = s.tick(s.now())
+		}
+		if err != nil {
 			return "", err
 		}
 		if s.outcome != "" {
@@ -156,7 +159,7 @@ func (s *session) tick(now time.Duration) error {
 }
 
 // expire ends a stage whose time is up.
-func (s *session) expire() {
+func (s *session) expire() error {
 	switch s.stage {
 	case StageLCP:
 		s.outcome = LCPNoAnswer
@@ -176,9 +179,10 @@ func (s *session) expire() {
 		}
 		s.begin()
 	case StageUp:
-		s.finishEcho()
+		return s.endEcho()
 	case StageDiscovery, StageSessionSetup: // not of a session
 	}
+	return nil
 }
 
 // advance goes on to the next stage where this one is done.
