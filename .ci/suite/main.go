@@ -8,8 +8,9 @@
 // and at the end "N passed, M failed, K skipped". Its exit code is 1 if
 // anything failed or nothing ran.
 //
-// Usage: suite [phase ...], the phases being native, exhaustive, 386, mipsle,
-// mips, arm and arm64. Without arguments: native exhaustive 386 mipsle mips.
+// Usage: suite [phase ...], the phases being native, exhaustive, labs, 386,
+// mipsle, mips, arm and arm64. Without arguments: native exhaustive labs 386
+// mipsle mips.
 package main
 
 import (
@@ -43,6 +44,8 @@ type phase struct {
 	// leaveOut names packages that need not run on such a machine; "x/..."
 	// means x and what is below.
 	leaveOut []string
+	// in, if set, names the packages that are run, as leaveOut does.
+	in []string
 	// only, if set, takes the packages alone whose test files hold this text.
 	only string
 }
@@ -50,6 +53,15 @@ type phase struct {
 // exhaustive are the tests of properties that take turns by the ten thousand
 // in one goroutine: the race detector finds nothing there, and takes minutes.
 const exhaustive = "^TestReliability(Clock|Corruption|Duplicates|FileFaults|FlashWrites|Memory|PowerCut)"
+
+// labs are the packages whose tests build whole networks, most of them in an
+// emulated guest with as many processors as this machine has: one after the
+// other, so that none waits for another's.
+func labs() []string {
+	return []string{
+		"ontagent/cmd/ontlab/play", "ontagent/cmd/ontlab/pppd", "ontagent/cmd/ontlab/isp/accesstest", "ontagent/cmd/ontlab/netbox/inguest",
+	}
+}
 
 // crossed is the phase that runs the unit tests for a foreign machine.
 func crossed(title, qemu string, env ...string) phase {
@@ -73,9 +85,16 @@ func phaseFor(name string) (phase, error) {
 	switch name {
 	case "native":
 		return phase{
-			title: runtime.GOARCH + ", race detector, all tests but the exhaustive",
-			env:   []string{"CGO_ENABLED=1"},
-			args:  []string{"-race", "-timeout=10m", "-skip=" + exhaustive},
+			title:    runtime.GOARCH + ", race detector, all tests but the exhaustive",
+			env:      []string{"CGO_ENABLED=1"},
+			args:     []string{"-race", "-timeout=10m", "-skip=" + exhaustive},
+			leaveOut: labs(),
+		}, nil
+	case "labs":
+		return phase{
+			title: runtime.GOARCH + ", labs and guests",
+			args:  []string{"-p=1", "-timeout=15m", "-vet=off"},
+			in:    labs(),
 		}, nil
 	case "exhaustive":
 		return phase{
@@ -103,7 +122,7 @@ func phaseFor(name string) (phase, error) {
 
 func run(names []string, stdout, stderr io.Writer) error {
 	if len(names) == 0 {
-		names = []string{"native", "exhaustive", "386", "mipsle", "mips"}
+		names = []string{"native", "exhaustive", "labs", "386", "mipsle", "mips"}
 	}
 	var sum tally
 	var broken []string
@@ -170,10 +189,11 @@ func (p phase) packages() ([]string, error) {
 	var kept []string
 	for line := range strings.Lines(string(out)) {
 		pkg, dir, _ := strings.Cut(strings.TrimSpace(line), " ")
-		left := slices.ContainsFunc(p.leaveOut, func(l string) bool {
+		named := func(l string) bool {
 			below, tree := strings.CutSuffix(l, "/...")
 			return pkg == l || tree && (pkg == below || strings.HasPrefix(pkg, below+"/"))
-		})
+		}
+		left := slices.ContainsFunc(p.leaveOut, named) || p.in != nil && !slices.ContainsFunc(p.in, named)
 		has, err := p.has(dir)
 		if err != nil {
 			return nil, err

@@ -1,0 +1,57 @@
+package play_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"ontagent/cmd/ontlab/scenario"
+	"ontagent/cmd/ontlab/vm"
+)
+
+// TestScenarios plays every scenario there is as a user does, by ontlab run: on
+// this kernel what it can do, the rest in a guest.
+func TestScenarios(t *testing.T) {
+	if testing.Short() {
+		t.Skip("not with -short: it takes minutes")
+	}
+	files, err := filepath.Glob("../scenarios/*.yaml")
+	if err != nil || len(files) < 12 {
+		t.Fatalf("%d scenarios, %v", len(files), err)
+	}
+	bin := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin+"/", "../../...")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("cannot build: %v\n%s", err, out)
+	}
+	var stderr bytes.Buffer
+	run := exec.CommandContext(t.Context(), filepath.Join(bin, "ontlab"), append([]string{"run", "--json"}, files...)...)
+	run.Stderr = &stderr
+	out, runErr := run.Output()
+	played := map[string]bool{}
+	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
+		var r scenario.Result
+		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			t.Fatalf("no result: %q: %v", lines.Text(), err)
+		}
+		t.Run(r.Scenario, func(t *testing.T) {
+			played[r.Scenario] = true
+			if strings.Contains(r.Error, vm.ErrUnavailable.Error()) && os.Getenv("CI") != "true" {
+				t.Skip(r.Error)
+			}
+			if !r.OK {
+				t.Errorf("%s\n%v %s", lines.Text(), r.Mismatches, r.Error)
+			}
+			t.Logf("%s %s in %.1f s, on the %s", r.Verdict, r.FirstCause, r.DurationS, r.Where)
+		})
+	}
+	if len(played) != len(files) || runErr != nil && stderr.Len() > 0 {
+		t.Errorf("%d of %d scenarios were played, %v\n%s", len(played), len(files), runErr, stderr.String())
+	}
+}
