@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -33,8 +34,8 @@ const playVerb = "play"
 func guestModules() []string {
 	return []string{
 		"veth", "bridge", "8021q", "pppoe", "ppp_async", "ppp_synctty", "sch_netem", "sch_tbf", "tun", "dummy", "macvlan",
-		"nf_tables", "nft_chain_nat", "nft_masq", "nft_nat", "nft_redir", "nft_ct", "nft_reject_inet", "nft_reject_bridge", "nft_numgen",
-		"cls_u32", "act_police", "ifb", "cls_matchall", "act_mirred", "sch_ingress",
+		"nf_tables", "nft_chain_nat", "nft_masq", "nft_nat", "nft_redir", "nft_ct", "nft_reject_inet", "nft_reject_bridge", "nft_numgen", "nft_fib_ipv4", "nft_fib_ipv6", "nft_fwd_netdev",
+		"cls_u32", "act_police", "ifb numifbs=0", "cls_matchall", "act_mirred", "sch_ingress",
 	}
 }
 
@@ -168,15 +169,15 @@ func (r *runner) here(ctx context.Context, todo []scenario.Scenario, which []int
 
 // one plays one scenario.
 func (r *runner) one(ctx context.Context, s scenario.Scenario) (scenario.Result, error) {
-	dir := ""
+	keep := ""
 	if r.keep != "" {
-		dir = filepath.Join(r.keep, s.Name)
+		keep = filepath.Join(r.keep, s.Name)
 	}
 	limit := time.Duration(s.Measure.LimitS*float64(time.Second)) + overhead
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not played within %v", limit))
 	defer cancel()
 	var out, errs bytes.Buffer
-	code, err := netbox.Enter(ctx, nil, &out, io.MultiWriter(&errs, r.noise()), playVerb, "--dir", dir, s.File)
+	code, err := netbox.Enter(ctx, nil, &out, io.MultiWriter(&errs, r.noise()), playVerb, "--keep", keep, s.File)
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
@@ -212,7 +213,7 @@ func lastResult(out []byte) (scenario.Result, error) {
 func (a *app) play(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("ontlab play", flag.ContinueOnError)
 	f.SetOutput(a.err)
-	dir := f.String("dir", "", "the lab's files")
+	keep := f.String("keep", "", "where to leave the lab's files")
 	where := f.String("where", scenario.WhereHost, "")
 	if err := f.Parse(args); err != nil || f.NArg() != 1 {
 		return fmt.Errorf("%w: play FILE", errUsage)
@@ -228,16 +229,43 @@ func (a *app) play(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("cannot find this program: %w", err)
 	}
-	if *dir == "" {
-		if *dir, err = os.MkdirTemp("", "ontlab-"); err != nil {
-			return fmt.Errorf("cannot make a directory: %w", err)
-		}
-		defer os.RemoveAll(*dir) //nolint:errcheck // a temporary directory
+	dir, err := os.MkdirTemp("", "ontlab-")
+	if err != nil {
+		return fmt.Errorf("cannot make a directory: %w", err)
 	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
 	log := slog.New(slog.NewTextHandler(a.err, nil)).With("scenario", s.Name)
-	observed := play.Play(ctx, s, play.Options{Dir: *dir, BinDir: filepath.Dir(self), Log: log})
+	observed := play.Play(ctx, s, play.Options{Dir: dir, BinDir: filepath.Dir(self), Log: log})
 	observed.Where = *where
+	if *keep != "" {
+		if err := copyFiles(*keep, dir); err != nil {
+			log.Warn("the lab's files cannot be kept", "error", err)
+		}
+	}
 	return scenario.WriteJSON(a.out, scenario.Compare(s, observed))
+}
+
+// copyFiles copies what are files: a lab's directory has sockets and pipes as
+// well, and not every file system that a lab's files are kept on can have those.
+func copyFiles(to, from string) error {
+	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		name, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(to, name)
+		if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
+			return err
+		}
+		return os.WriteFile(target, data, 0o600)
+	})
 }
 
 // inGuestEnv tells a lab that it is in a guest.
@@ -257,6 +285,19 @@ func (r *runner) guest(ctx context.Context, todo []scenario.Scenario, which []in
 	args := []string{"", "run", "--json", "--where", scenario.WhereHost, "--jobs", strconv.Itoa(r.jobs)}
 	if r.log.Enabled(ctx, slog.LevelInfo) {
 		args = append(args, "--verbose")
+	}
+	results := ""
+	if r.keep != "" {
+		var err error
+		if results, err = filepath.Abs(r.keep); err == nil {
+			err = os.MkdirAll(results, 0o750)
+		}
+		if err != nil {
+			r.log.Warn("the labs' files cannot be kept", "error", err)
+			results = ""
+		} else {
+			args = append(args, "--keep", vm.ResultsDir)
+		}
 	}
 	timeout := time.Minute
 	for _, i := range which {
@@ -294,7 +335,7 @@ func (r *runner) guest(ctx context.Context, todo []scenario.Scenario, which []in
 	})
 	var noise bytes.Buffer
 	result, err := vm.Run(ctx, vm.Options{Modules: guestModules(), MemoryMiB: guestMemoryMiB, Log: r.log}, vm.Job{
-		Args: args, Env: []string{inGuestEnv + "=1"}, Timeout: timeout, Stdout: in, Stderr: io.MultiWriter(&noise, r.noise()),
+		Args: args, Env: []string{inGuestEnv + "=1"}, Timeout: timeout, Stdout: in, Stderr: io.MultiWriter(&noise, r.noise()), Results: results,
 	})
 	_ = in.Close() // of a pipe in memory
 	reading.Wait()
