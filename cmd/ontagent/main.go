@@ -69,6 +69,7 @@ func verbs() []verb {
 		{"collect", "", "read everything once", (*app).collect},
 		{"optics", "", "read every optical source, fresh; optics decode FILE: an EEPROM image; optics parse --driver NAME FILE: a captured console", (*app).optics},
 		{"diagnose", "", "climb the read-only rungs and say what is wrong; no record", (*app).diagnose},
+		{"probe", "NAME", "one measurement by itself (pppoe, dhcp, dns, ping, …): `ontagent probe` lists them", (*app).probe},
 		{"accept", "REQUEST.json", "hand a signed order and command to the daemon", (*app).accept},
 		{"queue", "", "what waits for the broker: depth, age, drops and gaps by class; queue check DIR: verify a spool on flash", (*app).queue},
 		{"identity", "", "print the public keys the operator vouches for (made at first use)", (*app).identity},
