@@ -107,7 +107,11 @@ func (l *Lab) agentConfig() string {
 	option("memory_max", 2)
 	for _, collector := range []string{"optics", "pon", "link", "wan"} {
 		section("collector '" + collector + "'")
-		option("interval", 2)
+		interval := 2
+		if collector == "optics" || collector == "pon" {
+			interval = 5 // a console takes its time until it is known what it is
+		}
+		option("interval", interval)
 	}
 	return b.String()
 }
