@@ -68,6 +68,13 @@ clean: ## remove what was built
 demo: build ## play a whole visit: line, broker, gateway, orders, verdicts, records (no root)
 	bin/ontlab demo
 
+SCENARIOS ?= cmd/ontlab/scenarios/*.yaml
+WHERE     ?= auto
+
+.PHONY: lab
+lab: deps build ## play SCENARIOS (all) against an operator's network; WHERE=host or guest decides, else the kernel
+	bin/ontlab run --where $(WHERE) $(SCENARIOS)
+
 .PHONY: bench
 bench: build build-all ## measure size, memory, CPU and event latency for docs/benchmarks.md (11 min)
 	bin/ontlab bench
@@ -132,7 +139,7 @@ fuzz: need-go ## fuzz every parser for FUZZTIME each (20s)
 ## Testing, all of it
 
 .PHONY: test
-test: need-go deps ## everything: race detector, namespaces, guest, 386, mipsle, mips (what .ci/run calls)
+test: need-go deps ## everything: race detector, namespaces, labs, guest, 386, mipsle, mips (what .ci/run calls)
 	$(GO) run ./.ci/suite
 
 .PHONY: race

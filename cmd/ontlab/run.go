@@ -23,6 +23,7 @@ import (
 	"ontagent/cmd/ontlab/netbox"
 	"ontagent/cmd/ontlab/play"
 	"ontagent/cmd/ontlab/scenario"
+	"ontagent/cmd/ontlab/scratch"
 	"ontagent/cmd/ontlab/vm"
 )
 
@@ -229,16 +230,16 @@ func (a *app) play(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("cannot find this program: %w", err)
 	}
-	dir, err := os.MkdirTemp("", "ontlab-")
+	dir, err := scratch.New("run")
 	if err != nil {
-		return fmt.Errorf("cannot make a directory: %w", err)
+		return err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+	defer dir.Remove() //nolint:errcheck // a temporary directory
 	log := slog.New(slog.NewTextHandler(a.err, nil)).With("scenario", s.Name)
-	observed := play.Play(ctx, s, play.Options{Dir: dir, BinDir: filepath.Dir(self), Log: log})
+	observed := play.Play(ctx, s, play.Options{Dir: dir.Path, BinDir: filepath.Dir(self), Log: log})
 	observed.Where = *where
 	if *keep != "" {
-		if err := copyFiles(*keep, dir); err != nil {
+		if err := copyFiles(*keep, dir.Path); err != nil {
 			log.Warn("the lab's files cannot be kept", "error", err)
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"ontagent/cmd/ontlab/netbox"
 	"ontagent/cmd/ontlab/play"
 	"ontagent/cmd/ontlab/scenario"
+	"ontagent/cmd/ontlab/scratch"
 )
 
 // labVerb is the hidden verb that is a lab.
@@ -63,24 +64,21 @@ func (a *app) up(ctx context.Context, args []string) error {
 	if slices.ContainsFunc(entries, func(e netbox.Entry) bool { return e.Name == *name }) {
 		return fmt.Errorf("%w: there is a lab of the name %s: `ontlab down %s`, or choose another --name", errUsage, *name, *name)
 	}
-	dir, err := os.MkdirTemp("", "ontlab-"+*name+"-")
+	dir, err := scratch.New("up")
 	if err != nil {
-		return fmt.Errorf("cannot make a directory: %w", err)
-	}
-	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // servers that give up root pass through
-		return fmt.Errorf("cannot make a directory: %w", err)
+		return err
 	}
 	data, err := os.ReadFile(f.Arg(0))
 	if err == nil {
-		err = os.WriteFile(scenarioCopy(dir, s.Name), data, 0o600)
+		err = os.WriteFile(scenarioCopy(dir.Path, s.Name), data, 0o600)
 	}
 	if err == nil {
-		err = a.startLab(ctx, dir, *name, s.Name)
+		err = a.startLab(ctx, dir.Path, *name, s.Name)
 	}
 	if err != nil {
-		return errors.Join(err, os.RemoveAll(dir))
+		return errors.Join(err, dir.Remove())
 	}
-	return a.tellLab(*name)
+	return errors.Join(dir.Release(), a.tellLab(*name)) // the lab holds it now
 }
 
 // startLab starts the lab's process and waits until it is built.
@@ -154,7 +152,11 @@ func (a *app) lab(ctx context.Context, args []string) error {
 	if err := f.Parse(args); err != nil || f.NArg() != 1 {
 		return fmt.Errorf("%w: lab FILE", errUsage)
 	}
-	defer os.RemoveAll(*dir) //nolint:errcheck // a temporary directory
+	held, err := scratch.Hold(*dir)
+	if err != nil {
+		return err
+	}
+	defer held.Remove() //nolint:errcheck // a temporary directory
 	s, err := scenario.Load(f.Arg(0))
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
@@ -191,8 +193,9 @@ func findLab(name string) (netbox.Entry, error) {
 	return entries[i], nil
 }
 
-// list prints the labs that are up.
+// list prints the labs that are up, and clears up after those that were killed.
 func (a *app) list() error {
+	scratch.Sweep()
 	entries, err := netbox.List()
 	if err != nil {
 		return err
@@ -226,6 +229,7 @@ func (a *app) down(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	defer scratch.Sweep()
 	var problems []error
 	for _, e := range entries {
 		problems = append(problems, netbox.Down(ctx, e.Name), os.RemoveAll(e.Dir))

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"ontagent/agent/command"
+	"ontagent/cmd/ontlab/scratch"
 )
 
 // Names of the guest's own. ResultsDir is a directory in the guest whose files
@@ -160,11 +161,12 @@ func newGuest(ctx context.Context, o Options) (guest, error) {
 }
 
 func (g guest) run(ctx context.Context, o Options, job Job) (Result, error) {
-	dir, err := os.MkdirTemp("", "ontlab-guest-")
+	own, err := scratch.New("guest")
 	if err != nil {
-		return Result{}, fmt.Errorf("cannot make directory for guest: %w", err)
+		return Result{}, fmt.Errorf("cannot make guest: %w", err)
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+	defer own.Remove() //nolint:errcheck // a temporary directory
+	dir := own.Path
 	if err := prepare(dir, g.kernel, o, job); err != nil {
 		return Result{}, fmt.Errorf("cannot prepare job: %w", err)
 	}
