@@ -282,8 +282,8 @@ func TestDialOutcomes(t *testing.T) {
 		{name: "LCP mute", set: func(b *bras) {
 			mute(protoLCP)(b)
 			b.lost = func(p []byte) bool { return binary.BigEndian.Uint16(p[12:]) == typeSession }
-		}, outcome: LCPNoAnswer, stage: StageLCP, withinS: 12},
-		{name: "LCP requests and never answers", set: mute(protoLCP), outcome: LCPNoAnswer, stage: StageLCP, withinS: 12},
+		}, outcome: LCPNoAnswer, stage: StageLCP, withinS: 22},
+		{name: "LCP requests and never answers", set: mute(protoLCP), outcome: LCPNoAnswer, stage: StageLCP, withinS: 22},
 		{name: "LCP unknown", set: instead(protoLCP, configureRequest, protocol(protoLCP)), outcome: LCPRejected, stage: StageLCP, withinS: 3},
 		{name: "LCP code unknown", set: instead(protoLCP, configureRequest, func(c control) (uint16, control) {
 			return protoLCP, control{codeReject, 1, c.appendTo(nil)}
@@ -425,7 +425,9 @@ func TestDialOutcomes(t *testing.T) {
 		},
 		{
 			name: "away for a moment", set: func(b *bras) { b.noEcho = func(n int) bool { return n < 5 } }, outcome: OK, stage: StageUp, withinS: 5,
-			check: func(_ *bras, r Result) bool { return r.Echo.Sent == 5 && r.Echo.Received == 1 && r.Echo.LossRatio == 0.8 },
+			check: func(_ *bras, r Result) bool {
+				return r.Echo.Sent == 5 && r.Echo.Received == 1 && r.Echo.LossRatio == 0.8
+			},
 		},
 		{
 			name: "no echoes wanted", options: func(o *Options) { o.Echoes = -1 }, outcome: OK, stage: StageUp, withinS: 1,

@@ -169,10 +169,7 @@ func (d *dialer) discover(ctx context.Context) (*Offer, Outcome, error) {
 	verdict := d.limit(discoveryTime)
 	sent, next := 0, began
 	collecting := false
-	for {
-		if d.past(verdict) {
-			break
-		}
+	for !d.past(verdict) {
 		if d.now() >= next && sent < 3 {
 			var err error
 			sent++

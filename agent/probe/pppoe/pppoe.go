@@ -79,7 +79,9 @@ const (
 	// errorTime is how long after a PADO with an error others may still come:
 	// another access concentrator may have been told to answer late.
 	errorTime = time.Second
-	lcpTime   = 10 * time.Second
+	// lcpTime is as long as a busy server may take to start a program for the
+	// session; nobody is asked for anything meanwhile.
+	lcpTime = 20 * time.Second
 	// authTime is longer than any AAA takes whose BRAS still waits for it.
 	authTime      = 25 * time.Second
 	challengeTime = 10 * time.Second
