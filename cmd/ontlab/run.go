@@ -54,6 +54,7 @@ type runner struct {
 	jobs  int
 	keep  string
 	log   *slog.Logger
+	noise io.Writer // where what labs say besides goes
 }
 
 // scenarios plays files and prints what came of them.
@@ -83,9 +84,9 @@ func (a *app) scenarios(ctx context.Context, args []string) error {
 	case !slices.Contains([]string{"auto", scenario.WhereHost, scenario.WhereGuest}, r.where):
 		return fmt.Errorf("%w: run: --where is host, guest or auto", errUsage)
 	}
-	r.log = slog.New(slog.DiscardHandler)
+	r.log, r.noise = slog.New(slog.DiscardHandler), io.Discard
 	if *verbose {
-		r.log = slog.New(slog.NewTextHandler(a.err, nil))
+		r.log, r.noise = slog.New(slog.NewTextHandler(a.err, nil)), a.err
 	}
 	var todo []scenario.Scenario
 	var problems []error
@@ -178,7 +179,7 @@ func (r *runner) one(ctx context.Context, s scenario.Scenario) (scenario.Result,
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not played within %v", limit))
 	defer cancel()
 	var out, errs bytes.Buffer
-	code, err := netbox.Enter(ctx, nil, &out, io.MultiWriter(&errs, r.noise()), playVerb, "--keep", keep, s.File)
+	code, err := netbox.Enter(ctx, nil, &out, io.MultiWriter(&errs, r.noise), playVerb, "--keep", keep, s.File)
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
@@ -190,14 +191,6 @@ func (r *runner) one(ctx context.Context, s scenario.Scenario) (scenario.Result,
 		return result, fmt.Errorf("the lab ended with exit code %d: %s", code, strings.TrimSpace(errs.String()))
 	}
 	return result, nil
-}
-
-// noise is where what labs say besides goes.
-func (r *runner) noise() io.Writer {
-	if r.log.Enabled(context.Background(), slog.LevelInfo) {
-		return r.err
-	}
-	return io.Discard
 }
 
 func lastResult(out []byte) (scenario.Result, error) {
@@ -257,7 +250,7 @@ func copyFiles(to, from string) error {
 		if err != nil {
 			return err
 		}
-		data, err := os.ReadFile(path)
+		data, err := os.ReadFile(path) //nolint:gosec // our own directory
 		if err != nil {
 			return err
 		}
@@ -265,7 +258,7 @@ func copyFiles(to, from string) error {
 		if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
 			return err
 		}
-		return os.WriteFile(target, data, 0o600)
+		return os.WriteFile(target, data, 0o600) //nolint:gosec // the user says where
 	})
 }
 
@@ -336,7 +329,7 @@ func (r *runner) guest(ctx context.Context, todo []scenario.Scenario, which []in
 	})
 	var noise bytes.Buffer
 	result, err := vm.Run(ctx, vm.Options{Modules: guestModules(), MemoryMiB: guestMemoryMiB, Log: r.log}, vm.Job{
-		Args: args, Env: []string{inGuestEnv + "=1"}, Timeout: timeout, Stdout: in, Stderr: io.MultiWriter(&noise, r.noise()), Results: results,
+		Args: args, Env: []string{inGuestEnv + "=1"}, Timeout: timeout, Stdout: in, Stderr: io.MultiWriter(&noise, r.noise), Results: results,
 	})
 	_ = in.Close() // of a pipe in memory
 	reading.Wait()

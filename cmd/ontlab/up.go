@@ -70,7 +70,7 @@ func (a *app) up(ctx context.Context, args []string) error {
 	}
 	data, err := os.ReadFile(f.Arg(0))
 	if err == nil {
-		err = os.WriteFile(scenarioCopy(dir.Path, s.Name), data, 0o600)
+		err = os.WriteFile(scenarioCopy(dir.Path, s.Name), data, 0o600) //nolint:gosec // the name was checked
 	}
 	if err == nil {
 		err = a.startLab(ctx, dir.Path, *name, s.Name)
@@ -171,7 +171,7 @@ func (a *app) lab(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(l.Serve(ctx), l.Close())
+	return errors.Join(l.Serve(ctx), l.Close()) //nolint:contextcheck // ctx has ended by then
 }
 
 // findLab returns the lab of a name, or the only one.

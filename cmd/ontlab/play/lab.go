@@ -42,6 +42,8 @@ type Lab struct {
 	servers
 	sim      *ontsim.Sim
 	modes    ontsim.Mode // its habits
+	// lanUnplugged says that home and gateway have no cable but a wireless LAN.
+	lanUnplugged bool
 	diallers []*dialler
 	agent    *netbox.Process
 	watch    *netbox.Process
@@ -95,7 +97,7 @@ func Build(ctx context.Context, s scenario.Scenario, o Options) (l *Lab, err err
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	l = &Lab{sc: s, o: o, served: map[uint16]bool{}, vlans: map[string]uint16{}, noise: &noise{}}
-	defer func() {
+	defer func() { //nolint:contextcheck // the end must not depend on ctx, which may have ended
 		if err != nil {
 			err = errors.Join(fmt.Errorf("cannot build the lab: %w", err), l.Close())
 			l = nil
@@ -148,7 +150,7 @@ func (l *Lab) Close() error {
 	for _, d := range l.diallers {
 		d.stop()
 	}
-	problems = append(problems, l.servers.stop())
+	problems = append(problems, l.stop())
 	if l.sim != nil {
 		problems = append(problems, l.sim.Close())
 	}
@@ -166,7 +168,7 @@ func Play(ctx context.Context, s scenario.Scenario, o Options) scenario.Observed
 	}
 	observed := l.visit(ctx)
 	observed.Events = l.events(ctx)
-	if err := l.Close(); err != nil && o.Log != nil {
+	if err := l.Close(); err != nil && o.Log != nil { //nolint:contextcheck // as above
 		// The verdict stands; the lab's namespaces go with its process.
 		o.Log.Warn("the lab did not come down well", "error", err)
 	}

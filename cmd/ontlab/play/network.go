@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"ontagent/cmd/ontlab/isp"
@@ -137,13 +138,13 @@ func (l *Lab) setLine(ctx context.Context, line scenario.Line) error {
 	down.RateMbps, up.RateMbps = line.DownMbps, line.UpMbps
 	// Interfaces, and the bridges between them, let four bytes more pass than
 	// their MTU, for a tag that there may not be.
-	long := ""
+	var long strings.Builder
 	for _, port := range []string{"eth0", "pon0"} {
-		long += fmt.Sprintf("chain %[1]s {\ntype filter hook ingress device %[1]q priority 0;\nmeta length > %[2]d drop\n}\n", port, line.MTU)
+		fmt.Fprintf(&long, "chain %[1]s {\ntype filter hook ingress device %[1]q priority 0;\nmeta length > %[2]d drop\n}\n", port, line.MTU)
 	}
 	return errors.Join(
 		l.olt.Impair("pon0", down), l.ont.Impair("pon0", up),
-		rules(ctx, l.ont, "netdev line", long),
+		rules(ctx, l.ont, "netdev line", long.String()),
 	)
 }
 
