@@ -63,6 +63,7 @@ func (l *Lab) applyBRAS(ctx context.Context, fault string) error {
 		return b.Negotiate(l.negotiation())
 	case "echo_loss":
 		b.EchoLoss(on)
+		return b.DropEchoes(ctx, on)
 	case "session_drop":
 		b.DropSessions()
 	}

@@ -88,6 +88,7 @@ func errorsCounted(low, high float64) func(context.Context, *Lab) error {
 
 // TestFaultsOfConsole lets the faults of the ONT's console come and go.
 func TestFaultsOfConsole(t *testing.T) {
+	t.Parallel()
 	l := buildLab(t, strings.Replace(plainInternet, "plain-internet", "plain-console", 1)+"gateway: {rx_power_dbm: -21.5, alarms: [SD]}\n")
 	must(t, l.agent.Stop()) // two at one console do not understand each other
 	rx := "pon get transceiver rx-power"

@@ -26,10 +26,23 @@ func (l *Lab) applyLine(ctx context.Context, fault string) error {
 		}
 		return l.ont.Up("eth0")
 	}
-	if on {
-		return errors.Join(l.wifi(ctx), l.home.Down("eth0"))
+	return l.unplugLAN(ctx, on)
+}
+
+// unplugLAN takes the link from the gateway's LAN port, or gives it back.
+func (l *Lab) unplugLAN(ctx context.Context, on bool) error {
+	if on == l.lanUnplugged {
+		return nil
 	}
-	return errors.Join(l.home.Up("eth0"), l.home.Route("default", gatewayLAN), l.home.Remove(wifiPort))
+	if on {
+		if err := errors.Join(l.wifi(ctx), l.home.Down("eth0")); err != nil {
+			return errors.Join(err, l.home.Remove(wifiPort))
+		}
+	} else if err := errors.Join(l.home.Up("eth0"), l.home.Route("default", gatewayLAN), l.home.Remove(wifiPort)); err != nil {
+		return err
+	}
+	l.lanUnplugged = on
+	return nil
 }
 
 // applyVLANs puts each service where it is served now.

@@ -35,7 +35,7 @@ func lease(ctx context.Context, l *Lab) (string, time.Duration, error) {
 		return "", 0, err
 	}
 	began := time.Now()
-	out, err := l.gateway.Run(ctx, "busybox", "udhcpc", "-f", "-q", "-n", "-t", "1", "-T", "4", "-i", wanPort, "-s", script)
+	out, err := l.gateway.Run(ctx, "busybox", "udhcpc", "-f", "-q", "-n", "-t", "1", "-T", "2", "-i", wanPort, "-s", script)
 	return string(out), time.Since(began), err
 }
 
@@ -61,6 +61,7 @@ func goodLease(text string, took time.Duration, err error) error {
 // TestFaultsOfInternet lets every fault of an internet line without PPP come
 // and go.
 func TestFaultsOfInternet(t *testing.T) {
+	t.Parallel()
 	walkThrough(t, buildLab(t, plainInternet), slices.Concat(dhcpWalks(), dnsWalks(), pathWalks(), lineWalks(), loadWalks()))
 }
 
@@ -179,6 +180,7 @@ func dnsWalks() []walk {
 // TestFaultsOfOneResolverAddUp sets faults of one kind for one resolver after
 // the other, and several of one resolver.
 func TestFaultsOfOneResolverAddUp(t *testing.T) {
+	t.Parallel()
 	l := buildLab(t, plainInternet)
 	set := func(fault string, params ...string) {
 		t.Helper()

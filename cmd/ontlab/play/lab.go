@@ -40,14 +40,14 @@ type Lab struct {
 	rogueIn                                      map[string]bool         // kinds of service that it has a cable to
 
 	servers
-	sim      *ontsim.Sim
-	modes    ontsim.Mode // its habits
+	sim   *ontsim.Sim
+	modes ontsim.Mode // its habits
 	// lanUnplugged says that home and gateway have no cable but a wireless LAN.
 	lanUnplugged bool
-	diallers []*dialler
-	agent    *netbox.Process
-	watch    *netbox.Process
-	watchLog string
+	diallers     []*dialler
+	agent        *netbox.Process
+	watch        *netbox.Process
+	watchLog     string
 
 	changing sync.Mutex // held while a fault comes or goes
 	mu       sync.Mutex
@@ -133,6 +133,9 @@ func Build(ctx context.Context, s scenario.Scenario, o Options) (l *Lab, err err
 }
 
 func (l *Lab) settle(ctx context.Context) error {
+	if _, ordered := l.sc.Service(scenario.Internet); !ordered || l.sc.Gateway.Internet.Dial == scenario.DialNever {
+		return nil // nothing will come up
+	}
 	l.o.Log.Info("gateway", "online", l.online(ctx, seconds(l.sc.Measure.SettleS)))
 	return ctx.Err()
 }
@@ -180,7 +183,8 @@ type servers struct {
 	radius    *isp.RADIUS
 	brasd     *isp.BRAS
 	dhcp      map[string]*isp.DHCP // by kind of service
-	dhcp6     *isp.DHCP6           // of IPoE
+	dhcp6     *isp.DHCP6           // of IPoE and static addresses
+	adverts   *isp.Advertiser      // of static addresses
 	dns       *isp.DNS
 	ntp       *isp.NTP
 	web       *isp.HTTP
@@ -219,6 +223,7 @@ func (s *servers) stop() error {
 		end(d != nil, d)
 	}
 	end(s.dhcp6 != nil, s.dhcp6)
+	end(s.adverts != nil, s.adverts)
 	end(s.radius != nil, s.radius)
 	end(s.multicast != nil, s.multicast)
 	end(s.sip != nil, s.sip)

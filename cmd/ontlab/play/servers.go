@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"ontagent/cmd/ontlab/isp"
 	"ontagent/cmd/ontlab/scenario"
@@ -96,15 +97,7 @@ func (l *Lab) startAccess(ctx context.Context) error {
 	if err := l.bras.Address("access0", netip.PrefixFrom(router, pool.Bits()).String()); err != nil {
 		return err
 	}
-	if inet.Access == scenario.Static {
-		return nil
-	}
-	first, last := leaseRange(netip.PrefixFrom(router, pool.Bits()))
-	o := isp.DHCPOptions{
-		Interface: "access0", First: first, Last: last, Router: router, DNS: l.resolvers(), Lease: seconds(float64(l.sc.Network.DHCP.LeaseS)),
-	}
 	if inet.IPv6 {
-		o.Advertise, o.DNS = true, l.allResolvers()
 		link := netip.MustParsePrefix("2001:db8:1000::/64")
 		if err := l.bras.Address("access0", "2001:db8:1000::1/64"); err != nil {
 			return err
@@ -115,6 +108,17 @@ func (l *Lab) startAccess(ctx context.Context) error {
 		}); err != nil {
 			return err
 		}
+	}
+	if inet.Access == scenario.Static {
+		if inet.IPv6 {
+			l.adverts, err = isp.StartAdvertiser(ctx, l.bras, "adverts", "access0", l.allResolvers())
+		}
+		return err
+	}
+	first, last := leaseRange(netip.PrefixFrom(router, pool.Bits()))
+	o := isp.DHCPOptions{
+		Interface: "access0", First: first, Last: last, Router: router, DNS: l.allResolvers(), Advertise: inet.IPv6,
+		Lease: seconds(float64(l.sc.Network.DHCP.LeaseS)),
 	}
 	server, err := isp.StartDHCP(ctx, l.bras, o)
 	if err != nil {
@@ -180,6 +184,10 @@ func (l *Lab) startPPPoE(ctx context.Context, local netip.Addr) (err error) {
 			return err
 		}
 	}
+	// The BRAS waits for its AAA longer than anybody waits for the BRAS: who is
+	// not answered is not rejected.
+	aaa := l.radius.Client()
+	aaa.Timeout, aaa.Retries = 5*time.Second, 12
 	echo := seconds(float64(n.BRAS.EchoIntervalS))
 	if echo == 0 {
 		echo = -1
@@ -191,7 +199,7 @@ func (l *Lab) startPPPoE(ctx context.Context, local netip.Addr) (err error) {
 	o := isp.BRASOptions{
 		MaxSessions: min(16, 1<<(32-pool.Bits())-3), // what is left of the pool without the first, its own, and the last address
 		Interface:   "access0", ACName: n.BRAS.ACName, Auth: l.brasAuth(), MTU: n.BRAS.MTU,
-		LocalAddr: local, Pool: local.Next(), DNS: l.allResolvers(), RADIUS: l.radius.Client(),
+		LocalAddr: local, Pool: local.Next(), DNS: l.allResolvers(), RADIUS: aaa,
 		EchoInterval: echo, EchoFailures: n.BRAS.EchoFailures,
 	}
 	if n.BRAS.ServiceName != "" {

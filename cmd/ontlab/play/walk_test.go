@@ -84,6 +84,14 @@ func patience() time.Duration {
 	return 20 * time.Second
 }
 
+// moment is how long an answer takes at the most, in a lab without faults.
+func moment() time.Duration {
+	if os.Getenv(guestEnv) != "" {
+		return 2 * time.Second
+	}
+	return 300 * time.Millisecond
+}
+
 // walkThrough lets faults come and go, one after the other. Before each one,
 // and in the end, nothing is to be seen of it.
 func walkThrough(t *testing.T, l *Lab, walks []walk) {
@@ -168,7 +176,7 @@ func outcome(want, name string, args ...string) func(context.Context, *Lab) erro
 // pings expects answers, or none, to pings of the gateway's.
 func pings(answered bool, args ...string) func(context.Context, *Lab) error {
 	return func(ctx context.Context, l *Lab) error {
-		_, err := l.gateway.Run(ctx, "ping", append([]string{"-n", "-c", "1", "-W", "1"}, args...)...)
+		_, err := l.gateway.Run(ctx, "ping", append([]string{"-n", "-c", "1", "-W", fmt.Sprint(moment().Seconds())}, args...)...)
 		if answered {
 			return err
 		}
@@ -250,7 +258,7 @@ func resolves(name string, wanted func(i int, r reply, err error) error) func(co
 	return func(ctx context.Context, l *Lab) error {
 		for i := range l.sc.Network.DNS.Resolvers {
 			for _, at := range core(coreDNS + i) {
-				r, err := l.lookUp(ctx, at, name, time.Second)
+				r, err := l.lookUp(ctx, at, name, max(moment(), time.Second/2))
 				if err := wanted(i, r, err); err != nil {
 					return fmt.Errorf("%s: %w", at, err)
 				}
@@ -283,7 +291,7 @@ func healthyReply(r reply, err error) error {
 
 // page is what a web server says to a host, without following.
 func page(ctx context.Context, from *netbox.Host, url string) (status int, location, body string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 3*moment())
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

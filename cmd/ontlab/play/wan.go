@@ -165,6 +165,11 @@ func (l *Lab) connectInternet(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if c.IPv6 {
+			if err := l.gateway.Sysctl("net/ipv6/conf/"+ifname+"/accept_ra", "2"); err != nil {
+				return err
+			}
+		}
 		return errors.Join(
 			l.gateway.MTU(ifname, c.MTU), l.gateway.Route("default", router.String()), l.resolvConf(l.gateway),
 		)
@@ -318,7 +323,7 @@ esac
 
 // lease keeps a lease up on a device.
 func (l *Lab) lease(ctx context.Context, host *netbox.Host, ifname string, use leaseOf) error {
-	script := filepath.Join(host.Dir(), "udhcpc.script")
+	script := filepath.Join(host.Dir(), "udhcpc-"+ifname+".script") // one that runs cannot be written
 	if err := host.WriteFile(script, []byte(leaseScript), 0o755); err != nil {
 		return err
 	}
