@@ -112,7 +112,7 @@ func (s *Addressing) Run(ctx context.Context, note func(string)) acceptance.Outc
 		stopped(ctx, &out)
 		return out
 	case err != nil:
-		out.Measurements = append(out.Measurements, missing("wan_addresses", collectors.StatusError, wan.Source, err.Error()))
+		put(&out, missing("wan_addresses", collectors.StatusError, wan.Source, err.Error()))
 		decide(&out, acceptance.Inconclusive, fmt.Sprintf("cannot read the WAN: %v", err), diagnosis.AddrUnreadable)
 		return out
 	}
@@ -186,7 +186,7 @@ func (s *Addressing) judge(out *acceptance.Outcome, wan WAN) {
 
 func (s *Addressing) measurements(out *acceptance.Outcome, wan WAN) {
 	add := func(name string, v any) {
-		out.Measurements = append(out.Measurements, value(name, v, wan.Source, wan.Interface))
+		measured(out, name, v, wan.Source, wan.Interface)
 	}
 	var list, gateways []string
 	for _, p := range wan.Addresses {

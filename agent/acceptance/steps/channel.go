@@ -36,11 +36,14 @@ func readChannel(ctx context.Context, read ChannelReader, out *acceptance.Outcom
 	case err != nil:
 		decide(out, acceptance.Inconclusive, err.Error(), diagnosis.AgentCannotMeasure)
 		return c, false
+	case !c.HasAddress && c.Interface == "":
+		decide(out, acceptance.Inconclusive, ErrNoChannel.Error(), diagnosis.AgentCannotMeasure)
+		return c, false
 	case !c.HasAddress:
-		out.Measurements = append(out.Measurements, value("service_interface", c.Interface, "netlink", "has no address"))
+		measured(out, "service_interface", c.Interface, "netlink", "has no address")
 		decide(out, acceptance.Fail, c.Interface+" has no address: nobody gave one out on this VLAN", noAddress)
 		return c, false
 	}
-	out.Measurements = append(out.Measurements, value("service_interface", c.Interface, "netlink", ""))
+	measured(out, "service_interface", c.Interface, "netlink", "")
 	return c, true
 }

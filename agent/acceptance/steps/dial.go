@@ -2,7 +2,11 @@ package steps
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
 	"time"
 
 	"ontagent/agent/acceptance"
@@ -20,7 +24,8 @@ const (
 	AccessBridge = "bridge"
 )
 
-// Session is a PPPoE session that the gateway itself has open.
+// Session is a PPPoE session that the gateway itself has open. It may still be
+// on its way up.
 type Session struct {
 	ID     uint16
 	Peer   string // MAC of the access concentrator
@@ -32,30 +37,38 @@ type DialOptions struct {
 	Access string // as ordered; "": not known
 	VLAN   uint16 // of the internet service; 0: untagged
 	Device string // port that carries the VLAN; "": nothing can be tried
+	// NeedV4 and NeedV6 say which families the ordered service needs; if
+	// neither is set, one of the two is enough.
+	NeedV4, NeedV6 bool
 	// Username and Password are those of the order. Without them nothing is
 	// authenticated.
 	Username string
 	Password pppoe.Password
 	// MayDisturb says that the customer agreed to an interruption. A bridged
-	// line is dialled only then: whether somebody behind the gateway is online
-	// cannot be seen from here.
+	// line is dialled, or asked for an address, only then: whether somebody
+	// behind the gateway is online cannot be seen from here.
 	MayDisturb bool
 
-	WAN      WANReader // the gateway's own connection; nil: not known
-	Sessions func(ctx context.Context) ([]Session, error)
-	PPPoE    func(ctx context.Context, o pppoe.Options) (pppoe.Result, error)
-	DHCP     func(ctx context.Context, o dhcp.Options) (dhcp.Result, error)
+	// WAN is the gateway's own connection. Where it can't be read, nothing is
+	// tried that could interrupt it.
+	WAN      WANReader
+	Sessions func(ctx context.Context) ([]Session, error)                     // nil: not known
+	PPPoE    func(ctx context.Context, o pppoe.Options) (pppoe.Result, error) // pppoe.Dial if nil
+	DHCP     func(ctx context.Context, o dhcp.Options) (dhcp.Result, error)   // dhcp.Run if nil
 
-	Grace    time.Duration // for the gateway's own connection to follow a test that succeeded; 6 s if zero
+	// Grace is how long the gateway may take to log in while it is at it, and
+	// to follow a test that succeeded; twice as long while it is at it. 6 s if
+	// zero.
+	Grace    time.Duration
 	Deadline time.Duration // 60 s if zero
 }
 
 // Dial judges whether the line lets the subscriber in.
 //
-// Where the gateway is online it asks nobody to let it in again: the session is
-// the proof, and one PADI or DISCOVER, whose answer is dropped, shows who is at
-// the other end. Where it is offline it dials once in user space with the
-// order's account, or asks for an address without taking it.
+// Where the gateway is in, it asks nobody to let it in again: the session is
+// the proof, and one PADI or INFORM shows who is at the other end. Where it is
+// not, it dials once in user space with the order's account, or asks for an
+// address without taking it.
 type Dial struct{ o DialOptions }
 
 var _ acceptance.Step = (*Dial)(nil)
@@ -64,6 +77,12 @@ var _ acceptance.Step = (*Dial)(nil)
 func NewDial(o DialOptions) *Dial {
 	o.Grace = orDefault(o.Grace, 6*time.Second)
 	o.Deadline = orDefault(o.Deadline, time.Minute)
+	if o.PPPoE == nil {
+		o.PPPoE = pppoe.Dial
+	}
+	if o.DHCP == nil {
+		o.DHCP = dhcp.Run
+	}
 	return &Dial{o: o}
 }
 
@@ -79,119 +98,193 @@ func (s *Dial) Deadline() time.Duration { return s.o.Deadline }
 // Estimate implements acceptance.Estimator.
 func (*Dial) Estimate() time.Duration { return 2 * time.Second }
 
-// Run looks whether the gateway is online and tries what does no harm.
+// Run looks whether the gateway is in, and tries what does no harm.
+//
+//   - In: pass, whatever a look at the other end shows beside.
+//   - Not readable: only a look at the other end, and inconclusive.
+//   - Out: what the test shows. Before a refusal counts, the gateway is looked
+//     at again: it may have come in meanwhile, or be what took the last place.
 func (s *Dial) Run(ctx context.Context, note func(string)) acceptance.Outcome {
 	out := acceptance.Outcome{}
-	if s.o.Access == AccessStatic {
-		s.static(ctx, &out)
-		return out
-	}
-	online := s.online(ctx, &out, note)
+	now := s.wait(ctx, 0, func(l line) bool { return !l.dialling })
+	s.lineMeasurements(&out, now)
 	switch {
 	case ctx.Err() != nil:
-		stopped(ctx, &out)
-	case s.o.Device == "" && online:
+	case now.in:
 		decide(&out, acceptance.Pass, "")
+		s.look(ctx, &out, now, note)
+	case now.err != nil && s.o.Access != AccessBridge:
+		s.look(ctx, &out, now, note)
+		decide(&out, acceptance.Inconclusive, fmt.Sprintf("cannot tell whether the gateway is online: %v", now.err), diagnosis.AddrUnreadable)
+	case s.o.Access == AccessStatic:
+		decide(&out, acceptance.Inconclusive, "static addresses: there is nothing to dial, and the gateway is offline", diagnosis.AgentCannotMeasure)
 	case s.o.Device == "":
 		decide(&out, acceptance.Inconclusive, "the gateway is offline, and no port is configured to dial on", diagnosis.AgentCannotMeasure)
 	default:
-		s.try(ctx, &out, online, note)
-		if ctx.Err() != nil {
-			stopped(ctx, &out)
-		}
+		s.try(ctx, &out, note)
+	}
+	if ctx.Err() != nil {
+		stopped(ctx, &out)
 	}
 	return out
 }
 
-// static has nothing to dial: what was set by hand is in use, or nothing tells.
-func (s *Dial) static(ctx context.Context, out *acceptance.Outcome) {
-	online := s.o.WAN != nil && s.wanUp(ctx)
-	out.Measurements = append(out.Measurements, value("gateway_online", online, "platform", "static addresses"))
-	if online {
-		decide(out, acceptance.Pass, "")
-		return
-	}
-	decide(out, acceptance.Inconclusive, "static addresses: there is nothing to dial, and the gateway is offline", diagnosis.AgentCannotMeasure)
+// line is the gateway's own connection as it is now.
+type line struct {
+	err error // not known
+	// in says that the line has let the gateway in: it has a way to the
+	// internet, or an address or session that a second one could cost it.
+	in bool
+	// dialling says that a session is open which came to no address yet.
+	dialling bool
+	v4       netip.Addr // that it has
+	sessions []Session
+	unread   error // why the sessions are not known
+	source   string
 }
 
-// online reports whether the gateway has a connection of its own.
-func (s *Dial) online(ctx context.Context, out *acceptance.Outcome, note func(string)) bool {
+var errNoWayOut = errors.New("it has an address, no default route, and nothing tells where the address is from")
+
+// read reads the gateway's connection. A bridging gateway's own addresses say
+// nothing about the line.
+func (s *Dial) read(ctx context.Context) line {
+	l := line{source: "platform"}
 	if s.o.Sessions != nil {
-		sessions, err := s.o.Sessions(ctx)
-		if err != nil {
-			note(err.Error())
-			out.Measurements = append(out.Measurements, missing("pppoe_sessions", collectors.StatusError, "platform", err.Error()))
-		}
-		for _, session := range sessions {
-			out.Measurements = append(out.Measurements, value("pppoe_session", fmt.Sprintf("0x%04x", session.ID), "platform", session.Peer+" on "+session.Device))
+		var all []Session
+		all, l.unread = s.o.Sessions(ctx)
+		for _, session := range all {
+			if s.mine(session) && len(l.sessions) < 4 {
+				l.sessions = append(l.sessions, session)
+			}
 		}
 	}
-	up := s.wanUp(ctx)
-	out.Measurements = append(out.Measurements, value("gateway_online", up, "platform", "the WAN has an address that works beyond the link, and a default route"))
-	return up
-}
-
-func (s *Dial) wanUp(ctx context.Context) bool {
+	session := len(l.sessions) > 0
 	if s.o.WAN == nil {
-		return false
+		l.err = errNothingRead
+		return l
 	}
 	wan, err := s.o.WAN.ReadWAN(ctx)
-	if err != nil {
-		return false
+	if err == nil && wan.Source == "" {
+		err = errNothingRead
+	}
+	if l.err = err; err != nil {
+		return l
+	}
+	l.source = wan.Source
+	if s.o.Access == AccessBridge && !session {
+		return l
 	}
 	a := sortAddresses(wan.Addresses)
-	return a.usableV4 && wan.DefaultV4 || a.usableV6 && wan.DefaultV6
+	usable := a.usableV4 || a.usableV6
+	for _, p := range wan.Addresses {
+		if addr := p.Addr().Unmap(); addr.Is4() && !addr.IsLinkLocalUnicast() && !l.v4.IsValid() {
+			l.v4 = addr
+		}
+	}
+	switch {
+	case a.usableV4 && wan.DefaultV4, a.usableV6 && wan.DefaultV6, session && (usable || wan.DefaultV6):
+		l.in = true
+	case s.o.Access == AccessStatic, s.o.Access == AccessPPPoE && s.o.Sessions != nil && l.unread == nil:
+		// An address set by hand, or of what is under the session, proves nothing.
+	case usable && s.o.Access == AccessIPoE:
+		l.in = true
+	case usable:
+		l.err = errNoWayOut
+	}
+	l.dialling = session && !l.in
+	return l
 }
 
-// try asks the other end: for nothing but an offer if online, else to be let
-// in.
-func (s *Dial) try(ctx context.Context, out *acceptance.Outcome, online bool, note func(string)) {
-	switch s.o.Access {
-	case AccessIPoE:
-		s.ask(ctx, out, online, note)
-	case AccessPPPoE:
-		s.dial(ctx, out, online, note)
-	case AccessBridge:
-		if s.o.Username != "" || !s.discovered(ctx, out, note) {
-			s.dial(ctx, out, online, note)
-		}
-	default:
-		if !s.discovered(ctx, out, note) {
-			s.dial(ctx, out, online, note)
-			return
-		}
-		if !online {
-			decide(out, acceptance.Inconclusive, "the network offers addresses; the gateway has none, and what was ordered is not known", diagnosis.DialNoCredentials)
+// mine reports whether a session may be the internet service's: it is not if
+// its device is named after another VLAN.
+func (s *Dial) mine(session Session) bool {
+	_, tag, _ := strings.Cut(session.Device, ".")
+	id, err := strconv.Atoi(tag)
+	return err != nil || s.o.VLAN == 0 || id == int(s.o.VLAN)
+}
+
+// wait reads the connection until it is as wanted: for a grace, and for up to
+// Grace longer while the gateway is logging in.
+func (s *Dial) wait(ctx context.Context, grace time.Duration, wanted func(line) bool) line {
+	const poll = 500 * time.Millisecond
+	for began := time.Now(); ; {
+		l := s.read(ctx)
+		spent := time.Since(began)
+		if wanted(l) || spent >= grace && !l.dialling || spent >= grace+s.o.Grace || pause(ctx, poll) != nil {
+			return l
 		}
 	}
 }
 
-// discovered asks for an address where the kind of access is not certain, and
-// reports whether one was offered.
-func (s *Dial) discovered(ctx context.Context, out *acceptance.Outcome, note func(string)) bool {
-	r, err := s.o.DHCP(ctx, dhcp.Options{Interface: s.o.Device, VLAN: s.o.VLAN, Tries: 2})
-	if err != nil || r.Outcome != dhcp.Offered {
+// came reports whether the gateway has come in by itself, within a grace, and
+// then passes.
+func (s *Dial) came(ctx context.Context, out *acceptance.Outcome, grace time.Duration, note func(string)) bool {
+	if !s.wait(ctx, grace, func(l line) bool { return l.in }).in {
 		return false
 	}
-	s.dhcpMeasurements(out, r)
-	note("DHCP: " + string(r.Outcome))
+	note("the gateway has come online by itself")
+	measured(out, "gateway_came_online", true, "platform", "during the test")
 	decide(out, acceptance.Pass, "")
 	return true
 }
 
 // follow gives the gateway's own connection, which may be about to be made, a
 // little time after the line has proved good.
-func (s *Dial) follow(ctx context.Context, out *acceptance.Outcome, note func(string), reason string) {
-	const poll = 500 * time.Millisecond
-	for waited := time.Duration(0); ; waited += poll {
-		if s.wanUp(ctx) {
-			note(fmt.Sprintf("the gateway came online by itself after %v", waited))
+func (s *Dial) follow(ctx context.Context, out *acceptance.Outcome, note func(string), reason string, causes ...diagnosis.Code) {
+	if !s.came(ctx, out, s.o.Grace, note) {
+		decide(out, acceptance.Fail, reason, append(causes, diagnosis.DialGatewaySettings)...)
+	}
+}
+
+// look asks who is at the other end, in a way that costs nobody a session.
+func (s *Dial) look(ctx context.Context, out *acceptance.Outcome, l line, note func(string)) {
+	switch {
+	case s.o.Device == "" || s.o.Access == AccessStatic:
+	case s.o.Access == AccessIPoE || s.o.Access == "" && l.in && len(l.sessions) == 0:
+		s.inform(ctx, out, l, note)
+	default:
+		// No answer is no fault: some networks answer no second PADI from the
+		// same address.
+		_, _ = s.pppoe(ctx, out, true, note)
+	}
+}
+
+// try asks the other end to let the gateway in, which is offline.
+func (s *Dial) try(ctx context.Context, out *acceptance.Outcome, note func(string)) {
+	bridge := s.o.Access == AccessBridge
+	switch {
+	case s.o.Access == AccessIPoE:
+		s.ask(ctx, out, note)
+	case s.o.Access == AccessPPPoE, s.o.Username != "", bridge && !s.o.MayDisturb:
+		s.dial(ctx, out, note)
+	default:
+		// What is ordered is not said: an address, or else a session.
+		r, err := s.dhcp(ctx, out, dhcp.Options{Tries: 2, Families: s.families()}, note)
+		v4, v6 := offered(r)
+		switch {
+		case ctx.Err() != nil:
+		case err != nil || !v4 && !v6:
+			if s.dial(ctx, out, note); err != nil && out.Verdict == acceptance.Fail {
+				decide(out, acceptance.Inconclusive, fmt.Sprintf("%s; %v", out.Reason, err), diagnosis.AgentCannotMeasure)
+			}
+		case bridge:
 			decide(out, acceptance.Pass, "")
-			return
-		}
-		if waited >= s.o.Grace || pause(ctx, poll) != nil {
-			break
+		case !s.came(ctx, out, s.o.Grace, note):
+			decide(out, acceptance.Inconclusive, "the network offers addresses; the gateway has none, and the order does not say what it needs", diagnosis.AgentCannotMeasure)
 		}
 	}
-	decide(out, acceptance.Fail, reason, diagnosis.DialGatewaySettings)
+}
+
+func (s *Dial) lineMeasurements(out *acceptance.Outcome, l line) {
+	for _, session := range l.sessions {
+		measured(out, "pppoe_session", fmt.Sprintf("0x%04x", session.ID), "platform", session.Peer+" on "+session.Device)
+	}
+	if l.unread != nil {
+		put(out, missing("pppoe_session", collectors.StatusError, "platform", l.unread.Error()))
+	}
+	if l.err != nil {
+		put(out, missing("gateway_online", collectors.StatusError, l.source, l.err.Error()))
+		return
+	}
+	measured(out, "gateway_online", l.in, l.source, "it has an address that works beyond the link")
 }

@@ -92,11 +92,11 @@ func (s *DNS) Run(ctx context.Context, note func(string)) acceptance.Outcome {
 		stopped(ctx, &out)
 		return out
 	case err != nil:
-		out.Measurements = append(out.Measurements, missing("resolvers", collectors.StatusError, "", err.Error()))
+		put(&out, missing("resolvers", collectors.StatusError, "", err.Error()))
 		decide(&out, acceptance.Inconclusive, fmt.Sprintf("cannot read the resolvers: %v", err), diagnosis.AgentCannotMeasure)
 		return out
 	}
-	out.Measurements = append(out.Measurements, value("resolvers", joined(servers), "", ""))
+	measured(&out, "resolvers", joined(servers), "", "")
 	if len(servers) == 0 {
 		decide(&out, acceptance.Fail, "the WAN was given no resolver", diagnosis.DNSNoResolver)
 		return out
@@ -214,7 +214,7 @@ func (s *DNS) measurements(out *acceptance.Outcome, r dns.Result, j resolver, no
 		label := reply.Name + " " + reply.Type.String()
 		if reply.Err != nil {
 			note(reply.Err.Error())
-			out.Measurements = append(out.Measurements, missing(name, collectors.StatusError, source, label+": "+reason(reply.Err)))
+			put(out, missing(name, collectors.StatusError, source, label+": "+reason(reply.Err)))
 			return
 		}
 		m := value(name, ms(reply.Latency), source, label+" "+reply.Rcode)
@@ -222,14 +222,14 @@ func (s *DNS) measurements(out *acceptance.Outcome, r dns.Result, j resolver, no
 		if reply.TCP {
 			m.Note += ", over TCP"
 		}
-		out.Measurements = append(out.Measurements, m)
+		put(out, m)
 	}
-	out.Measurements = append(out.Measurements, value("dns_resolver_works", j.works, source, ""))
+	measured(out, "dns_resolver_works", j.works, source, "")
 	for _, reply := range r.Replies {
 		show("dns_latency_ms", reply)
 	}
 	show("dns_nonexistent_latency_ms", r.Bogus)
-	out.Measurements = append(out.Measurements, value("dns_invents_answers", r.Invents(), source, "for a name that cannot exist"))
+	measured(out, "dns_invents_answers", r.Invents(), source, "for a name that cannot exist")
 }
 
 // reason returns the short form of an error of a lookup.

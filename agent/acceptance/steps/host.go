@@ -116,7 +116,7 @@ func (s *Host) Run(ctx context.Context, note func(string)) acceptance.Outcome {
 		if !ok && last.OK() {
 			m.Value, m.Status = nil, string(collectors.StatusError) // a single read among failures
 		}
-		out.Measurements = append(out.Measurements, m)
+		put(&out, m)
 	}
 	switch {
 	case len(causes) > 0:

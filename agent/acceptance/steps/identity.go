@@ -112,7 +112,7 @@ func (s *Identity) Run(ctx context.Context, note func(string)) acceptance.Outcom
 	for _, port := range []struct{ name, ordered string }{{"pon_port", want.PONPort}, {"splitter_port", want.SplitterPort}} {
 		if port.ordered != "" {
 			m := missing(port.name, collectors.StatusUnsupported, "order", "not visible to the device; ordered: "+port.ordered)
-			out.Measurements = append(out.Measurements, m)
+			put(&out, m)
 		}
 	}
 	if ctx.Err() != nil {
@@ -165,7 +165,7 @@ func (s *Identity) serial(out *acceptance.Outcome, inv Inventory) item {
 		m.Value = got
 	}
 	if want != "" || status == collectors.StatusOK {
-		out.Measurements = append(out.Measurements, m)
+		put(out, m)
 	}
 	ordered, valid := serialNumber(want)
 	switch {
@@ -191,7 +191,7 @@ func (s *Identity) mac(out *acceptance.Outcome, inv Inventory) item {
 		switch {
 		case !ok:
 		case valid && mac == ordered6:
-			out.Measurements = append(out.Measurements, value("mac", ifc.MAC, "interface:"+ifc.Name, ordered(want)))
+			measured(out, "mac", ifc.MAC, "interface:"+ifc.Name, ordered(want))
 			return matches
 		default:
 			seen = append(seen, ifc.MAC)
@@ -205,11 +205,11 @@ func (s *Identity) mac(out *acceptance.Outcome, inv Inventory) item {
 		case inv.InterfacesErr != nil:
 			why = inv.InterfacesErr.Error()
 		}
-		out.Measurements = append(out.Measurements, missing("mac", collectors.StatusError, "interfaces", ordered(want)+"; "+why))
+		put(out, missing("mac", collectors.StatusError, "interfaces", ordered(want)+"; "+why))
 		return unread
 	}
 	slices.Sort(seen)
-	out.Measurements = append(out.Measurements, value("mac", strings.Join(slices.Compact(seen), " "), "interfaces", ordered(want)))
+	measured(out, "mac", strings.Join(slices.Compact(seen), " "), "interfaces", ordered(want))
 	return differs
 }
 
@@ -221,16 +221,16 @@ func (s *Identity) lanPort(out *acceptance.Outcome, inv Inventory) item {
 	var seen []string
 	for _, ifc := range inv.Interfaces {
 		if ifc.Name == want {
-			out.Measurements = append(out.Measurements, value("lan_port", ifc.Name, "interfaces", ordered(want)))
+			measured(out, "lan_port", ifc.Name, "interfaces", ordered(want))
 			return matches
 		}
 		seen = append(seen, ifc.Name)
 	}
 	if len(seen) == 0 || inv.InterfacesErr != nil {
-		out.Measurements = append(out.Measurements, missing("lan_port", collectors.StatusError, "interfaces", ordered(want)))
+		put(out, missing("lan_port", collectors.StatusError, "interfaces", ordered(want)))
 		return unread
 	}
-	out.Measurements = append(out.Measurements, value("lan_port", strings.Join(seen, " "), "interfaces", ordered(want)))
+	measured(out, "lan_port", strings.Join(seen, " "), "interfaces", ordered(want))
 	return differs
 }
 

@@ -14,8 +14,8 @@ import (
 
 // IPTVOptions configure the iptv rung.
 type IPTVOptions struct {
-	Probe multicast.Options // without an Interface or a Group nothing can be tried
-	Join  func(ctx context.Context, o multicast.Options) (multicast.Result, error)
+	Probe multicast.Options                                                        // without an Interface or a Group nothing can be tried
+	Join  func(ctx context.Context, o multicast.Options) (multicast.Result, error) // multicast.Run if nil
 	// Thresholds has the part of a stream that may be lost.
 	Thresholds acceptance.Thresholds
 }
@@ -30,6 +30,9 @@ var _ acceptance.Step = (*IPTV)(nil)
 // NewIPTV returns the iptv rung.
 func NewIPTV(o IPTVOptions) *IPTV {
 	o.Thresholds = orNorms(o.Thresholds)
+	if o.Join == nil {
+		o.Join = multicast.Run
+	}
 	return &IPTV{o: o}
 }
 
@@ -62,7 +65,7 @@ func (s *IPTV) Run(ctx context.Context, note func(string)) acceptance.Outcome {
 		stopped(ctx, &out)
 	case err != nil:
 		note(err.Error())
-		out.Measurements = append(out.Measurements, missing("iptv_outcome", collectors.StatusError, s.source(), err.Error()))
+		put(&out, missing("iptv_outcome", collectors.StatusError, s.source(), err.Error()))
 		decide(&out, acceptance.Inconclusive, fmt.Sprintf("cannot join: %v", err), diagnosis.AgentCannotMeasure)
 	default:
 		note(fmt.Sprintf("%s on %s, VLAN %d: %s, %d packets", r.Group, r.Interface, r.VLAN, r.Outcome, r.Packets))
@@ -80,19 +83,24 @@ func (s *IPTV) judge(out *acceptance.Outcome, r multicast.Result) {
 	case multicast.NoStream:
 		decide(out, acceptance.Fail, "the network asks for members, the stream does not come", diagnosis.IPTVNoStream)
 	case multicast.NoQuerier:
+		if r.Leave != multicast.LeaveNothing {
+			// Queries are minutes apart. That nobody asks proves something only
+			// after a leave, at which a querier asks at once.
+			decide(out, acceptance.Fail, "the stream does not come", diagnosis.IPTVNoStream)
+			break
+		}
 		decide(out, acceptance.Fail, "the stream does not come, and nobody on the VLAN asks for members", diagnosis.IPTVVLAN, diagnosis.IPTVNoStream)
 	case multicast.Intermittent:
 		decide(out, acceptance.Fail, fmt.Sprintf("the stream stopped %d times, %.0f ms at the longest", r.Stalls, r.LongestGapMs), diagnosis.IPTVStreamBroken)
 	case multicast.Streaming:
+		out.Limits = []acceptance.Limit{limit}
 		switch {
-		case r.LossRatio == nil:
+		case r.LossRatio == nil && r.Dropped > 0:
+			decide(out, acceptance.Inconclusive, "the stream comes faster than this gateway counts it", diagnosis.AgentCannotMeasure)
+		case r.LossRatio == nil || limit.Holds(*r.LossRatio):
+			// A stream that numbers nothing is judged by its flow alone.
 			decide(out, acceptance.Pass, "")
 		default:
-			out.Limits = []acceptance.Limit{limit}
-			if limit.Holds(*r.LossRatio) {
-				decide(out, acceptance.Pass, "")
-				break
-			}
 			decide(out, acceptance.Fail, fmt.Sprintf("%.2f %% of the stream is lost", 100**r.LossRatio), diagnosis.IPTVStreamBroken)
 		}
 	default:
@@ -102,10 +110,10 @@ func (s *IPTV) judge(out *acceptance.Outcome, r multicast.Result) {
 
 func (s *IPTV) measurements(out *acceptance.Outcome, r multicast.Result) {
 	add := func(name string, v any, note string) {
-		out.Measurements = append(out.Measurements, value(name, v, s.source(), note))
+		measured(out, name, v, s.source(), note)
 	}
-	add("iptv_outcome", string(r.Outcome), strings.TrimSpace(fmt.Sprintf("%s, %s", r.Group, r.Protocol)))
-	add("iptv_rate_mbps", r.RateMbps, fmt.Sprintf("%d packets in %.1f s", r.Packets, r.ListenedS))
+	add("iptv_outcome", string(r.Outcome), fmt.Sprintf("%s, VLAN %d, %s %s, leave %s", r.Group, r.VLAN, r.Mode, r.Protocol, r.Leave))
+	add("iptv_rate_mbps", r.RateMbps, fmt.Sprintf("%d packets in %.1f s, gap of %.0f ms at most", r.Packets, r.ListenedS, r.LongestGapMs))
 	if r.JoinMs != nil {
 		add("iptv_join_ms", *r.JoinMs, "from the join to the first packet")
 	}
@@ -114,6 +122,11 @@ func (s *IPTV) measurements(out *acceptance.Outcome, r multicast.Result) {
 	}
 	if r.LossRatio != nil {
 		add("iptv_loss_ratio", *r.LossRatio, "")
+	} else if r.Packets > 0 {
+		put(out, missing("iptv_loss_ratio", collectors.StatusUnsupported, s.source(), fmt.Sprintf("neither RTP nor MPEG-TS, or %d dropped here", r.Dropped)))
+	}
+	if r.ForeignPackets > 0 {
+		add("iptv_foreign_packets", r.ForeignPackets, fmt.Sprintf("of %d groups that nobody here asked for", len(r.Foreign)))
 	}
 	var queriers []string
 	for _, q := range r.Queriers {

@@ -128,7 +128,7 @@ func (s *LANCabling) Run(ctx context.Context, note func(string)) acceptance.Outc
 	var unlinked finding
 	for i, name := range ports {
 		if err := errors.Join(errBefore[i], errAfter[i]); err != nil {
-			out.Measurements = append(out.Measurements, missing("lan_speed_mbps", collectors.StatusError, "interface:"+name, err.Error()))
+			put(&out, missing("lan_speed_mbps", collectors.StatusError, "interface:"+name, err.Error()))
 			worst = worse(worst, finding{verdict: acceptance.Inconclusive, reason: err.Error(), cause: diagnosis.LANUnreadable})
 			continue
 		}
@@ -233,7 +233,7 @@ func (s *LANCabling) measurements(out *acceptance.Outcome, name string, before, 
 	if source == "" {
 		source = "interface:" + name
 	}
-	add := func(m acceptance.Measurement) { out.Measurements = append(out.Measurements, m) }
+	add := func(m acceptance.Measurement) { put(out, m) }
 	if after.CarrierKnown {
 		add(value("lan_carrier", after.Carrier, source, name))
 	} else {

@@ -142,7 +142,7 @@ func (s *Optical) verdict(out *acceptance.Outcome, chosen *series, judged []*ser
 		warn(out, diagnosis.OpticalUnsteady)
 	}
 	margin := chosen.rx - rxMin.Value
-	out.Measurements = append(out.Measurements, value("margin_db", margin, chosen.source, "received power above the lower limit"))
+	measured(out, "margin_db", margin, chosen.source, "received power above the lower limit")
 	switch {
 	case !rxMin.Holds(chosen.rx):
 		out.Passable = true
@@ -346,7 +346,7 @@ func distance(a, b float64) float64 { return max(a, b) - min(a, b) }
 
 // headline puts the chosen series' answer first.
 func (sr *series) headline(out *acceptance.Outcome) {
-	out.Measurements = append(out.Measurements, sr.answer("rx_power_dbm"))
+	put(out, sr.answer("rx_power_dbm"))
 	if len(sr.readings) == 0 {
 		return
 	}
@@ -360,7 +360,7 @@ func (sr *series) headline(out *acceptance.Outcome) {
 
 // beside shows the answer of a source that did not decide.
 func (sr *series) beside(out *acceptance.Outcome) {
-	out.Measurements = append(out.Measurements, sr.answer("rx_power_other_dbm"))
+	put(out, sr.answer("rx_power_other_dbm"))
 }
 
 func (sr *series) answer(name string) acceptance.Measurement {
@@ -384,6 +384,6 @@ func (sr *series) measurements(out *acceptance.Outcome) {
 		if m.Source == "" {
 			m.Source = sr.source
 		}
-		out.Measurements = append(out.Measurements, m)
+		put(out, m)
 	}
 }

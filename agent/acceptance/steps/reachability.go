@@ -114,10 +114,9 @@ func (s *Reachability) Run(ctx context.Context, note func(string)) acceptance.Ou
 		return out
 	}
 	s.verdict(&out, hops)
-	if best, ok := bestHop(hops, len(s.o.Targets) > 0); ok {
-		if s.path(ctx, &out, best.addr, note); ctx.Err() != nil {
-			stopped(ctx, &out)
-		}
+	best, answers := bestHop(hops, len(s.o.Targets) > 0)
+	if s.path(ctx, &out, best, answers, note); ctx.Err() != nil {
+		stopped(ctx, &out)
 	}
 	return out
 }
@@ -245,9 +244,8 @@ func better(a, b hop) bool {
 }
 
 func (s *Reachability) judge(out *acceptance.Outcome, h hop, lossMax, rttMax acceptance.Limit) {
-	out.Measurements = append(out.Measurements,
-		value("loss_ratio", h.loss(), "ping:"+h.addr.String(), fmt.Sprintf("of %d, the best address", h.sent)),
-		value("rtt_ms", h.rtt, "ping:"+h.addr.String(), "median, the best address"))
+	measured(out, "loss_ratio", h.loss(), "ping:"+h.addr.String(), fmt.Sprintf("of %d, the best address", h.sent))
+	measured(out, "rtt_ms", h.rtt, "ping:"+h.addr.String(), "median, the best address")
 	var causes []diagnosis.Code
 	reason := ""
 	if !lossMax.Holds(h.loss()) {
@@ -271,16 +269,16 @@ func (s *Reachability) judge(out *acceptance.Outcome, h hop, lossMax, rttMax acc
 func (s *Reachability) measurements(out *acceptance.Outcome, name string, addr netip.Addr, r ping.Result, err error) {
 	source := "ping:" + addr.String()
 	if err != nil {
-		out.Measurements = append(out.Measurements, missing(name+"_loss_ratio", collectors.StatusError, source, err.Error()))
+		put(out, missing(name+"_loss_ratio", collectors.StatusError, source, err.Error()))
 		return
 	}
 	m := value(name+"_loss_ratio", r.LossRatio, source, fmt.Sprintf("%d sent, %d refused, %d received", r.Sent, r.Refused, r.Received))
 	m.Raw = raw(r)
-	out.Measurements = append(out.Measurements, m)
+	put(out, m)
 	if r.Received > 0 {
-		out.Measurements = append(out.Measurements,
-			value(name+"_rtt_p50_ms", r.P50Ms, source, ""), value(name+"_rtt_p95_ms", r.P95Ms, source, ""),
-			value(name+"_jitter_ms", r.JitterMs, source, "mean difference of neighbouring round-trip times"))
+		measured(out, name+"_rtt_p50_ms", r.P50Ms, source, "")
+		measured(out, name+"_rtt_p95_ms", r.P95Ms, source, "")
+		measured(out, name+"_jitter_ms", r.JitterMs, source, "mean difference of neighbouring round-trip times")
 	}
 }
 

@@ -283,7 +283,7 @@ func (w *watch) measurements(out *acceptance.Outcome) {
 			m.Value, m.Status = nil, string(collectors.StatusError)
 		}
 		m.Note = fmt.Sprintf("read %d: omci %s", i+1, or(st.OMCIProvisioned, pon.Unknown))
-		out.Measurements = append(out.Measurements, m)
+		put(out, m)
 	}
 	last := w.lastTold()
 	if unnamed(last) {
@@ -293,16 +293,16 @@ func (w *watch) measurements(out *acceptance.Outcome) {
 	if or(last.OMCIProvisioned, pon.Unknown) == pon.Unknown {
 		omci.Value, omci.Status = nil, string(collectors.StatusUnsupported)
 	}
-	out.Measurements = append(out.Measurements, omci)
+	put(out, omci)
 	if last.FlowsKnown {
-		out.Measurements = append(out.Measurements,
-			value("gem_ports", last.GEMPorts, last.Source, ""), value("t_conts", last.TConts, last.Source, ""))
+		measured(out, "gem_ports", last.GEMPorts, last.Source, "")
+		measured(out, "t_conts", last.TConts, last.Source, "")
 	}
 	if last.LOIDStatus != "" {
-		out.Measurements = append(out.Measurements, value("loid_status", last.LOIDStatus, last.Source, "as the chip says"))
+		measured(out, "loid_status", last.LOIDStatus, last.Source, "as the chip says")
 	}
 	if len(last.AlarmsKnown) > 0 {
-		out.Measurements = append(out.Measurements, value("pon_alarms", strings.Join(last.Alarms, " "), last.Source, "read: "+strings.Join(last.AlarmsKnown, " ")))
+		measured(out, "pon_alarms", strings.Join(last.Alarms, " "), last.Source, "read: "+strings.Join(last.AlarmsKnown, " "))
 	}
 }
 

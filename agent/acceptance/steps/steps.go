@@ -9,7 +9,8 @@
 // fail and never a pass. docs/norms.md says what each step is inconclusive
 // about by design.
 //
-// The steps read only; none interrupts the customer's service.
+// The steps read, or try what costs the customer nothing: none interrupts a
+// service that is up. What servers say is kept, but for the secrets in it.
 package steps
 
 import (
@@ -82,6 +83,20 @@ func value(name string, v any, source, note string) acceptance.Measurement {
 //go:noinline
 func missing(name string, status collectors.Status, source, note string) acceptance.Measurement {
 	return acceptance.Measurement{Name: name, Status: string(status), Source: source, Note: note}
+}
+
+// put adds a measurement to out. It is not inlined: growing a slice is long.
+//
+//go:noinline
+func put(out *acceptance.Outcome, m acceptance.Measurement) {
+	out.Measurements = append(out.Measurements, m)
+}
+
+// measured adds a value to out.
+//
+//go:noinline
+func measured(out *acceptance.Outcome, name string, v any, source, note string) {
+	put(out, value(name, v, source, note))
 }
 
 func codes(cs ...diagnosis.Code) []string {

@@ -18,7 +18,7 @@ type VoiceOptions struct {
 	// Probe says whom to ask; with a User and a Password the account is tried
 	// as well, in a way that leaves the telephone's registration alone.
 	Probe sip.Options
-	Ask   func(ctx context.Context, o sip.Options) (sip.Result, error)
+	Ask   func(ctx context.Context, o sip.Options) (sip.Result, error) // sip.Run if nil
 }
 
 // Voice judges whether the telephone account can register.
@@ -31,6 +31,9 @@ func NewVoice(o VoiceOptions) *Voice {
 	o.Probe.Method = sip.MethodOptions
 	if o.Probe.User != "" && o.Probe.Password != "" {
 		o.Probe.Method = sip.MethodFetch
+	}
+	if o.Ask == nil {
+		o.Ask = sip.Run
 	}
 	return &Voice{o: o}
 }
@@ -67,40 +70,53 @@ func (s *Voice) Run(ctx context.Context, note func(string)) acceptance.Outcome {
 		stopped(ctx, &out)
 	case err != nil:
 		note(err.Error())
-		out.Measurements = append(out.Measurements, missing("sip_outcome", collectors.StatusError, "sip", err.Error()))
+		put(&out, missing("sip_outcome", collectors.StatusError, "sip:"+or(probe.Host, probe.Server.String()), err.Error()))
 		decide(&out, acceptance.Inconclusive, fmt.Sprintf("cannot ask the registrar: %v", err), diagnosis.AgentCannotMeasure)
 	default:
-		answer := strings.TrimSpace(fmt.Sprintf("%d %s", r.Code, r.ReasonText))
-		if r.Code == 0 {
-			answer = ""
+		answer := ""
+		if r.Code != 0 {
+			answer = s.redact(fmt.Sprintf("%d %s", r.Code, r.ReasonText))
 		}
-		note(fmt.Sprintf("%s to %s: %s %s", r.Method, r.Server, r.Outcome, answer))
+		note(fmt.Sprintf("%s to %s: %s %q", r.Method, r.Server, r.Outcome, answer))
 		s.judge(&out, r, answer)
 	}
 	return out
 }
 
+// redact takes the account out of a text: some servers repeat it.
+func (s *Voice) redact(text string) string {
+	return redact(strings.TrimSpace(text), s.o.Probe.User, s.o.Probe.Password)
+}
+
 func (s *Voice) judge(out *acceptance.Outcome, r sip.Result, answer string) {
 	source := "sip:" + r.Server.String()
-	out.Measurements = append(out.Measurements, value("sip_outcome", string(r.Outcome), source, string(r.Method)))
+	measured(out, "sip_outcome", string(r.Outcome), source, string(r.Method))
 	if answer != "" {
-		out.Measurements = append(out.Measurements, value("sip_answer", answer, source, strings.TrimSpace(r.Warning+" "+r.Reason)))
+		put(out, saying("sip_answer", answer, source, s.redact(r.Warning+" "+r.Reason)))
 	}
+	if r.OtherContacts != nil {
+		measured(out, "sip_contacts", *r.OtherContacts, source, "telephones that are registered now")
+	}
+	code, says := r.Code, fmt.Sprintf("the registrar says %q", answer)
 	switch r.Outcome {
-	case sip.OK, sip.Registered:
-		if r.Method == sip.MethodOptions {
-			decide(out, acceptance.Inconclusive, "the registrar answers; without the order's account no registration can be tried", diagnosis.AgentCannotMeasure)
-			return
-		}
-		decide(out, acceptance.Pass, "")
-	case sip.Challenged:
-		decide(out, acceptance.Inconclusive, "the registrar answers; without the order's account no registration can be tried", diagnosis.AgentCannotMeasure)
-	case sip.Rejected, sip.Unauthorized, sip.Redirected, sip.ServerError:
-		decide(out, acceptance.Fail, fmt.Sprintf("the registrar says %q", answer), diagnosis.VoiceNotRegistered)
 	case sip.NoAnswer, sip.Unreachable, sip.Malformed:
 		decide(out, acceptance.Fail, "no answer from the registrar: "+string(r.Outcome), diagnosis.VoiceNoAnswer)
 	case sip.Unsupported:
 		decide(out, acceptance.Inconclusive, "the registrar wants an authentication that this agent does not know", diagnosis.AgentCannotMeasure)
+	case sip.OK, sip.Registered, sip.Challenged, sip.Rejected, sip.Unauthorized, sip.Redirected, sip.ServerError:
+		switch {
+		case r.Method == sip.MethodOptions || r.Outcome == sip.Challenged:
+			// What it thinks of the question says nothing of an account.
+			decide(out, acceptance.Inconclusive, says+"; without the order's account no registration can be tried", diagnosis.AgentCannotMeasure)
+		case r.Outcome == sip.OK || r.Outcome == sip.Registered:
+			decide(out, acceptance.Pass, "")
+		case r.Outcome == sip.Unauthorized, code >= 401 && code <= 404, code == 407, code == 410, code >= 600,
+			r.Outcome == sip.ServerError && code != 501:
+			decide(out, acceptance.Fail, says, diagnosis.VoiceNotRegistered)
+		default:
+			// It did not take the question, or sends on to somebody else.
+			decide(out, acceptance.Inconclusive, says+", which is no word on the account", diagnosis.AgentCannotMeasure)
+		}
 	default:
 		decide(out, acceptance.Inconclusive, fmt.Sprintf("the probe ended as %q", r.Outcome), diagnosis.AgentCannotMeasure)
 	}
