@@ -55,6 +55,8 @@ type RADIUSOptions struct {
 	// rejections, up to 200 bytes; empty means none. SessionLimitReply is that
 	// of one session too many; empty means FreeRADIUS's own words.
 	UnknownReply, WrongPasswordReply, SessionLimitReply string
+	// SessionLimitSilent rejects one session too many without a word.
+	SessionLimitSilent bool
 }
 
 // RADIUS is a running FreeRADIUS, behind a relay that can delay and lose its

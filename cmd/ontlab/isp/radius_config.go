@@ -134,7 +134,7 @@ server default {
 	}
 	post-auth {
 		Post-Auth-Type REJECT {
-%[7]s%[8]s		}
+%[8]s%[7]s		}
 	}
 	accounting {
 		radutmp
@@ -158,7 +158,10 @@ func (c radiusConfig) rejectReply(condition, text string) string {
 
 // limitReply replaces FreeRADIUS's own message, which it wraps in line ends.
 func (c radiusConfig) limitReply(denied string) string {
-	if c.options.SessionLimitReply == "" {
+	switch {
+	case c.options.SessionLimitSilent:
+		return fmt.Sprintf("\t\t\tif (&reply:Reply-Message =~ /%s/) {\n\t\t\t\tupdate reply {\n\t\t\t\t\tReply-Message !* ANY\n\t\t\t\t}\n\t\t\t}\n", denied)
+	case c.options.SessionLimitReply == "":
 		return ""
 	}
 	quoted, err := radiusQuote(c.options.SessionLimitReply)

@@ -11,11 +11,11 @@ import (
 )
 
 // SetBook replaces the accounts, as SetAccounts does, and the Reply-Message of
-// one session too many.
+// one session too many; if that is empty it is rejected without a word.
 func (r *RADIUS) SetBook(ctx context.Context, accounts []Account, sessionLimitReply string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.options.SessionLimitReply = sessionLimitReply
+	r.options.SessionLimitReply, r.options.SessionLimitSilent = sessionLimitReply, sessionLimitReply == ""
 	if err := r.replace(ctx, accounts); err != nil {
 		return fmt.Errorf("cannot start radius server %s: %w", r.options.Name, err)
 	}

@@ -161,6 +161,7 @@ func (l *Lab) writeOrder(ctx context.Context) error {
 		require = append(require, string(rung))
 	}
 	add("--require", strings.Join(require, ","))
+	add("--max-bytes", strconv.FormatUint(uint64(o.MaxMiB)<<20, 10))
 	for _, consent := range o.Consents {
 		add("--consent", consent)
 	}

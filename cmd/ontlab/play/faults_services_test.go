@@ -177,5 +177,10 @@ func TestFaultsThatCannotBe(t *testing.T) {
 	if active := l.Active(); len(active) > 0 {
 		t.Errorf("active are %q", active)
 	}
+	for _, fault := range scenario.Faults() {
+		if err := l.apply(t.Context(), fault); err != nil && strings.Contains(err.Error(), "has no fault") {
+			t.Errorf("nobody plays %s", fault)
+		}
+	}
 	eventually(t, l, "all is well", both(silent(), pings(true, core(coreTargets)[0].String())))
 }

@@ -175,6 +175,7 @@ func (l *Lab) startPPPoE(ctx context.Context, local netip.Addr) (err error) {
 	book, occupied := l.book()
 	if l.radius, err = isp.StartRADIUS(ctx, l.bras, isp.RADIUSOptions{
 		Accounts: book.accounts, UnknownReply: n.AAA.UnknownAccount, WrongPasswordReply: n.AAA.WrongPassword, SessionLimitReply: n.AAA.SessionLimit,
+		SessionLimitSilent: n.AAA.SessionLimit == "",
 	}); err != nil {
 		return err
 	}
