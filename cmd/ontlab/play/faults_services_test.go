@@ -68,10 +68,10 @@ func TestFaultsOfTV(t *testing.T) {
 		Loss     *float64 `json:"loss_ratio"`
 		Queriers []struct{ Protocol string }
 	}
-	watch := func(ok func(channel) bool) func(context.Context, *Lab) error {
+	watch := func(listen string, ok func(channel) bool) func(context.Context, *Lab) error {
 		return func(ctx context.Context, l *Lab) error {
 			var c channel
-			if err := l.probe(ctx, &c, "multicast", "--listen", "3.2", "--wait", "1", "--leave-wait", "0.1"); err != nil {
+			if err := l.probe(ctx, &c, "multicast", "--listen", listen, "--wait", "1", "--leave-wait", "0.1"); err != nil {
 				return err
 			}
 			if !ok(c) {
@@ -80,13 +80,14 @@ func TestFaultsOfTV(t *testing.T) {
 			return nil
 		}
 	}
-	healthy := watch(func(c channel) bool {
-		return c.Outcome == "streaming" && c.Loss != nil && *c.Loss == 0 && len(c.Queriers) == 1 && strings.Contains(strings.ToLower(c.Queriers[0].Protocol), "2")
+	healthy := watch("1", func(c channel) bool { return c.Outcome == "streaming" && c.Loss != nil && *c.Loss == 0 })
+	asked := watch("3.2", func(c channel) bool { // the querier asks every three seconds
+		return len(c.Queriers) == 1 && strings.Contains(strings.ToLower(c.Queriers[0].Protocol), "2")
 	})
 	walkThrough(t, l, []walk{
-		{fault: "multicast_missing", there: watch(func(c channel) bool { return c.Outcome == "no_stream" }), gone: healthy},
-		{fault: "multicast_lossy", params: []string{"loss_ratio=0.3"}, there: watch(func(c channel) bool { return c.Loss != nil && *c.Loss > 0.1 && *c.Loss < 0.5 }), gone: healthy},
-		{fault: "no_querier", there: watch(func(c channel) bool { return len(c.Queriers) == 0 }), gone: healthy},
+		{fault: "multicast_missing", there: watch("1", func(c channel) bool { return c.Outcome == "no_stream" }), gone: healthy},
+		{fault: "multicast_lossy", params: []string{"loss_ratio=0.3"}, there: watch("1", func(c channel) bool { return c.Loss != nil && *c.Loss > 0.1 && *c.Loss < 0.5 }), gone: healthy},
+		{fault: "no_querier", there: watch("3.2", func(c channel) bool { return len(c.Queriers) == 0 }), gone: asked},
 	})
 }
 
