@@ -642,11 +642,11 @@ func TestDialSeveralServers(t *testing.T) {
 			macs     string
 			warnings []code
 		}{
-			{"aa", nil}, {"aa aa", nil}, {"aa bb", []code{diagnosis.DialSeveralServers}}, {"aa bb cc", []code{diagnosis.DialSeveralServers}},
+			{"aa", nil}, {"aa,aa", nil}, {"aa,bb", []code{diagnosis.DialSeveralServers}}, {"aa,bb,cc", []code{diagnosis.DialSeveralServers}},
 		} {
 			r := okDial()
 			r.Offers = nil
-			for i, mac := range strings.Fields(tt.macs) {
+			for i, mac := range strings.Split(tt.macs, ",") {
 				r.Offers = append(r.Offers, pppoe.Offer{MAC: mac, ACName: fmt.Sprint("bras-", i)})
 			}
 			for _, wan := range []func(time.Duration) (steps.WAN, error){from(0), from(time.Second)} {

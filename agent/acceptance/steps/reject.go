@@ -42,7 +42,7 @@ func rejections() [11]rejection {
 }
 
 const (
-	passwords = "password|passwd|密码|口令|\xc3\xdc\xc2\xeb|\xbf\xda\xc1\xee"
+	passwords = "password|passwd|credential|密码|口令|\xc3\xdc\xc2\xeb|\xbf\xda\xc1\xee"
 	// names beside a password tell neither from the other: "wrong user name or
 	// password".
 	names = "username|user name|user or|user/|user and|account or|account/|name or|credential|用户名|用户或|账号|帐号|\xd3\xc3\xbb\xa7\xc3\xfb|\xd5\xca\xba\xc5|\xd5\xcb\xba\xc5"

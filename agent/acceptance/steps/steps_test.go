@@ -337,12 +337,13 @@ func TestStepsFitTheLadder(t *testing.T) {
 		steps.NewHost(steps.HostOptions{}), steps.NewReachability(steps.ReachabilityOptions{}), steps.NewDNS(steps.DNSOptions{}),
 		steps.NewAddressing(steps.AddressingOptions{}), steps.NewLANCabling(steps.LANCablingOptions{}),
 		steps.NewRegistration(steps.RegistrationOptions{}), steps.NewOptical(steps.OpticalOptions{}), steps.NewIdentity(steps.IdentityOptions{}),
+		steps.NewDial(steps.DialOptions{}), steps.NewIPTV(steps.IPTVOptions{}), steps.NewVoice(steps.VoiceOptions{}), steps.NewManagement(steps.ManagementOptions{}),
 	}
 	plan, err := acceptance.NewPlan(nil, all)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []acceptance.Rung{"identity", "optical", "registration", "lan_cabling", "addressing", "dns", "reachability", "host"}
+	want := []acceptance.Rung{"identity", "optical", "registration", "lan_cabling", "dial", "addressing", "dns", "reachability", "iptv", "voice", "management", "host"}
 	if diff := cmp.Diff(want, plan.Rungs()); diff != "" {
 		t.Errorf("rungs (-want +got):\n%s", diff)
 	}
