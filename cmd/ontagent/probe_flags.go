@@ -24,7 +24,8 @@ func (p *probing) bind(spec, outcomes string, to ...any) {
 	for _, set := range to {
 		_, spec, _ = strings.Cut(spec, "  --")
 		name, rest, _ := strings.Cut(spec, " ")
-		takes, _, _ := strings.Cut(rest, " ") // of a switch, nothing
+		// Of a switch, nothing.
+		takes := rest[:strings.IndexAny(rest, " \n")]
 		p.flags = append(p.flags, &probeFlag{name: name, takes: takes, to: set})
 	}
 }

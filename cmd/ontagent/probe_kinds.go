@@ -124,7 +124,7 @@ func (p *probing) inform(ctx context.Context, o *dhcp.Options) error {
 	line := p.line(ctx, vlanDevice(o.Interface, o.VLAN))
 	p.head.LineUp = &line.up
 	switch {
-	case !line.up:
+	case !line.up || o.Families == dhcp.Routers: // to ask for routers is harmless
 	case p.force:
 		p.warn(line.why + "; some access routers end a session for a DISCOVER")
 	case o.Families&dhcp.V4 != 0 && !line.v4.IsValid():

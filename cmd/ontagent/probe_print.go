@@ -150,7 +150,7 @@ func printable(s string) string {
 			return r
 		}
 		return '·'
-	}, s)
+	}, strings.TrimSpace(s))
 }
 
 // The layout of what is printed for people.

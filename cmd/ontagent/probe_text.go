@@ -174,7 +174,8 @@ const (
 
 	sipFlags = `  --server HOST           address or name, with a port or without (voice.registrar)
   --domain NAME           of the account (voice.domain, or the server)
-  --method options|fetch|registeroptions: is it there; fetch: try the account, change nothing;
+  --method options|fetch|register
+                          options: is it there; fetch: try the account, change nothing;
                           register: a contact for a minute, which may throw out the customer's phone (options)
   --user NAME             name of the account
   --auth-user NAME        name to authenticate by (--user)
