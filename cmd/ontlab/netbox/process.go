@@ -19,7 +19,7 @@ import (
 
 // DefaultReadyTimeout is how long a service may take to be ready: long enough
 // for an emulated processor.
-const DefaultReadyTimeout = 30 * time.Second
+const DefaultReadyTimeout = 90 * time.Second
 
 // logTail bounds what Process.Log returns, in bytes.
 const logTail = 64 << 10
