@@ -134,7 +134,7 @@ func listenPackets(ifname string, kind, mark int) (*packet.Conn, error) {
 
 func (h *dhcpHold) run(ctx context.Context) {
 	for buffer := make([]byte, 2048); ; {
-		n, from, err := h.taken.ReadFrom(buffer)
+		n, _, err := h.taken.ReadFrom(buffer)
 		if err != nil {
 			if isTemporary(err) {
 				continue
@@ -142,7 +142,7 @@ func (h *dhcpHold) run(ctx context.Context) {
 			return
 		}
 		frame := append([]byte(nil), buffer[:n]...)
-		if !withoutChecksum(frame) || from == nil {
+		if !withoutChecksum(frame) {
 			continue
 		}
 		h.running.Go(func() {

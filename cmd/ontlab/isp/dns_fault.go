@@ -23,10 +23,10 @@ type DNSFault struct {
 // Play lets the resolver at an address do just this wrong, in place of any
 // other fault; the zero DNSFault heals it.
 func (d *DNS) Play(ctx context.Context, addr netip.Addr, f DNSFault) error {
-	switch {
-	case f == DNSFault{}:
+	switch f {
+	case DNSFault{}:
 		return d.Healthy(ctx, addr)
-	case f == DNSFault{Silent: true}:
+	case DNSFault{Silent: true}:
 		return d.Dead(ctx, addr)
 	}
 	return d.each(addr, "break", func(r *resolver) error {

@@ -29,7 +29,8 @@ const dnsHijackTable = "ontlab_dns"
 // free; queries of their families are caught. It needs what Intercept needs.
 func HijackDNS(ctx context.Context, host *netbox.Host, upstream string, at []netip.Addr, to netip.Addr) (*DNSHijack, error) {
 	h := &DNSHijack{host: host}
-	rules := dnsHijackNothing
+	var rules strings.Builder
+	rules.WriteString(dnsHijackNothing)
 	for _, addr := range at {
 		port := net.JoinHostPort(addr.String(), "53")
 		packet, err := host.ListenPacket(ctx, "udp", port)
@@ -45,7 +46,7 @@ func HijackDNS(ctx context.Context, host *netbox.Host, upstream string, at []net
 		if addr.Is6() {
 			family = "ip6"
 		}
-		rules += fmt.Sprintf(`table %s %s {
+		fmt.Fprintf(&rules, `table %s %s {
 	chain queries {
 		type nat hook prerouting priority dstnat;
 		iifname != %q meta l4proto { tcp, udp } th dport 53 dnat to %s
@@ -53,7 +54,7 @@ func HijackDNS(ctx context.Context, host *netbox.Host, upstream string, at []net
 }
 `, family, dnsHijackTable, upstream, port)
 	}
-	if err := setRules(ctx, host, "dns-hijack", rules); err != nil {
+	if err := setRules(ctx, host, "dns-hijack", rules.String()); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot hijack DNS: %w", err), h.Stop(ctx))
 	}
 	return h, nil

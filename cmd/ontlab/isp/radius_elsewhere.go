@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 )
 
@@ -98,7 +99,7 @@ func (r *RADIUS) account(ctx context.Context, status int, user string, port int)
 		if err = conn.SetReadDeadline(deadline); err != nil {
 			return err
 		}
-		n := 0
+		var n int
 		if n, err = conn.Read(answer); err == nil && n >= radiusHeader && answer[0] == radiusAcctResponse && answer[1] == request[1] {
 			return nil
 		}
@@ -115,7 +116,7 @@ func radiusAccounting(id byte, attributes []byte, secret string) []byte {
 	p[0], p[1] = radiusAcctRequest, id
 	binary.BigEndian.PutUint16(p[2:], uint16(radiusHeader+len(attributes)))
 	p = append(p, attributes...)
-	sum := md5.Sum(append(p[:len(p):len(p)], secret...)) //nolint:gosec // see above
+	sum := md5.Sum(append(slices.Clip(p), secret...)) //nolint:gosec // see above
 	copy(p[4:], sum[:])
 	return p
 }

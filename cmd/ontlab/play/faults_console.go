@@ -33,7 +33,7 @@ func (l *Lab) applyConsole(ctx context.Context, fault string) error {
 		return nil
 	case "bit_errors":
 		if on {
-			l.noise.start(fault, func(ctx context.Context) { bitErrors(ctx, l.sim, p) })
+			l.noise.start(ctx, fault, func(ctx context.Context) { bitErrors(ctx, l.sim, p) })
 		} else {
 			l.noise.end(fault)
 		}

@@ -13,14 +13,14 @@ import (
 	"time"
 )
 
-// types types lines at the ONT's console and returns what it says within a
+// types gives lines at the ONT's console and returns what it says within a
 // moment.
 func types(l *Lab, lines ...string) (string, error) {
 	tty, err := os.OpenFile(l.consolePort(), os.O_RDWR|syscall.O_NOCTTY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return "", err
 	}
-	defer tty.Close() //nolint:errcheck // nothing is kept
+	defer tty.Close()
 	if err := tty.SetDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
 		return "", err
 	}

@@ -59,7 +59,7 @@ const secondIsLate = 100 * time.Millisecond
 // the internet service, or, if that has none, with the first service that has.
 func (l *Lab) applySecondDHCP(ctx context.Context) error {
 	if l.rogueDHCP != nil {
-		if err := l.rogueDHCP.Stop(); err != nil {
+		if err := l.rogueDHCP.Stop(); err != nil { //nolint:contextcheck // an end is bounded by itself
 			return err
 		}
 		l.rogueDHCP = nil

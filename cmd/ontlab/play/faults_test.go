@@ -211,7 +211,7 @@ func ntpAnswers(answers bool) func(context.Context, *Lab) error {
 		if err != nil {
 			return err
 		}
-		defer conn.Close() //nolint:errcheck // it was only tried
+		defer conn.Close()
 		query := make([]byte, 48)
 		query[0] = 4<<3 | 3
 		if _, err := conn.Write(query); err != nil {
@@ -302,7 +302,7 @@ func brokerAnswers(ctx context.Context, l *Lab, answers bool) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // it was only tried
+	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(500 * time.Millisecond)); err != nil {
 		return err
 	}

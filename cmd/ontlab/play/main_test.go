@@ -67,7 +67,7 @@ func buildPrograms(ctx context.Context) (string, error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("cannot build the lab's programs: %w\n%s", err, out)
 	}
-	return dir, os.Chmod(dir, 0o755) //nolint:gosec // programs are for all
+	return dir, os.Chmod(dir, 0o755)
 }
 
 // unavailable skips a test that this machine can't run; in CI it must.

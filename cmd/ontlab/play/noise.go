@@ -19,10 +19,11 @@ type noise struct {
 	running map[string]func() // ends it and waits; guarded by mu
 }
 
-// start runs f in place of what ran under a name, until it is ended.
-func (n *noise) start(name string, f func(ctx context.Context)) {
+// start runs f in place of what ran under a name, until it is ended: longer
+// than ctx.
+func (n *noise) start(ctx context.Context, name string, f func(ctx context.Context)) {
 	n.end(name)
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var done sync.WaitGroup
 	done.Go(func() { f(ctx) })
 	n.mu.Lock()
@@ -96,7 +97,7 @@ func (l *Lab) applyNoise(ctx context.Context, fault string) error {
 	if err != nil {
 		return err
 	}
-	l.noise.start(fault, func(ctx context.Context) { keepBusy(ctx, busy, p.BusyRatio) })
+	l.noise.start(ctx, fault, func(ctx context.Context) { keepBusy(ctx, busy, p.BusyRatio) })
 	return nil
 }
 
@@ -134,7 +135,7 @@ func (l *Lab) startTraffic(ctx context.Context, fault string, p scenario.Params)
 	if err != nil {
 		return errors.Join(err, downloads.Close())
 	}
-	l.noise.start(fault, func(ctx context.Context) {
+	l.noise.start(ctx, fault, func(ctx context.Context) {
 		var all sync.WaitGroup
 		defer all.Wait()
 		all.Go(func() { serveTraffic(ctx, downloads, p.DownMbps) })

@@ -47,7 +47,7 @@ func buildLab(t *testing.T, text string) *Lab {
 		}
 	}
 	dir := t.TempDir()
-	must(t, os.Chmod(dir, 0o755), os.Chmod(filepath.Dir(dir), 0o755)) //nolint:gosec // servers that give up root pass through
+	must(t, os.Chmod(dir, 0o755), os.Chmod(filepath.Dir(dir), 0o755))
 	name, _, _ := strings.Cut(strings.TrimPrefix(text, "scenario: "), "\n")
 	file := filepath.Join(dir, name+".yaml")
 	must(t, os.WriteFile(file, []byte(text), 0o600))
@@ -223,7 +223,7 @@ func (l *Lab) lookUp(ctx context.Context, resolver netip.Addr, name string, pati
 	if err != nil {
 		return reply{}, err
 	}
-	defer conn.Close() //nolint:errcheck // it was only tried
+	defer conn.Close()
 	if _, err := conn.Write(packed); err != nil {
 		return reply{}, err
 	}
@@ -302,7 +302,7 @@ func page(ctx context.Context, from *netbox.Host, url string) (status int, locat
 	if err != nil {
 		return 0, "", "", err
 	}
-	defer response.Body.Close() //nolint:errcheck // it is read
+	defer response.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(response.Body, 1<<16))
 	return response.StatusCode, response.Header.Get("Location"), string(text), err
 }
