@@ -64,8 +64,17 @@ func (s *sources) ladder(c config.Config) func(order.Order, order.Secrets, accep
 			}),
 			steps.NewHost(steps.HostOptions{Reader: hostAdapter{s}, Thresholds: limits, Reads: 3, Pause: pause}),
 		}
-		// What was not ordered is not tried: a channel that nobody pays for
-		// need not come.
+		// What was not ordered is not tried: what nobody pays for need not come.
+		if _, internet := service(o, "internet"); len(o.Services) > 0 && !internet {
+			ladder = slices.DeleteFunc(ladder, func(s acceptance.Step) bool {
+				switch s.Rung() {
+				case acceptance.Dial, acceptance.Addressing, acceptance.DNS, acceptance.Reachability:
+					return !wanted(o, s.Rung())
+				default:
+					return false
+				}
+			})
+		}
 		if wanted(o, acceptance.IPTV) {
 			ladder = append(ladder, steps.NewIPTV(steps.IPTVOptions{Probe: channel(c, o), Join: multicast.Run, Thresholds: limits}))
 		}
