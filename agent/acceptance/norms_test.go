@@ -38,7 +38,7 @@ func TestNormsAreThoseOfTheField(t *testing.T) {
 		"reachability.loss_max_ratio":  {"<=", 0.02, "ratio", "agent"},
 		"reachability.rtt_max_ms":      {"<=", 100, "ms", "agent"},
 		"temperature.max_celsius":      {"<", 95, "Cel", "agent"},
-		"iptv.loss_max_ratio":         {"<=", 0.001, "ratio", "agent"},
+		"iptv.loss_max_ratio":          {"<=", 0.001, "ratio", "agent"},
 	}
 	got := map[string]limit{}
 	for _, l := range acceptance.Norms().All() {

@@ -95,7 +95,7 @@ const (
 	DialLoop            Code = "dial.loop"
 	DialSeveralServers  Code = "dial.several_servers"
 	DialGatewaySettings Code = "dial.gateway_settings"
-	DialNoCredentials   Code = "dial.no_credentials"
+	DialNoCredentials   Code = "dial.no_credentials" //nolint:gosec // says that there are none
 )
 
 // The account: what a BRAS or AAA answers, error 691 taken apart.

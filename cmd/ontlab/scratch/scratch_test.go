@@ -24,7 +24,8 @@ func exists(path string) bool {
 }
 
 func TestSweepTakesWhatNobodyHas(t *testing.T) {
-	t.Setenv("TMPDIR", t.TempDir())
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
 	held, err := scratch.New("run")
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +41,7 @@ func TestSweepTakesWhatNobodyHas(t *testing.T) {
 	if err := left.Release(); err != nil {
 		t.Fatal(err)
 	}
-	foreign := filepath.Join(os.TempDir(), "ontlab-something-else")
+	foreign := filepath.Join(temp, "ontlab-something-else")
 	if err := os.Mkdir(foreign, 0o700); err != nil {
 		t.Fatal(err)
 	}
