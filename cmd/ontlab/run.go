@@ -239,6 +239,9 @@ func (a *app) play(ctx context.Context, args []string) error {
 	return scenario.WriteJSON(a.out, scenario.Compare(s, observed))
 }
 
+// longestKept bounds the files of a lab that are kept, in bytes.
+const longestKept = 8 << 20
+
 // copyFiles copies what are files: a lab's directory has sockets and pipes as
 // well, and not every file system that a lab's files are kept on can have those.
 func copyFiles(to, from string) error {
@@ -249,6 +252,9 @@ func copyFiles(to, from string) error {
 		name, err := filepath.Rel(from, path)
 		if err != nil {
 			return err
+		}
+		if info, err := d.Info(); err != nil || info.Size() > longestKept {
+			return err // the web server's files are of a gigabyte, and empty
 		}
 		data, err := os.ReadFile(path) //nolint:gosec // our own directory
 		if err != nil {
