@@ -65,16 +65,7 @@ func (s *sources) ladder(c config.Config) func(order.Order, order.Secrets, accep
 			steps.NewHost(steps.HostOptions{Reader: hostAdapter{s}, Thresholds: limits, Reads: 3, Pause: pause}),
 		}
 		// What was not ordered is not tried: what nobody pays for need not come.
-		if _, internet := service(o, "internet"); len(o.Services) > 0 && !internet {
-			ladder = slices.DeleteFunc(ladder, func(s acceptance.Step) bool {
-				switch s.Rung() {
-				case acceptance.Dial, acceptance.Addressing, acceptance.DNS, acceptance.Reachability:
-					return !wanted(o, s.Rung())
-				default:
-					return false
-				}
-			})
-		}
+		ladder = slices.DeleteFunc(ladder, func(s acceptance.Step) bool { return pointless(o, s.Rung()) })
 		if wanted(o, acceptance.IPTV) {
 			ladder = append(ladder, steps.NewIPTV(steps.IPTVOptions{Probe: channel(c, o), Join: multicast.Run, Thresholds: limits}))
 		}
@@ -182,6 +173,24 @@ func hostPort(s string, port uint16) (string, uint16) {
 		port = uint16(n)
 	}
 	return host, port
+}
+
+// pointless reports whether a rung of the internet would find fault with what
+// nobody ordered: any internet at all, or addresses on a gateway that only
+// bridges.
+func pointless(o order.Order, rung acceptance.Rung) bool {
+	internet, ordered := service(o, "internet")
+	if len(o.Services) == 0 || wanted(o, rung) {
+		return false
+	}
+	switch rung {
+	case acceptance.Dial:
+		return !ordered
+	case acceptance.Addressing, acceptance.DNS, acceptance.Reachability:
+		return !ordered || internet.Access == steps.AccessBridge
+	default:
+		return false
+	}
 }
 
 // wanted reports whether an order names a service, or requires its rung.

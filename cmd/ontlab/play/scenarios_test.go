@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,8 +15,18 @@ import (
 	"ontagent/cmd/ontlab/vm"
 )
 
-// TestScenarios plays every scenario there is as a user does, by ontlab run: on
-// this kernel what it can do, the rest in a guest.
+// inShort are the scenarios that stand for all where there is little time: each
+// kind of access, each server, each way to fail.
+func inShort() []string {
+	return []string{
+		"healthy-pppoe-triple-play", "healthy-ipoe-triple-play", "healthy-bridged", "no-pado", "pppoe-wrong-password",
+		"dhcp-silent", "mtu-black-hole", "multicast-missing",
+	}
+}
+
+// TestScenarios plays scenarios as a user does, by ontlab run: on this kernel
+// what it can do, the rest in a guest. With LONG=1 it plays all of them, as
+// make lab does.
 func TestScenarios(t *testing.T) {
 	if testing.Short() {
 		t.Skip("not with -short: it takes minutes")
@@ -23,6 +34,14 @@ func TestScenarios(t *testing.T) {
 	files, err := filepath.Glob("../scenarios/*.yaml")
 	if err != nil || len(files) < 12 {
 		t.Fatalf("%d scenarios, %v", len(files), err)
+	}
+	if os.Getenv("LONG") != "1" {
+		files = slices.DeleteFunc(files, func(file string) bool {
+			return !slices.Contains(inShort(), strings.TrimSuffix(filepath.Base(file), ".yaml"))
+		})
+		if len(files) != len(inShort()) {
+			t.Fatalf("of %v there are only %v", inShort(), files)
+		}
 	}
 	bin := t.TempDir()
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin+"/", "../../...")
