@@ -78,6 +78,14 @@ WHERE     ?= auto
 lab: deps build ## play SCENARIOS (all) against an operator's network; WHERE=host or guest decides, else the kernel
 	bin/ontlab run --where $(WHERE) $(SCENARIOS)
 
+.PHONY: lab-tests
+lab-tests: deps need-go ## every scenario and every fault of the lab, on and off, in guests (half an hour)
+	LONG=1 $(GO) test -count=1 -p=1 -timeout=40m ./cmd/ontlab/isp/... ./cmd/ontlab/netbox/... ./cmd/ontlab/play ./cmd/ontlab/pppd
+
+.PHONY: bench-dial
+bench-dial: deps need-go ## hold the test dial against pppd at the same pppoe-server, for docs/probes-measured.md (in a guest)
+	@$(GO) test -count=1 -v ./cmd/ontlab/pppd | grep -E 'pppd: |^(ok|FAIL|---)'
+
 .PHONY: bench
 bench: build build-all ## measure size, memory, CPU and event latency for docs/benchmarks.md (11 min)
 	bin/ontlab bench

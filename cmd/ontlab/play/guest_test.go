@@ -31,8 +31,8 @@ func TestFaultsOfPPPoE(t *testing.T) {
 		return
 	}
 	switch {
-	case testing.Short():
-		t.Skip("not with -short: a guest takes minutes")
+	case os.Getenv("LONG") != "1":
+		t.Skip("only with LONG=1: all faults of PPPoE take a guest many minutes; TestScenarios plays the usual ones")
 	case !netbox.Inside():
 		unavailable(t, noBox)
 	}
