@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -313,7 +314,13 @@ func (h *Host) WriteFile(path string, data []byte, perm fs.FileMode) error {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // servers that give up root read there
 			return err
 		}
-		if err := os.WriteFile(path, data, perm); err != nil {
+		// Nobody forks meanwhile: the child would have the file open for
+		// writing until it becomes its program, and what is open for writing
+		// cannot be run (ETXTBSY).
+		syscall.ForkLock.RLock()
+		err := os.WriteFile(path, data, perm)
+		syscall.ForkLock.RUnlock()
+		if err != nil {
 			return err
 		}
 		// Of a file that is there, or in spite of the umask.

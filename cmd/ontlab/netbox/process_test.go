@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -201,4 +202,31 @@ func TestNoZombiesStay(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A file that is written while others fork can be run at once.
+func TestWhatIsWrittenCanBeRun(t *testing.T) {
+	b := newBox(t)
+	h := newHost(t, b, "a")
+	program, err := os.ReadFile("/bin/bash") // of some size
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	var forking sync.WaitGroup
+	defer forking.Wait()
+	defer cancel()
+	for i := range 4 {
+		other := newHost(t, b, "forks"+strconv.Itoa(i))
+		forking.Go(func() {
+			for ctx.Err() == nil {
+				_, _ = other.Run(ctx, "true") // only the fork counts
+			}
+		})
+	}
+	for i := range 100 {
+		path := filepath.Join(h.Dir(), "copy-"+strconv.Itoa(i))
+		must(t, h.WriteFile(path, program, 0o700))
+		if _, err := h.Run(t.Context(), path, "-c", "exit"); err != nil {
+			t.Fatalf("copy %d: %v", i, err)
+		}
+	}
 }
