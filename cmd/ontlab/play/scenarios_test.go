@@ -19,8 +19,7 @@ import (
 // kind of access, each server, each way to fail.
 func inShort() []string {
 	return []string{
-		"healthy-pppoe-triple-play", "healthy-ipoe-triple-play", "healthy-bridged", "no-pado", "pppoe-wrong-password",
-		"dhcp-silent", "mtu-black-hole", "multicast-missing",
+		"healthy-pppoe-triple-play", "healthy-ipoe-triple-play", "no-pado", "pppoe-wrong-password", "mtu-black-hole", "multicast-missing",
 	}
 }
 
