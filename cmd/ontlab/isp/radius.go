@@ -168,11 +168,13 @@ func (r *RADIUS) replace(ctx context.Context, accounts []Account) error {
 	return nil
 }
 
-// Delay makes all answers late by d; 0 ends it.
+// Delay makes the answers to authentications late by d; 0 ends it. Accounting is
+// not concerned, nor is it by Silence: an access server keeps what it has to
+// tell until it can, but pppd would wait for that, and do nothing else.
 func (r *RADIUS) Delay(d time.Duration) { r.relay.setDelay(d) }
 
-// Silence makes the server deaf, or ends that: the AAA is down, as those who
-// ask it see it.
+// Silence makes the server deaf to authentications, or ends that: the AAA is
+// down, as those who ask it see it.
 func (r *RADIUS) Silence(on bool) { r.relay.setSilent(on) }
 
 // Asked are the authentications that clients asked for, oldest first, without

@@ -167,7 +167,7 @@ func (r *radiusRelay) flow(ctx context.Context, socket int, client net.Addr, pac
 			return nil, false, err
 		}
 	}
-	if r.silent {
+	if r.silent && f.exchange >= 0 {
 		return nil, false, nil
 	}
 	first, f.passed = !f.passed, true
@@ -217,10 +217,10 @@ func (r *radiusRelay) answer(ctx context.Context, s net.PacketConn, client net.A
 		r.mu.Lock()
 		delay, silent := r.delay, r.silent
 		r.mu.Unlock()
-		if silent {
+		if silent && f.exchange >= 0 {
 			continue
 		}
-		if delay > 0 {
+		if delay > 0 && f.exchange >= 0 {
 			select {
 			case <-ctx.Done():
 				return

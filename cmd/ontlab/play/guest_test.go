@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -47,12 +48,12 @@ func TestFaultsOfPPPoE(t *testing.T) {
 	result, err := vm.Run(t.Context(), vm.Options{Modules: guestModules(), MemoryMiB: 1024}, vm.Job{
 		Args: []string{self, "-test.run=^TestFaultsOfPPPoE$/" + os.Getenv("ONTLAB_PLAY_ONLY"), "-test.v", "-test.timeout=18m"}, Dir: "/",
 		Env:     []string{guestEnv + "=1", binEnv + "=" + os.Getenv(binEnv)},
-		Timeout: 20 * time.Minute, Stdout: &stdout, Stderr: &stderr,
+		Timeout: 20 * time.Minute, Stdout: io.MultiWriter(&stdout, t.Output()), Stderr: &stderr,
 	})
 	if errors.Is(err, vm.ErrUnavailable) {
 		unavailable(t, err)
 	}
-	t.Logf("the guest took %v\n%s%s", result.Took.Round(100*time.Millisecond), stdout.Bytes(), stderr.Bytes())
+	t.Logf("the guest took %v\n%s", result.Took.Round(100*time.Millisecond), stderr.Bytes())
 	if err != nil || result.ExitCode != 0 || !bytes.Contains(stdout.Bytes(), []byte("--- PASS: TestFaultsOfPPPoE")) {
 		t.Errorf("exit code %d, %v\nconsole:\n%s", result.ExitCode, err, result.Console)
 	}
