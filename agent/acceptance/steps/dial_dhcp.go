@@ -64,16 +64,19 @@ func (s *Dial) ask(ctx context.Context, out *acceptance.Outcome, note func(strin
 	}
 }
 
-// offered reports what a gateway could get an address from.
+// offered reports by which family a gateway could get on. DHCPv6 names no
+// router: what it offers leads nowhere without an advertisement.
 func offered(r dhcp.Result) (v4, v6 bool) {
 	v4 = r.V4Outcome == dhcp.Offered
-	v6 = r.V6Outcome == dhcp.Offered || r.V6Outcome == dhcp.NoPrefix
+	address := r.V6Outcome == dhcp.Offered || r.V6Outcome == dhcp.NoPrefix
+	router := r.RAOutcome == "" // nobody asked for one
 	for _, ra := range r.Routers {
-		if ra.LifetimeS > 0 && slices.ContainsFunc(ra.Prefixes, func(p dhcp.RAPrefix) bool { return p.Autonomous && p.ValidS > 0 }) {
-			v6 = true
+		if ra.LifetimeS > 0 {
+			router = true
+			address = address || slices.ContainsFunc(ra.Prefixes, func(p dhcp.RAPrefix) bool { return p.Autonomous && p.ValidS > 0 })
 		}
 	}
-	return v4, v6
+	return v4, address && router
 }
 
 func (s *Dial) judgeDHCP(ctx context.Context, out *acceptance.Outcome, r dhcp.Result, note func(string)) {

@@ -536,6 +536,7 @@ func TestDialIPoE(t *testing.T) {
 		{"addresses by advertisement", needV6, slaac, fail, settings, nil, dhcp.V6 | dhcp.Routers},
 		{"advertisements that give none", needV6, router, fail, none, nil, dhcp.V6 | dhcp.Routers},
 		{"IPv6 has no addresses", needV6, result("", dhcp.NoAddresses), fail, []code{diagnosis.AccountPoolExhausted}, nil, dhcp.V6 | dhcp.Routers},
+		{"a prefix without a router, and no IPv4", line, dhcp.Result{Outcome: dhcp.Partial, V4Outcome: dhcp.Silent, V6Outcome: dhcp.Offered, RAOutcome: dhcp.Silent, Sent: 3}, fail, []code{diagnosis.DialNoDHCPOffer}, nil, 7},
 		{"IPv6 alone where either will do", line, result(dhcp.Silent, dhcp.Offered), fail, []code{diagnosis.DialNoDHCPOffer, diagnosis.DialGatewaySettings}, nil, 7},
 		{"IPv6 alone where both are needed", both, slaac, fail, []code{diagnosis.DialNoDHCPOffer, diagnosis.DialGatewaySettings}, nil, 7},
 		{"silence", line, result(dhcp.Silent, dhcp.Silent), fail, none, nil, 7},
