@@ -43,7 +43,7 @@ func guestModules() []string {
 const (
 	guestMemoryMiB = 1536
 	// What a scenario takes besides its visit: building, settling, events.
-	overhead = 150 * time.Second
+	overhead = 5 * time.Minute
 )
 
 // runner plays scenarios.
