@@ -370,7 +370,7 @@ func (c *client) exchange(ctx context.Context, method string, expires int, wait 
 		}
 		if send {
 			// A refusal is of the datagram before; this one was not sent.
-			if err := c.send(b); refused(err) && udp && refusals == 0 {
+			if err := c.send(ctx, b); refused(err) && udp && refusals == 0 {
 				refusals++
 				continue
 			} else if err != nil {
@@ -422,8 +422,12 @@ func (c *client) present() error {
 	return usable(c.o.Interface)
 }
 
-func (c *client) send(b []byte) error {
+func (c *client) send(ctx context.Context, b []byte) error {
 	if err := c.conn.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
+		return err
+	}
+	// After the deadline, lest it outlive the one of ctx's end.
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	_, err := c.conn.Write(b)
