@@ -70,14 +70,11 @@ func ioctl(fd int, command uintptr, name string, data unsafe.Pointer) error {
 }
 
 // detail fills in what the drivers say about l.
-func (c *Collector) detail(e *ethtool, l *Link) {
+func (c *Collector) detail(e *ethtool, o offloads, l *Link) {
 	p := e.settings(l.Name)
 	l.SpeedMegabits, l.Duplex, l.MaxMegabits, l.PeerMaxMegabits = p.megabits, p.duplex, p.max, p.peerMax
 	l.Wireless = l.Type == "ether" && l.Kind == "" && (e.wireless(l.Name) || c.wirelessInSysfs(l.Name))
-	l.Offload = OffloadUnknown
-	if l.Kind == "" && e.feature(l.Name, c.tcFeature(e, l.Name)) {
-		l.Offload = OffloadTC
-	}
+	o.set(l, l.Kind == "" && e.feature(l.Name, c.tcFeature(e, l.Name)))
 }
 
 // wirelessInSysfs finds wireless interfaces of kernels without the old wireless

@@ -61,7 +61,7 @@ var (
 
 // OffloadOf runs the look-up that Links does for one interface.
 func (c *Collector) OffloadOf(e *Ethtool, l Link) string {
-	c.detail(e, &l)
+	c.detail(e, c.offloads(), &l)
 	return l.Offload
 }
 
@@ -112,3 +112,20 @@ func Body(order binary.AppendByteOrder, family byte, arphrd uint16, index int32,
 
 // FlagsUp are those of an interface that is on and has a carrier.
 const FlagsUp = unix.IFF_UP | unix.IFF_LOWER_UP | unix.IFF_RUNNING
+
+// SetNetfilter leads c to another socket of nftables.
+func (c *Collector) SetNetfilter(dial func() (Socket, error)) { c.netfilter = dial }
+
+// ParseFlowtable reads one message.
+func ParseFlowtable(body []byte) (hardware bool, devices []string) {
+	f := parseFlowtable(body)
+	return f.hardware, f.devices
+}
+
+// SetOffload looks up what concerns links, as a read does.
+func (c *Collector) SetOffload(links ...*Link) {
+	o := c.offloads()
+	for _, l := range links {
+		o.set(l, false)
+	}
+}

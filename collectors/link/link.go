@@ -59,16 +59,6 @@ const (
 	DuplexHalf = "half"
 )
 
-// What is known about hardware that forwards past the counters.
-const (
-	// OffloadUnknown: nothing readable says so. A vendor's accelerator may
-	// still be at work.
-	OffloadUnknown = "unknown"
-	// OffloadTC: the driver's hw-tc-offload feature is on, so flows may be
-	// forwarded without being counted.
-	OffloadTC = "hw_tc"
-)
-
 // Link is one network interface as it is now.
 type Link struct {
 	Index int
@@ -105,8 +95,10 @@ type Link struct {
 	// interface was made.
 	CarrierChanges uint32
 
-	// Offload is OffloadTC or OffloadUnknown.
+	// Offload is what may forward past the counters, Blind that they are a lower
+	// bound therefore.
 	Offload string
+	Blind   bool
 	// Incomplete reports that the kernel changed its list while it was read,
 	// also when asked again: something may be missing or outdated.
 	Incomplete bool
@@ -137,8 +129,8 @@ type Options struct {
 	Log *slog.Logger
 	// Now is the clock, with a monotonic reading; nil means time.Now.
 	Now func() time.Time
-	// SysRoot is where sysfs is mounted; empty means /sys. It is asked only
-	// whether an interface is wireless.
+	// SysRoot is where sysfs is mounted; empty means /sys. It is asked whether an
+	// interface is wireless, and which accelerators are loaded.
 	SysRoot string
 	// ReceiveBuffer is the size in bytes of the buffer for announced changes;
 	// zero means 1 MiB. It takes memory only while there is a backlog.
@@ -154,8 +146,9 @@ type Collector struct {
 	receiveBuffer    int
 
 	// The way to the kernel; tests lead it elsewhere.
-	dial    func(groups ...uint) (rtnl.Socket, error)
-	ethtool func() (*ethtool, error)
+	dial      func(groups ...uint) (rtnl.Socket, error)
+	netfilter func() (rtnl.Socket, error)
+	ethtool   func() (*ethtool, error)
 	// synced, if not nil, is told when Watch has its first or a new list.
 	synced func()
 
@@ -179,7 +172,7 @@ func New(o Options) *Collector {
 	c := &Collector{
 		include: o.Include, exclude: o.Exclude,
 		log: o.Log, now: o.Now, sysRoot: o.SysRoot, receiveBuffer: o.ReceiveBuffer,
-		dial: rtnl.Dial, ethtool: dialEthtool,
+		dial: rtnl.Dial, netfilter: rtnl.DialNetfilter, ethtool: dialEthtool,
 		previous: map[int]reading{},
 		tcBit:    tcUnknown,
 	}
@@ -238,12 +231,13 @@ func (c *Collector) read(ctx context.Context) ([]Link, time.Time, error) {
 	}
 	slices.SortFunc(links, func(a, b Link) int { return a.Index - b.Index })
 
+	o := c.offloads()
 	e, err := c.ethtool()
 	if err != nil {
 		// Only details are lost, and they have a way to be unknown.
 		c.log.Debug("cannot ask for speed and duplex", "error", err)
 		for i := range links {
-			links[i].Offload = OffloadUnknown
+			o.set(&links[i], false)
 		}
 		return links, at, nil
 	}
@@ -252,7 +246,7 @@ func (c *Collector) read(ctx context.Context) ([]Link, time.Time, error) {
 		if ctx.Err() != nil { // a driver may be slow to answer
 			return nil, at, fmt.Errorf("cannot read speed of %s: %w", links[i].Name, ctx.Err())
 		}
-		c.detail(e, &links[i])
+		c.detail(e, o, &links[i])
 	}
 	return links, at, nil
 }
@@ -319,7 +313,7 @@ func fields(l Link, r rates) []collectors.Field {
 			f("rx_pps", r.rxPackets), f("tx_pps", r.txPackets))
 	}
 	out = append(out, f("offload", l.Offload))
-	if l.Offload == OffloadTC {
+	if l.Blind {
 		out = append(out, f("counters_blind", true))
 	}
 	if l.Incomplete {

@@ -50,6 +50,15 @@ func Dial(groups ...uint) (Socket, error) {
 	return s, nil
 }
 
+// DialNetfilter opens a socket to nftables and its like.
+func DialNetfilter() (Socket, error) {
+	s, err := nl.Subscribe(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open netlink socket: %w", err)
+	}
+	return s, nil
+}
+
 // CloseOnDone closes s when ctx ends. The function it returns takes that back,
 // and waits where it is too late.
 func CloseOnDone(ctx context.Context, s Socket) (release func()) {
