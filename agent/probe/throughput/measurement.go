@@ -44,6 +44,9 @@ type Measurement struct {
 	// CrossMbps is what others moved through the interface in this direction
 	// meanwhile, at the layer of its counters, less headers; nil if unknown.
 	CrossMbps *float64 `json:"cross_traffic_mbps"`
+	// CountersBlind says that the interface's counters do not see everything
+	// that passes: CrossMbps is then a lower bound.
+	CountersBlind bool `json:"counters_blind,omitempty"`
 	// CeilingMbps is what the port could carry at most, as payload of TCP; nil
 	// if its speed is not known.
 	CeilingMbps *float64   `json:"ceiling_mbps,omitempty"`
@@ -152,6 +155,9 @@ type Conditions struct {
 	// Throttled is the part of the window in which a cgroup's quota held this
 	// process back.
 	Throttled *float64 `json:"cgroup_throttled,omitempty"`
+	// QuotaCores is how many cores' time a cgroup allows this process; nil if
+	// there is no quota, or none can be seen.
+	QuotaCores *float64 `json:"cgroup_quota_cores,omitempty"`
 	// SampleLateMs is the longest that a sample came after its time.
 	SampleLateMs float64 `json:"sample_late_ms"`
 }
