@@ -47,6 +47,7 @@ type Config struct {
 	IPTV       IPTV
 	Voice      Voice
 	Management Management
+	Throughput Throughput
 	Collectors Collectors
 	// Thresholds hold the limits that the file overrides, by the name that the
 	// norms give them (optical.rx_min_dbm), in the norms' unit.
@@ -158,6 +159,16 @@ type Management struct {
 	ACS string // http or https URL of the TR-069 server; empty: not tried
 }
 
+// Throughput is what the line's speed is measured by.
+type Throughput struct {
+	URL          string // http://HOST[:PORT]/PATH or iperf3://HOST[:PORT]; empty: not measured
+	UploadURL    string // empty: as URL
+	UploadMethod string // POST, PUT
+	SecondURL    string // of another server, for a second opinion; empty: none
+	Connections  int    // at once
+	Window       time.Duration
+}
+
 // Collectors hold a schedule each.
 type Collectors struct {
 	Link, Host, WAN, Optics, PON Collector
@@ -207,7 +218,8 @@ func Default() Config {
 			ProbeTargets: []string{"223.5.5.5", "119.29.29.29"},
 			DNSNames:     []string{"www.baidu.com", "www.qq.com"},
 		},
-		IPTV: IPTV{Port: 5000},
+		IPTV:       IPTV{Port: 5000},
+		Throughput: Throughput{UploadMethod: "POST", Connections: 4, Window: 10 * time.Second},
 		Collectors: Collectors{
 			Link:   Collector{Enabled: true, Interval: 30 * time.Second, Timeout: 5 * time.Second},
 			Host:   Collector{Enabled: true, Interval: 60 * time.Second, Timeout: 5 * time.Second},

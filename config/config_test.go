@@ -139,6 +139,10 @@ func TestFullFile(t *testing.T) {
 	want.IPTV = config.IPTV{Group: "239.1.1.1", Port: 5000, Source: "192.0.2.9"}
 	want.Voice = config.Voice{Registrar: "[2001:db8::5060]:5061", Domain: "ims.example.net"}
 	want.Management.ACS = "https://acs.example.net:7548/cwmp"
+	want.Throughput = config.Throughput{
+		URL: "http://speed.example.net:8080/1g", UploadURL: "iperf3://[2001:db8::5201]", UploadMethod: "PUT",
+		SecondURL: "http://192.0.2.80/1g?x=y", Connections: 8, Window: 15 * time.Second,
+	}
 	want.Collectors.Link = config.Collector{
 		Enabled: true, Interval: time.Second, Timeout: time.Second, Include: []string{"eth*", "pon[0-9]"}, Exclude: []string{"lo"},
 	}

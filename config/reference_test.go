@@ -134,7 +134,7 @@ func sampleValue(t *testing.T, o option) string {
 	now := strings.Join(o.get(), " ")
 	for _, v := range []string{
 		"0", "1", "7", "99", "9600", "persistent", "broker", "en", "never", "debug", "rtl960x", "B+", "other", "SAMPLE0123", "/sample",
-		"192.0.2.1:99", "192.0.2.1", "sample.example.net", "tcp://sample", "http://sample", "233.252.0.1", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+		"192.0.2.1:99", "192.0.2.1", "sample.example.net", "tcp://sample", "http://sample", "PUT", "233.252.0.1", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
 	} {
 		c := Default()
 		for _, s := range c.sections() {

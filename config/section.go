@@ -213,6 +213,20 @@ func (c *Config) sections() []section {
 			text("acs", &c.Management.ACS, optional(webURL("http", "https")),
 				"The URL of the TR-069 server.").or("not tried"),
 		}},
+		{typ: "throughput", help: "What the line's speed is measured by, where an order requires it and allows the traffic. Nothing of it is encrypted: that would measure the processor.", options: []option{
+			text("url", &c.Throughput.URL, optional(webURL("http", "iperf3")),
+				"What is downloaded: http://host[:port]/path, of a file that lasts longer than the test, or iperf3://host[:port].").or("not measured"),
+			text("upload_url", &c.Throughput.UploadURL, optional(webURL("http", "iperf3")),
+				"Where the upload goes; it must take any number of bytes.").or("url"),
+			text("upload_method", &c.Throughput.UploadMethod, words("POST", "PUT"),
+				"How it is sent over HTTP."),
+			text("second_url", &c.Throughput.SecondURL, optional(webURL("http", "iperf3")),
+				"Another server, asked where a rate is below the contract: whether the first one was what was slow.").or("none"),
+			number("connections", &c.Throughput.Connections, "TCP connections", 1, 16,
+				"How many there are at once."),
+			seconds("window", &c.Throughput.Window, 1, 15,
+				"How long a direction is measured, once its rate is stable. The traffic grows with it."),
+		}},
 	}
 	for _, n := range c.Collectors.all() {
 		all = append(all, section{typ: "collector", name: n.name, help: n.what, options: []option{
@@ -314,6 +328,13 @@ func (c *Config) examine() (warnings []Warning, problems []error) {
 	}
 	if c.Console.Enabled && c.Console.Port == "" {
 		refuse("console", "port", "option port is missing in section console, which is enabled")
+	}
+	if t := c.Throughput; t.URL == "" {
+		for _, o := range []struct{ name, value string }{{"upload_url", t.UploadURL}, {"second_url", t.SecondURL}} {
+			if o.value != "" {
+				refuse("throughput", o.name, "option %s: needs option url", o.name)
+			}
+		}
 	}
 	for _, n := range c.Collectors.all() {
 		if n.c.Timeout > n.c.Interval {
