@@ -222,8 +222,11 @@ func (r *lineReader) encapsulation(ctx context.Context, name string) (throughput
 	if err != nil {
 		return throughput.Encapsulation{}, err
 	}
-	var e throughput.Encapsulation
-	for _, l := range r.below(links, name) {
+	return r.adds(r.below(links, name)), nil
+}
+
+func (r *lineReader) adds(stack []link.Link) (e throughput.Encapsulation) {
+	for _, l := range stack {
 		switch {
 		case l.Type == "ppp":
 			e.PPPoE = true
@@ -233,9 +236,9 @@ func (r *lineReader) encapsulation(ctx context.Context, name string) (throughput
 			e.TunnelBytes += 40 // the header of IPv6
 		}
 	}
-	if e.VLANTags == 0 && r.conf.VLAN != 0 {
-		e.VLANTags = 1 // where something below Linux puts it in
+	if len(stack) > 0 && e.VLANTags == 0 && r.conf.VLAN != 0 {
+		e.VLANTags = 1 // something below Linux puts it in
 	}
 	e.VLANTags = min(e.VLANTags, 2)
-	return e, nil
+	return e
 }
