@@ -53,7 +53,7 @@ func play(ctx context.Context, out io.Writer) (int, error) {
 		name string
 		run  func(context.Context, *netbox.Box, io.Writer) error
 	}{
-		{"files", playFiles}, {"vlan", playVLAN}, {"impair", playImpair},
+		{"files", playFiles}, {"vlan", playVLAN}, {"impair", playImpair}, {"flowtable", playFlowtable},
 	} {
 		if err := test.run(ctx, b, out); err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", test.name, err))
@@ -73,7 +73,7 @@ func TestInGuest(t *testing.T) {
 		t.Fatalf("cannot build the guest's program: %v\n%s", err, out)
 	}
 	var stdout, stderr bytes.Buffer
-	result, err := vm.Run(t.Context(), vm.Options{Modules: []string{"veth", "bridge", "8021q", "ppp_generic", "pppoe", "sch_tbf", "sch_netem"}}, vm.Job{
+	result, err := vm.Run(t.Context(), vm.Options{Modules: []string{"veth", "bridge", "8021q", "ppp_generic", "pppoe", "sch_tbf", "sch_netem", "nft_flow_offload", "nf_flow_table_inet"}}, vm.Job{
 		Args: []string{program}, Dir: "/", Env: []string{roleEnv + "=1"}, Timeout: 5 * time.Minute, Stdout: &stdout, Stderr: &stderr,
 	})
 	if errors.Is(err, vm.ErrUnavailable) {
@@ -93,7 +93,7 @@ func TestInGuest(t *testing.T) {
 		t.Skip(busy)
 	}
 	// Else nothing was tried.
-	for _, want := range []string{"files:", "vlan:", "rate:", "delay:", "loss:", "duplicates:", "reordering:", "jitter:", "removed:"} {
+	for _, want := range []string{"files:", "vlan:", "rate:", "delay:", "loss:", "duplicates:", "reordering:", "jitter:", "removed:", "flowtable:"} {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("no line %s", want)
 		}
