@@ -44,6 +44,8 @@ type Measurement struct {
 	// CrossMbps is what others moved through the interface in this direction
 	// meanwhile, at the layer of its counters, less headers; nil if unknown.
 	CrossMbps *float64 `json:"cross_traffic_mbps"`
+	// CrossPeakMbps is CrossMbps in its highest second.
+	CrossPeakMbps *float64 `json:"cross_traffic_peak_mbps,omitempty"`
 	// CountersBlind says that the interface's counters do not see everything
 	// that passes: CrossMbps is then a lower bound.
 	CountersBlind bool `json:"counters_blind,omitempty"`
@@ -54,6 +56,9 @@ type Measurement struct {
 	Conditions  Conditions `json:"conditions"`
 
 	link linkChange
+	// cut is what ended the run before its window did, LimitNone if nothing or
+	// an error. A run that was cut has an Error, and is not judged.
+	cut Limit
 }
 
 // Spread is how the seconds' rates are distributed.

@@ -44,4 +44,6 @@ type stream struct {
 	// answer judges what a server sends while it is being sent to: nil if the
 	// upload may go on. nil func: nothing is expected, and anything is an error.
 	answer func([]byte) error
+	// server is what the server calls itself, if it does.
+	server string
 }

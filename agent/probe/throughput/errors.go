@@ -1,0 +1,15 @@
+package throughput
+
+import "errors"
+
+// What a run may end by.
+var (
+	errBudget   = errors.New("the bytes that a test may move are used up")
+	errTooLarge = errors.New("the server takes no request of that size")
+	errTLS      = errors.New("the server wants HTTPS: it does not answer plain HTTP")
+)
+
+// shortError says that there was less to move than the test needed.
+type shortError string
+
+func (e shortError) Error() string { return string(e) }

@@ -1,0 +1,206 @@
+package throughput
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// past is a deadline that ends what waits.
+var past = time.Unix(1, 0)
+
+// pump moves the bytes of a test, a goroutine for each stream and direction,
+// until it is stopped, or something ends it.
+type pump struct {
+	flows  []*flow
+	budget *budget
+	// failed has the first thing that went wrong.
+	failed   chan error
+	stopping atomic.Bool
+	wg       sync.WaitGroup
+	scratch  []byte // download
+}
+
+// flow is a stream that is pumped.
+type flow struct {
+	*stream
+	pump *pump
+	down bool
+	// byInfo says that the kernel counts the bytes of a connection.
+	byInfo bool
+	source source
+
+	mu sync.Mutex
+	// moved is what was read, early bytes included, or written. It is guarded by
+	// mu, also while the kernel moves bytes that it does not have yet.
+	moved uint64
+	begun time.Time // of the first byte; guarded by mu
+
+	lowat int // of the sampler
+}
+
+// startPump begins to move bytes; it must be stopped. s is nil for a download.
+func startPump(streams []*stream, s *supply, b *budget) (*pump, error) {
+	p := &pump{budget: b, failed: make(chan error, 1)}
+	if s == nil {
+		var err error
+		p.scratch, err = unix.Mmap(-1, 0, discardSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+		if err != nil {
+			return nil, err
+		}
+	}
+	for _, st := range streams {
+		f := &flow{stream: st, pump: p, down: s == nil, begun: st.first}
+		if err := f.prepare(s); err != nil {
+			p.stop()
+			return nil, err
+		}
+		p.flows = append(p.flows, f)
+	}
+	for _, f := range p.flows {
+		if f.down {
+			p.wg.Go(func() { p.report(f.receive()) })
+			continue
+		}
+		answered := make(chan error, 1)
+		p.wg.Go(func() {
+			err := f.listen()
+			answered <- err
+			p.report(err)
+		})
+		p.wg.Go(func() {
+			err := f.send()
+			if err != nil && !p.stopping.Load() {
+				// What the server said before it hung up tells more.
+				_ = f.conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+				if said := <-answered; said != nil && !errors.Is(said, os.ErrDeadlineExceeded) {
+					err = said
+				}
+			}
+			p.report(err)
+		})
+	}
+	return p, nil
+}
+
+func (f *flow) prepare(s *supply) error {
+	var t tcpInfo
+	var written uint64
+	err := f.raw.Control(func(fd uintptr) {
+		readInfo(fd, &t)
+		written, _ = queued(fd, unix.TIOCOUTQ)
+	})
+	if err != nil {
+		return err
+	}
+	if err := f.conn.SetDeadline(time.Time{}); err != nil {
+		return err
+	}
+	if f.down {
+		_, f.byInfo = t.u64(infoReceived)
+		f.moved = f.early
+		f.setLowat(minLowat)
+		return nil
+	}
+	_, f.byInfo = t.u64(infoAcked)
+	f.moved = written // the request, as far as it still waits
+	f.source, err = s.source()
+	return err
+}
+
+// report tells the first error that is not the consequence of a stop.
+func (p *pump) report(err error) {
+	if err == nil || p.stopping.Load() || errors.Is(err, os.ErrDeadlineExceeded) {
+		return
+	}
+	select {
+	case p.failed <- err:
+	default:
+	}
+}
+
+// stop ends all that moves bytes, and returns when it has ended. The connections
+// stay open.
+func (p *pump) stop() {
+	if p.stopping.Swap(true) {
+		return
+	}
+	for _, f := range p.flows {
+		_ = f.conn.SetDeadline(past)
+	}
+	p.wg.Wait()
+	if p.scratch != nil {
+		_ = unix.Munmap(p.scratch)
+	}
+}
+
+// reading is what is known of a flow at a moment.
+type reading struct {
+	at     time.Time
+	bytes  uint64 // received in order, or acknowledged
+	queued uint64 // received and not read (download)
+	info   tcpInfo
+}
+
+// read reads a flow. A reading that took long is taken again: its moment would
+// not be known.
+func (f *flow) read() (r reading, err error) {
+	const prompt = 500 * time.Microsecond
+	for range 3 {
+		var begin, end time.Time
+		ctl := f.raw.Control(func(fd uintptr) {
+			begin = time.Now()
+			err = f.readFrom(fd, &r)
+			end = time.Now()
+		})
+		if ctl != nil {
+			return r, ctl
+		}
+		took := end.Sub(begin)
+		r.at = begin.Add(took / 2)
+		if err != nil || took < prompt {
+			break
+		}
+	}
+	return r, err
+}
+
+var errNoCount = errors.New("the kernel counts neither a connection's bytes nor what its queues hold")
+
+func (f *flow) readFrom(fd uintptr, r *reading) error {
+	if !f.byInfo { // both belong to one moment
+		f.mu.Lock()
+		defer f.mu.Unlock()
+	}
+	readInfo(fd, &r.info)
+	var ok bool
+	switch {
+	case f.byInfo && f.down:
+		r.bytes, ok = r.info.u64(infoReceived)
+		r.queued, _ = queued(fd, unix.TIOCINQ)
+	case f.byInfo:
+		r.bytes, ok = r.info.u64(infoAcked)
+	case f.down:
+		r.queued, ok = queued(fd, unix.TIOCINQ)
+		r.bytes = f.moved + r.queued
+	default:
+		var waits uint64
+		waits, ok = queued(fd, unix.TIOCOUTQ)
+		r.bytes = f.moved - min(waits, f.moved)
+	}
+	if !ok {
+		return errNoCount
+	}
+	return nil
+}
+
+// count returns what was moved, and when the first byte was.
+func (f *flow) count() (moved uint64, begun time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.moved, f.begun
+}

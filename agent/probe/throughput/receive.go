@@ -1,0 +1,105 @@
+package throughput
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// discardSize is the most that is dropped with one call. Nothing is ever
+	// written there by a kernel that knows MSG_TRUNC for TCP (2.4).
+	discardSize = 1 << 20
+	// The kernel wakes the reader when so much waits (SO_RCVLOWAT): what is read
+	// in large pieces costs a third. Between minLowat and maxLowat it is what
+	// comes in lowatTime, so that a slow connection does not look stuck.
+	minLowat  = 16 << 10
+	maxLowat  = 256 << 10
+	lowatTime = 25 * time.Millisecond
+)
+
+// receive drops what comes until the end.
+func (f *flow) receive() error {
+	var cause error
+	err := f.raw.Read(func(fd uintptr) bool {
+		for {
+			f.mu.Lock()
+			n, _, err := unix.Recvfrom(int(fd), f.pump.scratch, unix.MSG_TRUNC|unix.MSG_DONTWAIT)
+			if n > 0 {
+				if f.moved == 0 && f.begun.IsZero() {
+					f.begun = time.Now()
+				}
+				f.moved += uint64(n)
+			}
+			total := f.moved
+			f.mu.Unlock()
+			switch {
+			case errors.Is(err, unix.EINTR):
+				continue
+			case errors.Is(err, unix.EAGAIN):
+				return false
+			case err != nil:
+				cause = ended(err, total)
+				return true
+			}
+			if cause = f.received(uint64(n), total); cause != nil {
+				return true
+			}
+			if n < discardSize {
+				// All that was there: what comes from now on wakes.
+				return false
+			}
+		}
+	})
+	if cause == nil {
+		cause = err
+	}
+	return cause
+}
+
+// received judges a read of n bytes, 0 at the end of the stream.
+func (f *flow) received(n, total uint64) error {
+	switch {
+	case f.limit > 0 && total > f.limit:
+		return fmt.Errorf("the server sent more than the %d bytes that it announced", f.limit)
+	case f.limit > 0 && total == f.limit:
+		return shortError(fmt.Sprintf("the file ended after %d bytes, before the measurement was over", total))
+	case n == 0 && f.limit > 0:
+		return fmt.Errorf("the server closed the connection after %d of the %d bytes that it announced", total, f.limit)
+	case n == 0:
+		return shortError(fmt.Sprintf("the transfer ended after %d bytes, before the measurement was over", total))
+	case !f.pump.budget.spend(n):
+		return errBudget
+	}
+	return nil
+}
+
+// ended names what ended a connection.
+func ended(err error, after uint64) error {
+	switch {
+	case errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
+		return fmt.Errorf("the server reset the connection after %d bytes", after)
+	case errors.Is(err, unix.ETIMEDOUT):
+		return fmt.Errorf("the server fell silent after %d bytes", after)
+	}
+	return fmt.Errorf("the connection ended after %d bytes: %w", after, err)
+}
+
+// tune fits the low-water mark to the rate, in bytes a second.
+func (f *flow) tune(rate float64) {
+	want := int(min(max(rate*lowatTime.Seconds(), minLowat), maxLowat))
+	want = max(f.pump.budget.share(want, len(f.pump.flows)), 1)
+	if want < f.lowat/2 || want > f.lowat*3/2 || want == maxLowat && f.lowat < maxLowat {
+		f.setLowat(want)
+	}
+}
+
+func (f *flow) setLowat(n int) {
+	_ = f.raw.Control(func(fd uintptr) {
+		if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, n) == nil {
+			f.lowat = n
+		}
+	})
+}
