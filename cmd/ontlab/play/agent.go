@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"ontagent/agent/order"
 	"ontagent/cmd/ontlab/netbox"
 	"ontagent/cmd/ontlab/scenario"
 )
@@ -19,9 +20,12 @@ const (
 	siteName  = "www.lab.test"
 	checkName = "check.lab.test"
 	sipName   = "sip.lab.test"
+	// The speed-test servers. The first is the web server.
+	speedName  = "speed.lab.test"
+	secondName = "speed2.lab.test"
 	// portalName is where walled_garden leads if nothing else is said.
 	portalName = "portal.isp.example"
-	order      = "WO-lab"
+	orderName  = "WO-lab"
 	lanListen  = gatewayLAN + ":7443"
 )
 
@@ -102,6 +106,13 @@ func (l *Lab) agentConfig() string {
 		section("management")
 		option("acs", fmt.Sprintf("http://%s:%d/", mgmtAddr, s.Port))
 	}
+	section("throughput")
+	option("url", "http://"+speedName+"/speed/1g")
+	option("upload_url", "http://"+speedName+"/upload")
+	if l.sc.Network.Speed.Second {
+		option("second_url", "http://"+secondName+"/speed/1g")
+	}
+	option("window", l.sc.Measure.ThroughputWindowS)
 	section("thresholds") // the load of this machine says nothing about a gateway
 	option("cpu_max", 2)
 	option("memory_max", 2)
@@ -197,7 +208,17 @@ func (l *Lab) writeOrder(ctx context.Context) error {
 			return fmt.Errorf("cannot encode secrets: %w", err)
 		}
 	}
-	return l.office.Order(ctx, order, sealed, l.agentDir("state/statement.json"), args...)
+	return l.office.Order(ctx, orderName, sealed, l.agentDir("state/statement.json"), l.contract, args...)
+}
+
+// contract says at which layer the contracted rates are meant.
+func (l *Lab) contract(wo *order.Order) {
+	inet, _ := l.sc.Service(scenario.Internet)
+	for i := range wo.Services {
+		if wo.Services[i].Kind == scenario.Internet && inet.RateLayer != "tcp" {
+			wo.Services[i].RateLayer = inet.RateLayer
+		}
+	}
 }
 
 // lastLines are the end of what ontagent said, for whoever has to find out why

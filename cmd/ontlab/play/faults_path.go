@@ -95,7 +95,7 @@ func (l *Lab) applyWeb(ctx context.Context) error {
 		l.webDown = down
 	}
 	portal := core(corePortal)
-	at := []netip.AddrPort{netip.AddrPortFrom(portal[0], 80), netip.AddrPortFrom(portal[1], 80)}
+	at := onPort80(portal)
 	var problems []error
 	if walled {
 		if err := l.startPortal(ctx, at, p.Location); err != nil {

@@ -188,6 +188,7 @@ type servers struct {
 	dns       *isp.DNS
 	ntp       *isp.NTP
 	web       *isp.HTTP
+	second    *isp.HTTP // another speed-test server; nil: there is none
 	portal    *isp.HTTP // runs while there is a walled garden
 	hijack    *isp.DNSHijack
 	rogueAC   *isp.RogueAC // these two while there are faults of them
@@ -229,6 +230,7 @@ func (s *servers) stop() error {
 	end(s.sip != nil, s.sip)
 	end(s.acs != nil, s.acs)
 	end(s.web != nil, s.web)
+	end(s.second != nil, s.second)
 	end(s.portal != nil, s.portal)
 	end(s.ntp != nil, s.ntp)
 	end(s.dns != nil, s.dns)

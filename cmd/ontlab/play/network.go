@@ -47,7 +47,8 @@ const (
 	coreDNS     = 53 // and the next
 	corePortal  = 88
 	coreWeb     = 80
-	coreTargets = 9 // and the next ones
+	coreSecond  = 81 // of the speed-test servers
+	coreTargets = 9  // and the next ones
 	coreNTP     = 123
 )
 
@@ -201,7 +202,7 @@ func (l *Lab) layCore() error {
 		l.bras.Address(corePort, brasCore+"/24"), l.bras.Address(corePort, brasCore6+"/64"),
 		l.bras.Forward(true),
 	}
-	numbers := []int{coreTraffic, coreBroker, coreDNS, coreDNS + 1, coreWeb, corePortal, coreNTP}
+	numbers := []int{coreTraffic, coreBroker, coreDNS, coreDNS + 1, coreWeb, coreSecond, corePortal, coreNTP}
 	for i := range l.sc.Network.Targets {
 		numbers = append(numbers, coreTargets+i)
 	}

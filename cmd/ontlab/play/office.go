@@ -2,11 +2,13 @@ package play
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 
 	"ontagent/agent/command"
+	"ontagent/agent/order"
 )
 
 // office is the operator's: keys, trust list, statements, orders. Everything is
@@ -68,13 +70,17 @@ func (o *office) Enrol(ctx context.Context, config, state string) error {
 }
 
 // Order writes and signs a work order: NAME.signed. What is secret, if
-// anything, is sealed to the gateway that the statement names.
-func (o *office) Order(ctx context.Context, name string, secrets []byte, statement string, args ...string) error {
+// anything, is sealed to the gateway that the statement names. finish adds what
+// ontctl has no flag for.
+func (o *office) Order(ctx context.Context, name string, secrets []byte, statement string, finish func(*order.Order), args ...string) error {
 	args = append([]string{
 		"order", "new", "--order", name, "--device", o.device, "--tenant", "lab",
 		"--technician", "T-1024:" + o.Path("technician.pub"), "--out", o.Path(name + ".json"),
 	}, args...)
 	if err := o.ctl(ctx, args...); err != nil {
+		return err
+	}
+	if err := edit(o.Path(name+".json"), finish); err != nil {
 		return err
 	}
 	sign := []string{"order", "sign", "--operator", o.Path("operator.key"), "--out", o.Path(name + ".signed")}
@@ -87,4 +93,24 @@ func (o *office) Order(ctx context.Context, name string, secrets []byte, stateme
 		sign = append(sign, "--secrets", file, "--statement", statement)
 	}
 	return o.ctl(ctx, append(sign, o.Path(name+".json"))...)
+}
+
+// edit changes an order that is not signed yet.
+func edit(file string, change func(*order.Order)) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("cannot read the order: %w", err)
+	}
+	wo, err := order.ParseOrder(data)
+	if err != nil {
+		return err
+	}
+	change(&wo)
+	if data, err = json.Marshal(wo); err != nil {
+		return fmt.Errorf("cannot encode the order: %w", err)
+	}
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		return fmt.Errorf("cannot write the order: %w", err)
+	}
+	return nil
 }

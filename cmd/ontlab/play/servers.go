@@ -58,10 +58,10 @@ func (l *Lab) resolvers() []netip.Addr {
 
 // startCore starts what is on the internet.
 func (l *Lab) startCore(ctx context.Context) (err error) {
-	web, portal := core(coreWeb), core(corePortal)
+	web, portal, second := core(coreWeb), core(corePortal), core(coreSecond)
 	if listen := l.allResolvers(); len(listen) > 0 {
 		if l.dns, err = isp.StartDNS(ctx, l.core, isp.DNSOptions{Listen: listen, Names: map[string][]netip.Addr{
-			siteName: web[:], checkName: web[:],
+			siteName: web[:], checkName: web[:], speedName: web[:], secondName: second[:],
 			sipName: {netip.MustParseAddr(voiceAddr)}, "acs.lab.test": {netip.MustParseAddr(mgmtAddr)},
 			portalName: portal[:],
 		}}); err != nil {
@@ -71,8 +71,13 @@ func (l *Lab) startCore(ctx context.Context) (err error) {
 	if l.ntp, err = isp.StartNTP(ctx, l.core, isp.NTPOptions{Listen: []netip.AddrPort{netip.AddrPortFrom(core(coreNTP)[0], 123)}}); err != nil {
 		return err
 	}
-	if l.web, err = isp.StartHTTP(ctx, l.core, isp.HTTPOptions{Listen: []netip.AddrPort{netip.AddrPortFrom(web[0], 80), netip.AddrPortFrom(web[1], 80)}}); err != nil {
+	if l.web, err = isp.StartHTTP(ctx, l.core, isp.HTTPOptions{Listen: onPort80(web), RateMbps: l.sc.Network.Speed.ConnectionMbps}); err != nil {
 		return err
+	}
+	if l.sc.Network.Speed.Second {
+		if l.second, err = isp.StartHTTP(ctx, l.core, isp.HTTPOptions{Name: "second", Listen: onPort80(second)}); err != nil {
+			return err
+		}
 	}
 	address, host := l.brokerAddr()
 	if host != l.core {
@@ -80,6 +85,11 @@ func (l *Lab) startCore(ctx context.Context) (err error) {
 	}
 	l.broker, err = isp.StartBroker(ctx, host, isp.BrokerOptions{Listen: address})
 	return err
+}
+
+// onPort80 is where a web server listens.
+func onPort80(at [2]netip.Addr) []netip.AddrPort {
+	return []netip.AddrPort{netip.AddrPortFrom(at[0], 80), netip.AddrPortFrom(at[1], 80)}
 }
 
 // startAccess starts what lets subscribers in: BRAS and AAA, or DHCP.

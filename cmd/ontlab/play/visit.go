@@ -53,7 +53,7 @@ func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Se
 // accept runs ontctl on the home's PC and tells what the gateway says.
 func (l *Lab) accept(ctx context.Context, record string, tell func(job.Status)) error {
 	p, err := l.home.Start(ctx, netbox.Service{Name: "ontctl", Path: l.office.Ctl, Args: []string{
-		"accept", "--gateway", lanListen, "--json", "--order", l.office.Path(order + ".signed"),
+		"accept", "--gateway", lanListen, "--json", "--order", l.office.Path(orderName + ".signed"),
 		"--key", l.office.Path("technician.key"), "--time-key", l.office.Path("time.key"),
 		"--root", l.office.Path("root.pub"), "--record", record,
 	}})

@@ -61,7 +61,7 @@ func orderSpec() spec {
 		{name: "type", def: "install", example: "repair", doc: "Kind of visit.", spec: spec{kind: text, oneOf: []string{"install", "move", "repair", "inspect", "other"}}},
 		{
 			name: "require", derived: "see [rungs that decide](#rungs-that-decide)", example: "[optical, registration, dial]",
-			doc:  "The rungs that decide the verdict. One that this agent cannot measure yet (account, throughput, routed_internet) makes the visit inconclusive.",
+			doc:  "The rungs that decide the verdict. One that this agent cannot measure yet (account, routed_internet) makes the visit inconclusive. throughput is measured only if it is named.",
 			spec: spec{kind: list, maxItems: 15, unique: true, items: &spec{kind: text, oneOf: names(acceptance.Ladder())}},
 		},
 		{name: "thresholds", derived: "the norms, but no limit of the gateway's own load", example: "{optical.rx_min_dbm: -27}", doc: "Limits that the order overrides, by name; units and ranges are those of [norms](norms.md).", spec: spec{kind: mapping, keys: thresholds}},
@@ -297,6 +297,10 @@ func networkSpec() spec {
 			{name: "lease_s", def: "3600", example: "120", doc: "Time a lease holds.", spec: spec{kind: whole, min: 120, max: 86400, unit: "s"}},
 			milliseconds("offer_delay_ms", "0", "500", "How long an offer takes.", 60_000),
 		}}},
+		{name: "speed_server", doc: "What throughput is measured by: a web server behind the BRAS.", spec: spec{kind: mapping, keys: []key{
+			{name: "connection_mbps", def: "0", example: "2", doc: "Rate at which it sends on each of the four connections; 0: as fast as they take it.", spec: spec{kind: number, max: 100, unit: "Mbit/s"}},
+			{name: "second", def: "false", example: "true", doc: "Whether there is another one, without that bound, that the gateway is told to ask as well.", spec: spec{kind: yesNo}},
+		}}},
 		{name: "pool", def: "203.0.113.0/24", example: "100.65.0.0/24", doc: "IPv4 addresses given out to internet users; the first is the BRAS's own.", spec: spec{kind: text, maxLen: 18}},
 		{name: "prefix", def: "/56", example: "/60", doc: "Length of the IPv6 prefix delegated to the gateway, /48 to /64.", spec: spec{kind: text, like: shape(`^/(4[89]|5[0-9]|6[0-4])$`, "a / and a length from 48 to 64")}},
 		{name: "targets", def: "2", example: "1", doc: "Addresses on the internet that the gateway is told to ping.", spec: spec{kind: whole, min: 1, max: 4}},
@@ -316,7 +320,7 @@ func momentSpec() *spec {
 
 func measureSpec() spec {
 	return spec{kind: mapping, keys: []key{
-		{name: "throughput_window_s", def: "3", example: "5", doc: "How long throughput is measured in one direction.", spec: spec{kind: number, min: 1, max: 15, unit: "s"}},
+		{name: "throughput_window_s", def: "3", example: "5", doc: "How long throughput is measured in one direction, once the rate is stable.", spec: spec{kind: whole, min: 1, max: 15, unit: "s"}},
 		{name: "settle_s", def: "10", example: "20", doc: "The gateway's connection has at most so long to come up before the visit starts. It starts as soon as it is up, and in any case then.", spec: spec{kind: number, max: 120, unit: "s"}},
 		{name: "limit_s", def: "120", example: "60", doc: "The visit is cut off after so long, and the scenario counts as not played.", spec: spec{kind: number, min: 5, max: 600, unit: "s"}},
 	}}

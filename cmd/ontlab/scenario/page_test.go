@@ -124,7 +124,7 @@ func tables() map[string]string {
 	}
 	for _, path := range []string{
 		"order", "gateway", "gateway.internet", "network", "network.accounts", "network.aaa", "network.bras", "network.vlans",
-		"network.line", "network.dns", "network.dhcp", "measure", "expect",
+		"network.line", "network.dns", "network.dhcp", "network.speed_server", "measure", "expect",
 	} {
 		out[path] = keyTable(at(strings.Split(path, ".")...).keys)
 	}
@@ -200,7 +200,7 @@ func TestPageHasTheTables(t *testing.T) {
 	}
 	parts := tables()
 	var used []string
-	block := regexp.MustCompile(`(?s)(<!-- table ([a-z.]+) -->\n).*?(<!-- end -->\n)`)
+	block := regexp.MustCompile(`(?s)(<!-- table ([a-z_.]+) -->\n).*?(<!-- end -->\n)`)
 	want := block.ReplaceAllStringFunc(string(page), func(whole string) string {
 		m := block.FindStringSubmatch(whole)
 		text, ok := parts[m[2]]

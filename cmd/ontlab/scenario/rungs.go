@@ -10,7 +10,7 @@ import (
 func BuiltRungs() []acceptance.Rung {
 	return []acceptance.Rung{
 		acceptance.Identity, acceptance.Optical, acceptance.Registration, acceptance.LANCabling, acceptance.Dial,
-		acceptance.Addressing, acceptance.DNS, acceptance.Reachability,
+		acceptance.Addressing, acceptance.DNS, acceptance.Reachability, acceptance.Throughput,
 		acceptance.IPTV, acceptance.Voice, acceptance.Management, acceptance.Host,
 	}
 }
@@ -21,7 +21,8 @@ func BuiltRungs() []acceptance.Rung {
 // the gateway itself is the one that gets on, for addressing, dns and
 // reachability; iptv, voice and management each for the rung of its name.
 //
-// lan_cabling and host never decide by default.
+// lan_cabling, throughput and host never decide by default, and throughput is
+// measured only where it does.
 func DefaultRequire(services []Service) []acceptance.Rung {
 	kind := func(k string) (Service, bool) { return Scenario{Services: services}.Service(k) }
 	internet, online := kind(Internet)

@@ -137,6 +137,7 @@ type Network struct {
 	Line     Line              `yaml:"line"`
 	DNS      DNS               `yaml:"dns"`
 	DHCP     DHCP              `yaml:"dhcp"`
+	Speed    SpeedServer       `yaml:"speed_server"`
 	Pool     string            `yaml:"pool"`   // IPv4 addresses given out, CIDR
 	Prefix   string            `yaml:"prefix"` // delegated by DHCPv6, as a length: "/56"
 	Targets  int               `yaml:"targets"`
@@ -198,6 +199,12 @@ type DHCP struct {
 	OfferDelayMS float64 `yaml:"offer_delay_ms"`
 }
 
+// SpeedServer is what throughput is measured by.
+type SpeedServer struct {
+	ConnectionMbps float64 `yaml:"connection_mbps"` // that it sends on each connection; 0: no bound
+	Second         bool    `yaml:"second"`          // there is another one, which has no bound
+}
+
 // Moment is an entry of the timeline: a fault that comes or goes.
 type Moment struct {
 	Line   int     `yaml:"-"`       // of the file
@@ -247,7 +254,7 @@ type Params struct {
 
 // Measure bounds the measuring.
 type Measure struct {
-	ThroughputWindowS float64 `yaml:"throughput_window_s"`
+	ThroughputWindowS int     `yaml:"throughput_window_s"`
 	SettleS           float64 `yaml:"settle_s"` // the gateway's connection has this long to come up before the visit starts
 	LimitS            float64 `yaml:"limit_s"`  // of the whole scenario, building the lab excluded
 }
