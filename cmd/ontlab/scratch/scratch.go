@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,8 +16,9 @@ import (
 const (
 	prefix   = "ontlab-"
 	lockName = ".lock"
-	// young directories may be about to be locked.
-	young = time.Minute
+	// newLock is what the lock is called until it is locked: who sweeps never
+	// sees one that is about to be.
+	newLock = ".lock.new"
 )
 
 // Dir is a temporary directory that this process has.
@@ -36,9 +36,11 @@ func New(purpose string) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a directory: %w", err)
 	}
-	d, err := Hold(path)
+	d, err := hold(path, newLock)
 	if err == nil {
-		err = os.Chmod(path, 0o711) //nolint:gosec // see above
+		err = errors.Join(
+			os.Chmod(path, 0o711), //nolint:gosec // see above
+			os.Rename(filepath.Join(path, newLock), filepath.Join(path, lockName)))
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot make a directory: %w", err), os.RemoveAll(path))
@@ -48,8 +50,10 @@ func New(purpose string) (*Dir, error) {
 
 // Hold keeps a directory that another process made: it stays until both have
 // let it go.
-func Hold(path string) (*Dir, error) {
-	lock, err := os.OpenFile(filepath.Join(path, lockName), os.O_CREATE|os.O_RDWR, 0o600)
+func Hold(path string) (*Dir, error) { return hold(path, lockName) }
+
+func hold(path, name string) (*Dir, error) {
+	lock, err := os.OpenFile(filepath.Join(path, name), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot hold %s: %w", path, err)
 	}
@@ -80,7 +84,7 @@ func Sweep() {
 
 func abandoned(dir string) bool {
 	info, err := os.Lstat(dir)
-	if err != nil || !info.IsDir() || time.Since(info.ModTime()) < young {
+	if err != nil || !info.IsDir() {
 		return false
 	}
 	if stat, ok := info.Sys().(*syscall.Stat_t); !ok || int(stat.Uid) != os.Getuid() {

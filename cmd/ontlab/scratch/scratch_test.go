@@ -3,20 +3,11 @@ package scratch_test
 import (
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
-	"time"
 
 	"ontagent/cmd/ontlab/scratch"
 )
-
-// aged makes a directory look as if it had been made long ago.
-func aged(t *testing.T, dir string) {
-	t.Helper()
-	old := time.Now().Add(-time.Hour)
-	if err := os.Chtimes(dir, old, old); err != nil {
-		t.Fatal(err)
-	}
-}
 
 func exists(path string) bool {
 	_, err := os.Stat(path)
@@ -45,9 +36,6 @@ func TestSweepTakesWhatNobodyHas(t *testing.T) {
 	if err := os.Mkdir(foreign, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range []string{held.Path, left.Path, foreign} {
-		aged(t, dir)
-	}
 	scratch.Sweep()
 	for _, dir := range []string{held.Path, left.Path, foreign} {
 		if !exists(dir) {
@@ -68,17 +56,30 @@ func TestSweepTakesWhatNobodyHas(t *testing.T) {
 	}
 }
 
-func TestSweepLeavesWhatIsYoung(t *testing.T) {
+func TestSweepWhileOthersMakeDirectories(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
-	d, err := scratch.New("run")
-	if err != nil {
-		t.Fatal(err)
+	stop := make(chan struct{})
+	var sweeper sync.WaitGroup
+	sweeper.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				scratch.Sweep()
+			}
+		}
+	})
+	for range 200 {
+		d, err := scratch.New("run")
+		if err != nil || !exists(d.Path) {
+			t.Errorf("a directory was taken that is held: %v", err)
+			break
+		}
+		if err := d.Remove(); err != nil {
+			t.Error(err)
+		}
 	}
-	if err := d.Release(); err != nil {
-		t.Fatal(err)
-	}
-	scratch.Sweep()
-	if !exists(d.Path) {
-		t.Error("a directory was taken that may be about to be held")
-	}
+	close(stop)
+	sweeper.Wait()
 }
