@@ -109,7 +109,7 @@ func edit(file string, change func(*order.Order)) error {
 	if data, err = json.Marshal(wo); err != nil {
 		return fmt.Errorf("cannot encode the order: %w", err)
 	}
-	if err := os.WriteFile(file, data, 0o600); err != nil {
+	if err := os.WriteFile(file, data, 0o600); err != nil { //nolint:gosec // our own directory
 		return fmt.Errorf("cannot write the order: %w", err)
 	}
 	return nil
