@@ -46,6 +46,9 @@ func (a *app) up(ctx context.Context, args []string) error {
 	if *name == "" {
 		*name = s.Name
 	}
+	if os.Getuid() != 0 {
+		return fmt.Errorf("%w: up: the operator's servers take root; `ontlab run` plays %s in a guest", errUsage, f.Arg(0))
+	}
 	missing := netbox.Missing(ctx)
 	var lacks []string
 	for _, need := range play.Needs(s) {
