@@ -90,6 +90,11 @@ bench-dial: deps need-go ## hold the test dial against pppd at the same pppoe-se
 bench: build build-all ## measure size, memory, CPU and event latency for docs/benchmarks.md (11 min)
 	bin/ontlab bench
 
+# LONG=1: a hundred runs of a process that is held to a part of a core, two hours.
+.PHONY: bench-throughput
+bench-throughput: deps build dist/linux-mipsle ## hold the speed test against a shaper's truth, iperf3, curl and net/http, for docs/throughput-measured.md (25 min; as root)
+	bin/ontlab bench-throughput $(if $(LONG),--quota-runs 100) $(if $(PARTS),--only '$(PARTS)')
+
 .PHONY: bench-optics
 bench-optics: need-go ## measure polls and parsers of every console driver for docs/optics-measured.md
 	$(GO) test ./collectors/optics/console ./cmd/ontlab/ontsim -run '^$$' -bench . -benchtime 500ms

@@ -44,6 +44,8 @@ func (a *app) run(ctx context.Context, args []string) int {
 		err = a.bench(ctx, args[1:])
 	case benchOneVerb:
 		err = a.benchInLab(ctx, args[1:])
+	case benchThroughputVerb:
+		return a.benchThroughput(ctx, args[1:])
 	case "fleet":
 		err = a.fleet(ctx, args[1:])
 	case "run":
@@ -101,6 +103,8 @@ func (a *app) usage() {
 
   demo [--lang zh-CN|en] [--keep DIR]   play a visit: order, ladder, verdict, record, three times
   bench [--minutes N]                   measure the agents in bin/ and dist/: size, memory, CPU, event latency
+  bench-throughput [--only PARTS] [--rounds N] [--quota-runs N]
+                                        hold the speed test against a shaper's truth and iperf3, curl, net/http
   fleet [--broker URL] [--gateways N] [--spread 30s] [--duration 5m] [--telemetry-interval 1m] [--json]
                                         play many gateways against a broker: connections, attempts, rates, memory
   run [--json] [--where host|guest|auto] [--jobs N] [--keep DIR] FILE...
