@@ -13,6 +13,7 @@ import (
 const (
 	idleProbes    = 5
 	idleInterval  = 120 * time.Millisecond
+	idleTimeout   = 3 * time.Second
 	loadInterval  = 150 * time.Millisecond
 	probeTimeout  = 2 * time.Second
 	minRPMAnswers = 5
