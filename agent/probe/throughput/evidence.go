@@ -140,7 +140,7 @@ func (e *evidence) processor() (strength, string) {
 	case !(*c.PeakCore < busyCore):
 		return possible, "a core was " + percent(*c.PeakCore) + " busy in its busiest second"
 	case c.SoftnetDropped > 0:
-		return possible, "the system dropped " + strconv.FormatUint(c.SoftnetDropped, 10) + " packets that it had no time for"
+		return possible, "the system had no time for packets, and dropped " + strconv.FormatUint(c.SoftnetDropped, 10)
 	}
 	return nothing, ""
 }
@@ -203,6 +203,8 @@ func (e *evidence) cross() (strength, string) {
 		return clear, "others moved " + mbit(*x) + " meanwhile"
 	case e.below && *x > 0 && e.rate+*x >= e.need:
 		return possible, "others moved " + mbit(*x) + " meanwhile, which make up what is missing"
+	case reaches(e.m.CrossPeakMbps, crossPeak*part):
+		return possible, "others moved " + mbit(*e.m.CrossPeakMbps) + " for a second"
 	case e.m.CountersBlind:
 		return unknown, "the counters of the interface do not see all that passes, so others may have used the line"
 	case !(*x > -crossPart*e.rate):
@@ -264,16 +266,16 @@ func (e *evidence) window() (Limit, strength, string) {
 // emptyRTT is the time to the server and back without a queue, in ms; 0 if
 // unknown.
 func (e *evidence) emptyRTT(c *Connection) float64 {
-	rtt := math.Inf(1)
-	for _, x := range [...]float64{c.RTTMs, c.MinRTTMs, value(e.m.Latency.IdleP50Ms)} {
-		if x > 0 && x < rtt {
-			rtt = x
-		}
+	least, idle := c.MinRTTMs, value(e.m.Latency.IdleP50Ms)
+	switch {
+	case least > 0 && idle > 0:
+		return min(least, idle)
+	case idle > 0:
+		return idle
+	case least > 0:
+		return least
 	}
-	if math.IsInf(rtt, 0) {
-		return 0
-	}
-	return rtt
+	return max(c.RTTMs, 0) // that of a way that has one
 }
 
 // server is whether it left connections without bytes.

@@ -44,7 +44,9 @@ const (
 	counted = 0.01
 	// crossPart of the contract is traffic of others that is too much, whatever
 	// it adds up to: TCP shares by connections, not by need.
+	// crossPeak is that for a single second.
 	crossPart = 0.05
+	crossPeak = 0.20
 	// windowRoom is how much more than the rate the windows must have room for.
 	windowRoom = 1.25
 	peerClosed = 0.10 // of the window the peer's window, or this side's buffer,
@@ -140,10 +142,10 @@ func valid(m *Measurement, q question) (ok bool, limit Limit, why string) {
 	switch {
 	case m.link != "":
 		return false, LimitLinkChanged, orElse(m.Error, "the interface did not stay as it was: "+string(m.link))
+	case m.Error != "" || m.cut != LimitNone:
+		return false, m.cut, orElse(m.Error, "it ended before its time")
 	case rate == nil || tcp == nil || !(*rate > 0) || !(*tcp > 0) || math.IsInf(*rate, 0) || math.IsInf(*tcp, 0):
-		return false, LimitNone, orElse(m.Error, "nothing was measured")
-	case m.Error != "":
-		return false, LimitShort, m.Error
+		return false, LimitNone, "nothing was measured"
 	case q.windowS > 0 && !(m.DurationS >= q.windowS*0.95):
 		return false, LimitShort, "only " + fixed(m.DurationS, 1) + " of " + fixed(q.windowS, 1) + " s could be measured"
 	case m.CeilingMbps != nil && !(*tcp <= *m.CeilingMbps*(1+counted)):
@@ -227,7 +229,7 @@ func worst(a, b Verdict) Verdict {
 
 // sentence is a reason why a rate below the contract is what it is.
 func (e *evidence) sentence(why string) string {
-	return mbit(e.rate) + " (" + string(e.q.layerName()) + ") is " + percent(e.rate/e.q.contractMbps) + " of the contracted " + mbit(e.q.contractMbps) +
+	return mbit(e.rate) + " (" + string(e.q.layerName()) + ") is " + percentBelow(e.rate/e.q.contractMbps, e.q.ratio()) + " of the contracted " + mbit(e.q.contractMbps) +
 		", less than " + percent(e.q.ratio()) + ": " + why
 }
 
@@ -253,10 +255,14 @@ func mbit(x float64) string { return fixed(x, 1) + " Mbit/s" }
 
 func megabytes(n uint64) string { return fixed(float64(n)/1e6, 1) + " MB" }
 
-// percent is rounded down: what is below 90 % must not read so.
-func percent(x float64) string {
-	return strconv.FormatFloat(math.Floor(x*1e4+1e-7)/100, 'f', -1, 64) + " %"
+func percent(x float64) string { return hundredths(math.Round(x * 1e4)) }
+
+// percentBelow is rounded down: what is less than 90 % must not read so.
+func percentBelow(x, limit float64) string {
+	return hundredths(min(math.Floor(x*1e4), math.Ceil(limit*1e4)-1))
 }
+
+func hundredths(x float64) string { return strconv.FormatFloat(x/100, 'f', -1, 64) + " %" }
 
 func fixed(x float64, digits int) string { return strconv.FormatFloat(x, 'f', digits, 64) }
 
