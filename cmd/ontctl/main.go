@@ -55,6 +55,7 @@ func commands() []command {
 		{"audit verify", "[--head N:SHA256] FILE …", "check audit trails, as collected or as read on a gateway", (*app).auditVerify},
 		{"record verify", "--root KEY FILE …", "check signed records offline, and their chain", (*app).recordVerify},
 		{"record show", "[--root KEY] FILE", "show a record to people", (*app).recordShow},
+		{"speed-server", "[--listen ADDRESS] …", "serve speed tests of gateways over HTTP", (*app).speedServer},
 		{"version", "", "print the version", (*app).version},
 	}
 }
