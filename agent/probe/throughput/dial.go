@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 	"time"
 
@@ -97,24 +98,21 @@ func inner(err error) error {
 
 // joined is what errors are in one line.
 func joined(errs []error) error {
-	switch len(errs) {
-	case 0:
+	if len(errs) == 0 {
 		return errors.New("no address")
-	case 1:
-		return errs[0]
 	}
-	text := errs[0].Error()
-	for _, err := range errs[1:] {
-		text += "; " + err.Error()
+	texts := make([]string, len(errs))
+	for i, err := range errs {
+		texts[i] = err.Error()
 	}
-	return errors.New(text)
+	return errors.New(strings.Join(texts, "; "))
 }
 
 // abort closes a connection at once: nothing that waits to be sent is sent, and
 // the other side is told by a reset, so that it stops.
-func (s *stream) abort() {
-	_ = s.conn.SetLinger(0)
-	_ = s.conn.Close()
+func (st *stream) abort() {
+	_ = st.conn.SetLinger(0)
+	_ = st.conn.Close()
 }
 
 // abortAll aborts those that there are.

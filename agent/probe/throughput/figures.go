@@ -27,8 +27,8 @@ func (c *course) figures(m *Measurement) {
 	var tcp, ip, ethernet, seconds float64
 	var packets uint64
 	n := len(c.pump.flows)
-	for i, f := range c.pump.flows {
-		con, o := c.connection(i, f)
+	for i := range c.pump.flows {
+		con, o := c.connection(i)
 		d := c.last[i].at.Sub(c.begin[i].at)
 		ipBytes, ethernetBytes := layerBytes(o.bytes, o.segments, con.HeaderBytes, c.encapsulation)
 		tcp += con.Mbps
@@ -62,7 +62,7 @@ func (c *course) figures(m *Measurement) {
 }
 
 // connection is one of them in the window.
-func (c *course) connection(i int, f *flow) (Connection, own) {
+func (c *course) connection(i int) (Connection, own) {
 	a, b := &c.begin[i], &c.last[i]
 	d := b.at.Sub(a.at)
 	con := Connection{Bytes: b.bytes - a.bytes, HeaderBytes: 40, WindowBytes: c.rcvWnd[i]}

@@ -58,15 +58,14 @@ func (o Options) Duration() time.Duration {
 	o = o.normalised()
 	beside := resolveTimeout + maxAddresses*dialTimeout + o.Patience + 2*quietTime + lineTimeout +
 		dialTimeout + 2*answerTimeout + stallTime + o.WarmUp + closeTimeout
-	n := time.Duration(1)
-	if o.Direction == Both {
-		n = 2
-	}
-	one := beside + o.Window
+	all := beside + o.Window
 	if o.ContractDownMbps > 0 || o.ContractUpMbps > 0 {
-		one = repeats*one + beside + min(o.Window, secondWindow)
+		all = repeats*all + beside + min(o.Window, secondWindow)
 	}
-	return n * one
+	if o.Direction == Both {
+		all *= 2
+	}
+	return all
 }
 
 func (o *Options) down() bool { return o.Direction != Up }

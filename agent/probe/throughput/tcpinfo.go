@@ -46,7 +46,7 @@ const (
 func readInfo(fd uintptr, t *tcpInfo) {
 	n := uint32(len(t.b))
 	_, _, errno := syscall.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.IPPROTO_TCP, unix.TCP_INFO,
-		uintptr(unsafe.Pointer(&t.b[0])), uintptr(unsafe.Pointer(&n)), 0)
+		uintptr(unsafe.Pointer(&t.b[0])), uintptr(unsafe.Pointer(&n)), 0) //nolint:gosec // x/sys tells no length
 	t.len = int(n)
 	if errno != 0 {
 		t.len = 0
