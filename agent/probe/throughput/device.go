@@ -67,7 +67,7 @@ func newDevice(procRoot, cgroupRoot string) *device {
 	if cgroupRoot == "" {
 		cgroupRoot = "/sys/fs/cgroup"
 	}
-	return &device{proc: procRoot, cgroup: filepath.Clean(cgroupRoot), now: time.Now, buf: make([]byte, statBytes)}
+	return &device{proc: procRoot, cgroup: filepath.Clean(cgroupRoot), now: time.Now, buf: make([]byte, statBytes), peak: -1}
 }
 
 // begin starts a window.
@@ -159,7 +159,8 @@ func (d *device) end() Conditions {
 		d.peak = max(d.peak, busy)
 	}
 	if d.peak >= 0 {
-		c.PeakCore = &d.peak
+		peak := d.peak
+		c.PeakCore = &peak
 	}
 	if lines, counted := d.readSoftnet(); counted == d.counted && (counted || len(lines) == len(d.softnet)) {
 		for core, s := range lines {

@@ -15,7 +15,7 @@ func ownGroups(b []byte) (unified, v1 string, controllers []string) {
 		// 0::/path or 4:cpu,cpuacct:/path
 		_, after, ok := strings.Cut(string(line), ":")
 		names, path, ok2 := strings.Cut(after, ":")
-		if !ok || !ok2 || !strings.HasPrefix(path, "/") {
+		if !ok || !ok2 || !strings.HasPrefix(path, "/") || strings.ContainsAny(names, "/\x00") {
 			continue
 		}
 		switch {
