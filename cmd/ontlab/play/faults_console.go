@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"ontagent/cmd/ontlab/ontsim"
+	"ontagent/cmd/ontlab/scenario"
 )
 
 // applyConsole makes what the ONT's console says, and how, what the settings
@@ -22,7 +23,7 @@ func (l *Lab) applyConsole(ctx context.Context, fault string) error {
 			p.RxPowerDBm = g.RxPowerDBm
 		}
 		l.sim.SetRxPower(float64(p.RxPowerDBm))
-		return nil
+		return l.setFibre(ctx)
 	case "pon_state":
 		if !on {
 			p.State, p.OMCI, p.Alarms = g.State, g.OMCI, g.Alarms
@@ -30,7 +31,7 @@ func (l *Lab) applyConsole(ctx context.Context, fault string) error {
 		l.sim.SetState(p.State)
 		l.sim.SetOMCI(p.OMCI)
 		l.sim.SetAlarms(p.Alarms...)
-		return nil
+		return l.setFibre(ctx)
 	case "bit_errors":
 		if on {
 			l.noise.start(ctx, fault, func(ctx context.Context) { bitErrors(ctx, l.sim, p) })
@@ -44,6 +45,25 @@ func (l *Lab) applyConsole(ctx context.Context, fault string) error {
 		return err
 	}
 	return l.setModes(ctx, modes)
+}
+
+// setFibre lets the line carry frames only while an ONT could: there is light,
+// the OLT has admitted it, and provisioned its services.
+func (l *Lab) setFibre(ctx context.Context) error {
+	light, state, omci := l.sc.Gateway.RxPowerDBm, l.sc.Gateway.State, l.sc.Gateway.OMCI
+	if p, on := l.latest("rx_power"); on {
+		light = p.RxPowerDBm
+	}
+	if p, on := l.latest("pon_state"); on {
+		state, omci = p.State, p.OMCI
+	}
+	chains := ""
+	if light == scenario.NoLight() || state != "O5" || !omci {
+		for _, port := range []string{"eth0", "pon0"} {
+			chains += fmt.Sprintf("chain %[1]s {\ntype filter hook ingress device %[1]q priority 0; policy drop;\n}\n", port)
+		}
+	}
+	return rules(ctx, l.ont, "netdev fibre", chains)
 }
 
 // consoleModes are the habits that the console has now.

@@ -128,7 +128,7 @@ func faults() []variant {
 		{value: "rx_power", doc: "The light changes. Only the light: give `pon_state` as well if the state would follow.", keys: []key{rxPower(key{required: true})}},
 		{value: "pon_state", doc: "The state of the ONU changes.", keys: []key{
 			{name: "state", required: true, example: "O2", doc: "The state.", spec: spec{kind: text, oneOf: onuStates()}},
-			{name: "omci", derived: "true in O5, else false", example: "false", doc: "Whether the OLT has provisioned services.", spec: spec{kind: yesNo}},
+			{name: "omci", derived: "true in O5, else false", example: "false", doc: "Whether the OLT has provisioned services: without, and in any state but O5, the line carries nothing.", spec: spec{kind: yesNo}},
 			alarmList(key{}),
 		}},
 		{value: "bit_errors", doc: "The optical line makes errors.", keys: []key{

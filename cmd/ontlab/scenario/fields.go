@@ -175,7 +175,7 @@ func onuAlarms() []string {
 
 func rxPower(k key) key {
 	k.name, k.example = "rx_power_dbm", "-27.5"
-	k.doc = "Received optical power; `none` is a dark fibre."
+	k.doc = "Received optical power; `none` is a dark fibre, which carries nothing."
 	k.spec = spec{kind: number, min: -40, max: 10, unit: "dBm", orNone: true}
 	return k
 }
@@ -201,7 +201,7 @@ func gatewaySpec() spec {
 		habitList(key{name: "console_habits", def: "[]", doc: "Awkward habits of the console from the start; some are those of rtl960x alone."}),
 		rxPower(key{def: "-19.2"}),
 		{name: "state", def: "O5", example: "O2", doc: "State of the ONU.", spec: spec{kind: text, oneOf: onuStates()}},
-		{name: "omci", def: "true", example: "false", doc: "Whether the OLT has provisioned services.", spec: spec{kind: yesNo}},
+		{name: "omci", def: "true", example: "false", doc: "Whether the OLT has provisioned services: without, and in any state but O5, the line carries nothing.", spec: spec{kind: yesNo}},
 		alarmList(key{}),
 		{name: "temperature_celsius", def: "42.4", example: "71", doc: "Temperature of the optical module.", spec: spec{kind: number, min: -40, max: 125, unit: "°C"}},
 		{name: "internet", derived: "as ordered", doc: "How the internet connection is configured in the gateway.", spec: spec{kind: mapping, keys: []key{
