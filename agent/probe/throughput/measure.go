@@ -232,8 +232,8 @@ func (c *course) advance(ctx context.Context, m *Measurement) (over bool, err er
 	latest := time.Time{}
 	for i, f := range c.pump.flows {
 		_, begun := f.count()
-		if c.down && begun.IsZero() {
-			if now.Sub(c.opened) >= stallTime {
+		if begun.IsZero() {
+			if c.down && now.Sub(c.opened) >= stallTime {
 				return false, fmt.Errorf("the server sends nothing on connection %d of %d", i+1, len(c.pump.flows))
 			}
 			c.warm = c.warm[:0]

@@ -219,15 +219,16 @@ func (f *far) await(t *testing.T, addr string) {
 	t.Fatalf("%s does not come up", addr)
 }
 
-// nothingLeft fails the test if descriptors or goroutines are more than at its
-// call when the test ends.
-func nothingLeft(t *testing.T) {
+// nothingLeft returns what fails the test if descriptors or goroutines are then
+// more than at its call.
+func nothingLeft(t *testing.T) func() {
 	t.Helper()
 	files, routines := descriptors(t), runtime.NumGoroutine()
-	t.Cleanup(func() {
+	return func() {
+		t.Helper()
 		var f []string
 		var r int
-		for range 50 {
+		for range 100 {
 			f, r = descriptors(t), runtime.NumGoroutine()
 			if len(f) <= len(files) && r <= routines {
 				return
@@ -236,7 +237,7 @@ func nothingLeft(t *testing.T) {
 		}
 		stacks := make([]byte, 64<<10)
 		t.Errorf("descriptors %v, then %v; goroutines %d, then %d:\n%s", files, f, routines, r, stacks[:runtime.Stack(stacks, true)])
-	})
+	}
 }
 
 func descriptors(t *testing.T) []string {

@@ -20,7 +20,7 @@ func TestRunAgainstNginx(t *testing.T) {
 	const mbps = 300
 	f.shape(mbps)
 	f.nginx(t, "192.0.2.2", "location = /up { client_max_body_size 0; return 200; }")
-	nothingLeft(t)
+	defer nothingLeft(t)()
 	res, err := throughput.Run(t.Context(), throughput.Options{
 		URL: "http://192.0.2.2/large", UploadURL: "http://192.0.2.2/up", Window: 3 * time.Second,
 		Note: func(s string) { t.Log(s) },

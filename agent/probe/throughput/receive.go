@@ -47,10 +47,6 @@ func (f *flow) receive() error {
 			if cause = f.received(uint64(n), total); cause != nil {
 				return true
 			}
-			if n < discardSize {
-				// All that was there: what comes from now on wakes.
-				return false
-			}
 		}
 	})
 	if cause == nil {
