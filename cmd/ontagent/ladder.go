@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"time"
@@ -24,6 +25,7 @@ import (
 	"ontagent/agent/probe/pppoe"
 	"ontagent/agent/probe/sip"
 	"ontagent/agent/probe/tcp"
+	"ontagent/agent/probe/throughput"
 	"ontagent/collectors"
 	"ontagent/collectors/link"
 	"ontagent/collectors/pon"
@@ -61,6 +63,10 @@ func (s *sources) ladder(c config.Config) func(order.Order, order.Secrets, accep
 				WAN: line, Targets: targets(c), Thresholds: limits,
 				Ping: ping.Options{Count: 20, Interval: 50 * time.Millisecond, Wait: time.Second},
 				Path: steps.PathOptions{MTU: mtu.Run, Check: http.Run, Page: http.Options{URL: c.WAN.CheckURL, Resolve: s.resolve(c)}},
+			}),
+			// It loads the line: it is in a plan only where the order requires it.
+			steps.NewThroughput(steps.ThroughputOptions{
+				Test: s.speedTest(c, o), Access: access(o), Wireless: s.wireless, Thresholds: limits, Run: throughput.Run,
 			}),
 			steps.NewHost(steps.HostOptions{Reader: hostAdapter{s}, Thresholds: limits, Reads: 3, Pause: pause}),
 		}
@@ -227,6 +233,38 @@ func dialOptions(c config.Config, line steps.WANReader, o order.Order, secrets o
 		d.Access, d.VLAN = s.Access, s.VLAN
 	}
 	return d
+}
+
+// access is how the internet was ordered; empty: not known.
+func access(o order.Order) string {
+	svc, _ := service(o, "internet")
+	return svc.Access
+}
+
+// speedTest is what the line's speed is measured by, and against.
+func (s *sources) speedTest(c config.Config, o order.Order) throughput.Options {
+	t := c.Throughput
+	svc, _ := service(o, "internet")
+	return throughput.Options{
+		URL: t.URL, UploadURL: t.UploadURL, SecondURL: t.SecondURL, UploadMethod: t.UploadMethod,
+		Connections: t.Connections, Window: t.Window,
+		ContractDownMbps: svc.DownMbps, ContractUpMbps: svc.UpMbps, Layer: throughput.Layer(svc.RateLayer),
+		MaxBytes: o.MaxBytes, MayDisturb: slices.Contains(o.Consents, order.ConsentDisturb),
+		Encapsulation: throughput.Encapsulation{PPPoE: svc.Access == steps.AccessPPPoE, VLANTags: min(int(svc.VLAN), 1)},
+		Interface:     c.WAN.Interface, Resolve: s.resolve(c), Line: newLineReader(c).read,
+	}
+}
+
+// wireless returns the interface of the WAN if it is a radio.
+func (s *sources) wireless(ctx context.Context) string {
+	f, _ := s.wan.Read(ctx) // what else could not be read is not this rung's business
+	if f.Interface == "" {
+		return ""
+	}
+	if _, err := os.Stat("/sys/class/net/" + f.Interface + "/phy80211"); err != nil {
+		return ""
+	}
+	return f.Interface
 }
 
 // channel is what television is tried by.

@@ -3,9 +3,14 @@ package main
 import (
 	"slices"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"ontagent/agent/acceptance"
 	"ontagent/agent/order"
+	"ontagent/agent/probe/throughput"
 	"ontagent/config"
 )
 
@@ -54,6 +59,105 @@ func TestLadderTriesWhatWasOrdered(t *testing.T) {
 				if slices.Contains(built, rung) != slices.Contains(test.others, rung) {
 					t.Errorf("%s: built %v", rung, built)
 				}
+			}
+		})
+	}
+}
+
+// TestLadderTestsTheSpeedWhereItIsRequired: a speed test costs traffic, and
+// slows the customer down.
+func TestLadderTestsTheSpeedWhereItIsRequired(t *testing.T) {
+	c := config.Default()
+	s, err := openSources(c, newLogger(t.Output(), "error"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name    string
+		require []acceptance.Rung
+		access  string
+		want    bool
+	}{
+		{name: "nothing", want: false},
+		{name: "an inspection", require: acceptance.DefaultRequire("inspect", []string{"internet"})},
+		{name: "a repair", require: acceptance.DefaultRequire("repair", []string{"internet"})},
+		{name: "an installation", require: acceptance.DefaultRequire("install", []string{"internet"}), want: true},
+		{name: "an installation of a bridged line", require: acceptance.DefaultRequire("install", []string{"internet"}), access: "bridge", want: true},
+		{name: "by name", require: []acceptance.Rung{acceptance.Throughput}, want: true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			o := order.Order{Services: []order.Service{{Kind: "internet", Access: test.access}}}
+			for _, rung := range test.require {
+				o.Require = append(o.Require, string(rung))
+			}
+			built := s.ladder(c)(o, order.Secrets{}, acceptance.Norms())
+			plan, err := acceptance.NewPlan(test.require, built)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := slices.Contains(plan.Rungs(), acceptance.Throughput); got != test.want {
+				t.Errorf("planned %v", plan.Rungs())
+			}
+			if !slices.ContainsFunc(built, func(s acceptance.Step) bool { return s.Rung() == acceptance.Throughput }) {
+				t.Error("it would be said not to be supported")
+			}
+		})
+	}
+}
+
+func TestSpeedTestIsTheOrders(t *testing.T) {
+	c, _, err := config.Parse("test.conf", []byte(`config main
+	option device 'ONT0123456789'
+config wan
+	option interface 'pppoe-wan'
+config throughput
+	option url 'http://speed.example.net/1g'
+	option upload_url 'http://speed.example.net/upload'
+	option upload_method 'PUT'
+	option second_url 'http://other.example.net/1g'
+	option connections '8'
+	option window '5'
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := openSources(c, newLogger(t.Output(), "error"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	same := cmpopts.IgnoreFields(throughput.Options{}, "Resolve", "Line", "Note")
+	base := throughput.Options{
+		URL: "http://speed.example.net/1g", UploadURL: "http://speed.example.net/upload", UploadMethod: "PUT",
+		SecondURL: "http://other.example.net/1g", Connections: 8, Window: 5 * time.Second, Interface: "pppoe-wan",
+	}
+	for _, test := range []struct {
+		name   string
+		o      order.Order
+		change func(*throughput.Options)
+	}{
+		{"an order without services", order.Order{MaxBytes: 7}, func(o *throughput.Options) { o.MaxBytes = 7 }},
+		{"television alone", order.Order{Services: []order.Service{{Kind: "iptv", Access: "ipoe", VLAN: 45}}}, func(*throughput.Options) {}},
+		{"the internet", order.Order{
+			MaxBytes: 1 << 40, Consents: []string{order.ConsentCustomerSettings, order.ConsentDisturb},
+			Services: []order.Service{{Kind: "voice"}, {Kind: "internet", Access: "pppoe", VLAN: 41, DownMbps: 500, UpMbps: 50.5, RateLayer: "ethernet"}},
+		}, func(o *throughput.Options) {
+			o.MaxBytes, o.MayDisturb, o.Layer = 1<<40, true, throughput.LayerEthernet
+			o.ContractDownMbps, o.ContractUpMbps = 500, 50.5
+			o.Encapsulation = throughput.Encapsulation{PPPoE: true, VLANTags: 1}
+		}},
+		{"without consent", order.Order{
+			Consents: []string{order.ConsentCustomerSettings}, Services: []order.Service{{Kind: "internet", Access: "ipoe", DownMbps: 100}},
+		}, func(o *throughput.Options) { o.ContractDownMbps = 100 }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			want := base
+			test.change(&want)
+			got := s.speedTest(c, test.o)
+			if diff := cmp.Diff(want, got, same); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			if got.Resolve == nil || got.Line == nil {
+				t.Error("it can look nothing up, or watch nothing")
 			}
 		})
 	}

@@ -233,7 +233,7 @@ func (l *Lab) Order(ctx context.Context, name string, args ...string) error {
 	return err
 }
 
-// BuiltRungs are the rungs that ontagent can measure.
+// BuiltRungs are the rungs that ontagent can measure in this lab at no cost.
 func BuiltRungs() string {
 	return strings.Join([]string{
 		"identity", "optical", "registration", "lan_cabling", "addressing", "dns", "reachability", "host",
