@@ -22,6 +22,9 @@ const (
 	demoSerial = "HWTC12345678"
 	healthyDBm = -19.2
 	weakDBm    = -27.4
+	// The contract of the installation.
+	demoDownMbps = 500
+	demoUpMbps   = 50
 )
 
 func (a *app) demo(ctx context.Context, args []string) (err error) {
@@ -72,7 +75,7 @@ func (d *demo) say(format string, args ...any) {
 }
 
 func (d *demo) play(ctx context.Context) (err error) {
-	d.say("The operator's side: an MQTT broker, DNS, an address beyond; and an ONT's console on a pty")
+	d.say("The operator's side: an MQTT broker, DNS, a speed-test server, an address beyond; and an ONT's console on a pty")
 	stopBroker, err := lab.StartBroker()
 	if err != nil {
 		return err
@@ -85,7 +88,10 @@ func (d *demo) play(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, sim.Close()) }()
 
 	d.say("Keys: the operator's root signs a trust list, an operator key vouches for the gateway's own keys")
-	config := lab.GatewayConfig{ConsolePath: sim.Path(), RootKey: d.lab.Path("root.pub")}
+	config := lab.GatewayConfig{
+		ConsolePath: sim.Path(), RootKey: d.lab.Path("root.pub"),
+		Extra: "config throughput\n\toption url '" + lab.SpeedURL + "'\n\toption window '3'\n",
+	}
 	if err := d.lab.WriteConfig(config); err != nil {
 		return err
 	}
@@ -108,6 +114,11 @@ func (d *demo) play(ctx context.Context) (err error) {
 		return err
 	}
 	defer stopDNS()
+	stopSpeed, err := lab.StartSpeedServer(ctx, 1.04*demoDownMbps, 1.04*demoUpMbps)
+	if err != nil {
+		return err
+	}
+	defer stopSpeed()
 	if err := d.visits(ctx, sim); err != nil {
 		return d.withLog(err)
 	}
@@ -139,7 +150,10 @@ func (d *demo) visits(ctx context.Context, sim *ontsim.Sim) error {
 	own := []string{"--threshold", "cpu.max=2,memory.max=2"}
 	resources := []string{"--sn", demoSerial, "--mac", lab.WANMAC, "--lan-port", lab.LANInterface}
 	repair := append([]string{"--type", "repair", "--require", lab.BuiltRungs()}, append(own, resources...)...)
-	install := append([]string{"--type", "install", "--service", "internet:ipoe::500/50"}, append(own, resources...)...)
+	install := append([]string{
+		"--type", "install", "--service", fmt.Sprintf("internet:ipoe::%d/%d", demoDownMbps, demoUpMbps),
+		"--max-bytes", "2000000000", "--consent", "disturb",
+	}, append(own, resources...)...)
 	d.say("Two work orders, signed by the operator: WO-repair (修机), WO-install (装机)")
 	if err := d.lab.Order(ctx, "WO-repair", repair...); err != nil {
 		return err
@@ -150,7 +164,7 @@ func (d *demo) visits(ctx context.Context, sim *ontsim.Sim) error {
 	for _, v := range []visit{
 		{"A repair on a healthy line (light at -19.2 dBm): pass", "WO-repair", "1.record", 0},
 		{"The same with light at -27.4 dBm: fail", "WO-repair", "2.record", 1},
-		{"An installation, which also demands what this agent cannot measure yet: inconclusive", "WO-install", "3.record", 3},
+		{"An installation, with a speed test, which also demands what this agent cannot measure yet: inconclusive", "WO-install", "3.record", 3},
 	} {
 		sim.SetRxPower(healthyDBm)
 		if v.exit == 1 {
