@@ -154,8 +154,8 @@ func TestRunAgainstHostileServers(t *testing.T) {
 			_, _ = io.WriteString(conn, ok+"Content-Length: 1000000000\r\n\r\n")
 			pour(conn, 300000)
 			silence(conn)
-		}, want: "the server stalled: no byte in 3.0 s, after N bytes", slow: true},
-		{name: "stalls at once", serve: say(ok + "Content-Length: 1000000000\r\n\r\n"), want: "the server stalled: no byte in 3.0 s, after N bytes", slow: true},
+		}, want: "the server stalled: no byte in 3s, after N bytes", slow: true},
+		{name: "stalls at once", serve: say(ok + "Content-Length: 1000000000\r\n\r\n"), want: "the server stalled: no byte in 3s, after N bytes", slow: true},
 
 		{name: "upload forbidden", dir: throughput.Up, serve: say("HTTP/1.1 405 Not Allowed\r\nContent-Length: 0\r\n\r\n"), want: "the server answers 405 Not Allowed"},
 		{name: "upload redirected", dir: throughput.Up, serve: say("HTTP/1.1 307 Temporary Redirect\r\nLocation: https://x/\r\n\r\n"), want: `the server wants HTTPS: it redirects to "https://x/"`},
@@ -168,7 +168,7 @@ func TestRunAgainstHostileServers(t *testing.T) {
 			time.Sleep(20 * time.Millisecond)
 			reset(conn)
 		}, want: "the server answers 403 Forbidden"},
-		{name: "upload never read", dir: throughput.Up, serve: func(*net.TCPConn, string) { time.Sleep(5 * time.Second) }, want: "the server stalled: no byte in 3.0 s, after N bytes", slow: true},
+		{name: "upload never read", dir: throughput.Up, serve: func(*net.TCPConn, string) { time.Sleep(5 * time.Second) }, want: "the server stalled: no byte in 3s, after N bytes", slow: true},
 		{name: "upload by a proxy", dir: throughput.Up, serve: say(ok + "Content-Length: 0\r\nAge: 7\r\n\r\n"), want: `a proxy is in the way: the answer has "Age: 7"`},
 	}
 	if testing.Short() {

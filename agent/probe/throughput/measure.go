@@ -224,7 +224,7 @@ func (c *course) lookAtLine(ctx context.Context, m *Measurement) error {
 func (c *course) advance(ctx context.Context, m *Measurement) (over bool, err error) {
 	now := time.Now()
 	if idle := now.Sub(c.progress.at); idle >= stallTime {
-		return false, fmt.Errorf("the server stalled: no byte in %.1f s, after %d bytes", idle.Seconds(), c.progress.bytes)
+		return false, fmt.Errorf("the server stalled: no byte in %v, after %d bytes", stallTime, c.progress.bytes)
 	}
 	if len(c.in) > 0 {
 		return c.in[len(c.in)-1].at.Sub(c.in[0].at) >= c.window-time.Millisecond, nil
