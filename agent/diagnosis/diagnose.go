@@ -3,6 +3,7 @@ package diagnosis
 import (
 	"cmp"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 )
@@ -126,7 +127,8 @@ func Diagnose(e Evidence) Diagnosis {
 		}
 		d.Consequences = append(d.Consequences, Consequence{Code: r.Code, Rung: rungs[r.rung].Name, By: root[i]})
 	}
-	slices.SortStableFunc(d.Causes, func(a, b Ranked) int {
+	sort.SliceStable(d.Causes, func(i, j int) bool {
+		a, b := &d.Causes[i], &d.Causes[j]
 		return cmp.Or(
 			cmp.Compare(a.Kind.rank(), b.Kind.rank()),
 			cmp.Compare(a.doubtful(), b.doubtful()),
@@ -135,7 +137,7 @@ func Diagnose(e Evidence) Diagnosis {
 			cmp.Compare(a.rung, b.rung),
 			cmp.Compare(a.index, b.index),
 			cmp.Compare(a.Code, b.Code),
-		)
+		) < 0
 	})
 	if first, ok := d.First(); ok && first.Kind == KindFault {
 		for _, r := range rungs {

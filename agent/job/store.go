@@ -1,12 +1,11 @@
 package job
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
+	"sort"
 	"strings"
 
 	"ontagent/agent/order"
@@ -59,7 +58,7 @@ func (d *Dir) Load() ([]Stored, error) {
 		}
 		jobs = append(jobs, parseStored(id, data))
 	}
-	slices.SortFunc(jobs, func(a, b Stored) int { return cmp.Compare(a.N, b.N) })
+	sort.Slice(jobs, func(i, j int) bool { return jobs[i].N < jobs[j].N })
 	for len(jobs) > keepJobs {
 		if err := d.Forget(jobs[0].Status.ID); err != nil {
 			return nil, fmt.Errorf("cannot forget job: %w", err)

@@ -17,6 +17,7 @@ import (
 	"math"
 	"path"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -229,7 +230,7 @@ func (c *Collector) read(ctx context.Context) ([]Link, time.Time, error) {
 			links = append(links, l)
 		}
 	}
-	slices.SortFunc(links, func(a, b Link) int { return a.Index - b.Index })
+	sort.Slice(links, func(i, j int) bool { return links[i].Index < links[j].Index })
 
 	o := c.offloads()
 	e, err := c.ethtool()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -155,7 +156,7 @@ func (s *DNS) verdict(out *acceptance.Outcome, results []dns.Result, judged []re
 	}
 	// The most telling cause first, whichever resolver it is of.
 	order := []diagnosis.Code{diagnosis.DNSHijack, diagnosis.DNSServfail, diagnosis.DNSWrongAnswer, diagnosis.DNSNoAnswer}
-	slices.SortStableFunc(causes, func(a, b diagnosis.Code) int { return slices.Index(order, a) - slices.Index(order, b) })
+	sort.SliceStable(causes, func(i, j int) bool { return slices.Index(order, causes[i]) < slices.Index(order, causes[j]) })
 	decide(out, acceptance.Fail, fmt.Sprintf("none of %d resolvers works", len(judged)), causes...)
 }
 

@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sort"
 	"sync"
 	"syscall"
 	"time"
@@ -327,9 +328,13 @@ func (r Result) Captures() bool {
 }
 
 func sameAddresses(a, b []netip.Addr) bool {
-	x := slices.SortedFunc(slices.Values(a), netip.Addr.Compare)
-	y := slices.SortedFunc(slices.Values(b), netip.Addr.Compare)
-	return slices.Equal(x, y)
+	return slices.Equal(sorted(a), sorted(b))
+}
+
+func sorted(addrs []netip.Addr) []netip.Addr {
+	s := slices.Clone(addrs)
+	sort.Slice(s, func(i, j int) bool { return s[i].Less(s[j]) })
+	return s
 }
 
 // Probe asks every resolver for the A and AAAA of every name and for one name

@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sort"
 	"syscall"
 	"time"
 )
@@ -270,7 +271,7 @@ func (r *runner) receive(ctx context.Context, until time.Time) error {
 
 // summarise computes everything that follows from the replies and the counts.
 func (r *Result) summarise() {
-	slices.SortFunc(r.Replies, func(a, b Reply) int { return a.Seq - b.Seq })
+	sort.Slice(r.Replies, func(i, j int) bool { return r.Replies[i].Seq < r.Replies[j].Seq })
 	r.Received = len(r.Replies)
 	if attempts := r.Sent + r.Refused; attempts > 0 {
 		r.LossRatio = float64(attempts-r.Received) / float64(attempts)
