@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"ontagent/agent/acceptance"
 	"ontagent/cmd/cli"
 	"ontagent/cmd/ontlab/netbox"
 	"ontagent/cmd/ontlab/play"
@@ -152,9 +153,25 @@ func (r *runner) sort(ctx context.Context, todo []scenario.Scenario) (here, gues
 	return here, guest
 }
 
-// here plays on the running kernel, each scenario in namespaces of its own.
+// here plays on the running kernel, each scenario in namespaces of its own. A
+// speed test is played alone: beside another lab it would measure the machine,
+// and say so.
 func (r *runner) here(ctx context.Context, todo []scenario.Scenario, which []int, done func(int, scenario.Result)) {
-	slots := make(chan struct{}, r.jobs)
+	var together, alone []int
+	for _, i := range which {
+		if slices.Contains(todo[i].Order.Require, acceptance.Throughput) {
+			alone = append(alone, i)
+		} else {
+			together = append(together, i)
+		}
+	}
+	r.several(ctx, todo, together, r.jobs, done)
+	r.several(ctx, todo, alone, 1, done)
+}
+
+// several plays so many at once.
+func (r *runner) several(ctx context.Context, todo []scenario.Scenario, which []int, jobs int, done func(int, scenario.Result)) {
+	slots := make(chan struct{}, jobs)
 	var running sync.WaitGroup
 	for _, i := range which {
 		slots <- struct{}{}

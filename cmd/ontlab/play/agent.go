@@ -20,9 +20,7 @@ const (
 	siteName  = "www.lab.test"
 	checkName = "check.lab.test"
 	sipName   = "sip.lab.test"
-	// The speed-test servers. The first is the web server.
-	speedName  = "speed.lab.test"
-	secondName = "speed2.lab.test"
+	speedName = "speed.lab.test"
 	// portalName is where walled_garden leads if nothing else is said.
 	portalName = "portal.isp.example"
 	orderName  = "WO-lab"
@@ -110,7 +108,7 @@ func (l *Lab) agentConfig() string {
 	option("url", "http://"+speedName+"/speed/1g")
 	option("upload_url", "http://"+speedName+"/upload")
 	if l.sc.Network.Speed.Second {
-		option("second_url", "http://"+secondName+"/speed/1g")
+		option("second_url", "http://"+siteName+"/speed/1g")
 	}
 	option("window", l.sc.Measure.ThroughputWindowS)
 	section("thresholds") // the load of this machine says nothing about a gateway

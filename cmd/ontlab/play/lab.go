@@ -33,6 +33,7 @@ type Lab struct {
 	office *office
 
 	gateway, home, ont, olt, bras, core, pc, stb *netbox.Host
+	speed                                        *netbox.Host            // of a speed-test server that is not on core; nil: there is none
 	hosts                                        map[string]*netbox.Host // by kind of service, the operator's
 	served                                       map[uint16]bool         // VLANs that olt has an interface for
 	vlans                                        map[string]uint16       // in which each kind of service is served now
@@ -71,6 +72,7 @@ func Needs(s scenario.Scenario) []string {
 		add(netbox.NeedNetem, l.DelayMS > 0 || l.LossRatio > 0 || l.DuplicateRatio > 0 || l.ReorderRatio > 0)
 	}
 	line(s.Network.Line)
+	add(netbox.NeedTBF, s.Network.Speed.UplinkMbps > 0)
 	for _, m := range s.Timeline {
 		p := m.Params
 		line(scenario.Line{DownMbps: p.DownMbps, UpMbps: p.UpMbps, DelayMS: p.DelayMS, LossRatio: p.LossRatio, DuplicateRatio: p.DuplicateRatio, ReorderRatio: p.ReorderRatio})
@@ -188,7 +190,7 @@ type servers struct {
 	dns       *isp.DNS
 	ntp       *isp.NTP
 	web       *isp.HTTP
-	second    *isp.HTTP // another speed-test server; nil: there is none
+	speedWeb  *isp.HTTP // the speed-test server, where it has a host of its own; else nil
 	portal    *isp.HTTP // runs while there is a walled garden
 	hijack    *isp.DNSHijack
 	rogueAC   *isp.RogueAC // these two while there are faults of them
@@ -230,7 +232,7 @@ func (s *servers) stop() error {
 	end(s.sip != nil, s.sip)
 	end(s.acs != nil, s.acs)
 	end(s.web != nil, s.web)
-	end(s.second != nil, s.second)
+	end(s.speedWeb != nil, s.speedWeb)
 	end(s.portal != nil, s.portal)
 	end(s.ntp != nil, s.ntp)
 	end(s.dns != nil, s.dns)

@@ -47,8 +47,7 @@ const (
 	coreDNS     = 53 // and the next
 	corePortal  = 88
 	coreWeb     = 80
-	coreSecond  = 81 // of the speed-test servers
-	coreTargets = 9  // and the next ones
+	coreTargets = 9 // and the next ones
 	coreNTP     = 123
 )
 
@@ -100,7 +99,7 @@ func (l *Lab) buildNetwork(ctx context.Context) error {
 	if err := errors.Join(problems...); err != nil {
 		return err
 	}
-	return errors.Join(l.layHome(), l.layLine(ctx), l.layServices(), l.layCore())
+	return errors.Join(l.layHome(), l.layLine(ctx), l.layServices(), l.layCore(), l.laySpeed())
 }
 
 // cable lays a cable of the lab's usual MTU.
@@ -195,6 +194,31 @@ func (l *Lab) serve(kind string, vlan uint16) error {
 	return nil
 }
 
+// speedAt is where the speed-test server is that has a host of its own.
+func speedAt() [2]netip.Addr {
+	return [2]netip.Addr{netip.MustParseAddr("10.68.0.80"), netip.MustParseAddr("2001:db8:68::80")}
+}
+
+// laySpeed connects bras and the host of a speed-test server that cannot send
+// as fast as others, if there is one.
+func (l *Lab) laySpeed() (err error) {
+	mbps := l.sc.Network.Speed.UplinkMbps
+	if mbps == 0 {
+		return nil
+	}
+	if l.speed, err = l.box.Host("speed"); err != nil {
+		return err
+	}
+	at := speedAt()
+	return errors.Join(
+		l.box.Cable(l.bras, "speed0", l.speed, "eth0", netbox.CableOptions{}),
+		l.bras.Address("speed0", "10.68.0.1/24"), l.bras.Address("speed0", "2001:db8:68::1/64"),
+		l.speed.Address("eth0", at[0].String()+"/24"), l.speed.Address("eth0", at[1].String()+"/64"),
+		l.speed.Route("default", "10.68.0.1"), l.speed.Route("::/0", "2001:db8:68::1"),
+		l.speed.Impair("eth0", netbox.Impairment{RateMbps: mbps}),
+	)
+}
+
 // layCore connects bras and core, the internet of the lab.
 func (l *Lab) layCore() error {
 	problems := []error{
@@ -202,7 +226,7 @@ func (l *Lab) layCore() error {
 		l.bras.Address(corePort, brasCore+"/24"), l.bras.Address(corePort, brasCore6+"/64"),
 		l.bras.Forward(true),
 	}
-	numbers := []int{coreTraffic, coreBroker, coreDNS, coreDNS + 1, coreWeb, coreSecond, corePortal, coreNTP}
+	numbers := []int{coreTraffic, coreBroker, coreDNS, coreDNS + 1, coreWeb, corePortal, coreNTP}
 	for i := range l.sc.Network.Targets {
 		numbers = append(numbers, coreTargets+i)
 	}

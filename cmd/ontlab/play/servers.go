@@ -58,10 +58,17 @@ func (l *Lab) resolvers() []netip.Addr {
 
 // startCore starts what is on the internet.
 func (l *Lab) startCore(ctx context.Context) (err error) {
-	web, portal, second := core(coreWeb), core(corePortal), core(coreSecond)
+	web, portal := core(coreWeb), core(corePortal)
+	speed := web
+	if l.speed != nil {
+		speed = speedAt()
+		if l.speedWeb, err = isp.StartHTTP(ctx, l.speed, isp.HTTPOptions{Listen: onPort80(speed)}); err != nil {
+			return err
+		}
+	}
 	if listen := l.allResolvers(); len(listen) > 0 {
 		if l.dns, err = isp.StartDNS(ctx, l.core, isp.DNSOptions{Listen: listen, Names: map[string][]netip.Addr{
-			siteName: web[:], checkName: web[:], speedName: web[:], secondName: second[:],
+			siteName: web[:], checkName: web[:], speedName: speed[:],
 			sipName: {netip.MustParseAddr(voiceAddr)}, "acs.lab.test": {netip.MustParseAddr(mgmtAddr)},
 			portalName: portal[:],
 		}}); err != nil {
@@ -71,13 +78,8 @@ func (l *Lab) startCore(ctx context.Context) (err error) {
 	if l.ntp, err = isp.StartNTP(ctx, l.core, isp.NTPOptions{Listen: []netip.AddrPort{netip.AddrPortFrom(core(coreNTP)[0], 123)}}); err != nil {
 		return err
 	}
-	if l.web, err = isp.StartHTTP(ctx, l.core, isp.HTTPOptions{Listen: onPort80(web), RateMbps: l.sc.Network.Speed.ConnectionMbps}); err != nil {
+	if l.web, err = isp.StartHTTP(ctx, l.core, isp.HTTPOptions{Listen: onPort80(web)}); err != nil {
 		return err
-	}
-	if l.sc.Network.Speed.Second {
-		if l.second, err = isp.StartHTTP(ctx, l.core, isp.HTTPOptions{Name: "second", Listen: onPort80(second)}); err != nil {
-			return err
-		}
 	}
 	address, host := l.brokerAddr()
 	if host != l.core {

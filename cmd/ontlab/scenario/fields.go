@@ -298,8 +298,8 @@ func networkSpec() spec {
 			milliseconds("offer_delay_ms", "0", "500", "How long an offer takes.", 60_000),
 		}}},
 		{name: "speed_server", doc: "What throughput is measured by: a web server behind the BRAS.", spec: spec{kind: mapping, keys: []key{
-			{name: "connection_mbps", def: "0", example: "2", doc: "Rate at which it sends on each of the four connections; 0: as fast as they take it.", spec: spec{kind: number, max: 100, unit: "Mbit/s"}},
-			{name: "second", def: "false", example: "true", doc: "Whether there is another one, without that bound, that the gateway is told to ask as well.", spec: spec{kind: yesNo}},
+			{name: "uplink_mbps", def: "0", example: "8", doc: "Rate at which it can send, at the ethernet layer; it is on a host of its own then. 0: it is on `core`, which has no such bound.", spec: spec{kind: number, max: 100, unit: "Mbit/s"}},
+			{name: "second", def: "false", example: "true", doc: "Whether the gateway knows of another one, that on `core`. Needs an `uplink_mbps`.", spec: spec{kind: yesNo}},
 		}}},
 		{name: "pool", def: "203.0.113.0/24", example: "100.65.0.0/24", doc: "IPv4 addresses given out to internet users; the first is the BRAS's own.", spec: spec{kind: text, maxLen: 18}},
 		{name: "prefix", def: "/56", example: "/60", doc: "Length of the IPv6 prefix delegated to the gateway, /48 to /64.", spec: spec{kind: text, like: shape(`^/(4[89]|5[0-9]|6[0-4])$`, "a / and a length from 48 to 64")}},

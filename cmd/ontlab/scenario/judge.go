@@ -169,6 +169,9 @@ func (j *judge) network() {
 		}
 		used[vlan] = kind
 	}
+	if n.Speed.Second && n.Speed.UplinkMbps == 0 {
+		j.wrong("network.speed_server.second", "needs an uplink_mbps; without one the first is that on core")
+	}
 	if n.Line.JitterMS > n.Line.DelayMS {
 		j.wrong("network.line.jitter_ms", "must be at most delay_ms")
 	}

@@ -201,8 +201,8 @@ type DHCP struct {
 
 // SpeedServer is what throughput is measured by.
 type SpeedServer struct {
-	ConnectionMbps float64 `yaml:"connection_mbps"` // that it sends on each connection; 0: no bound
-	Second         bool    `yaml:"second"`          // there is another one, which has no bound
+	UplinkMbps float64 `yaml:"uplink_mbps"` // of a host of its own; 0: it is on core
+	Second     bool    `yaml:"second"`      // the gateway knows of that on core as well
 }
 
 // Moment is an entry of the timeline: a fault that comes or goes.
