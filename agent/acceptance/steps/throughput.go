@@ -78,11 +78,11 @@ func (s *Throughput) Estimate() time.Duration {
 	if reason, _ := s.impossible(context.Background()); reason != "" {
 		return 0
 	}
-	n := time.Duration(1)
+	one := s.o.Test.Window + 3*time.Second
 	if s.o.Test.ContractDownMbps > 0 && s.o.Test.ContractUpMbps > 0 {
-		n = 2
+		return 2 * one
 	}
-	return n * (s.o.Test.Window + 3*time.Second)
+	return one
 }
 
 // impossible says why nothing can be measured, or "".

@@ -55,7 +55,7 @@ func (s *Throughput) measurements(out *acceptance.Outcome, w way, url string) {
 		add("bytes", r.Bytes, "", "")
 		add("spread", r.Spread.CV, "", fmt.Sprintf("%.2f to %.2f, median %.2f Mbit/s", r.Spread.MinMbps, r.Spread.MaxMbps, r.Spread.MedianMbps))
 	}
-	add("limited_by", string(r.LimitedBy), "", r.Reason)
+	add("limited_by", string(r.LimitedBy), "", "")
 	if len(r.Runs) > 1 {
 		var all []float64
 		for _, m := range r.Runs {
@@ -65,7 +65,7 @@ func (s *Throughput) measurements(out *acceptance.Outcome, w way, url string) {
 		}
 		add("runs", len(r.Runs), figures(all), "TCP, each")
 	}
-	if r.CrossMbps == nil {
+	if w.mbps != nil && r.CrossMbps == nil {
 		put(out, missing(prefix+"cross_mbps", collectors.StatusUnsupported, source, "nothing tells of other traffic"))
 	}
 	some("cross_mbps", r.CrossMbps, "other traffic of the interface")
@@ -84,8 +84,13 @@ func (s *Throughput) measurements(out *acceptance.Outcome, w way, url string) {
 	if r.ServerBytes != nil {
 		add("server_bytes", *r.ServerBytes, "", "as the server counted")
 	}
-	add("connections", len(r.PerConnection), connections(r.PerConnection), or(r.CongestionControl, "the server's")+" congestion control; Mbit/s, ms, repeated, out of order")
+	if len(r.PerConnection) > 0 {
+		add("connections", len(r.PerConnection), connections(r.PerConnection), or(r.CongestionControl, "the server's")+" congestion control; Mbit/s, ms, repeated, out of order")
+	}
 	t := r.TR143
+	if t.TestBytes == 0 {
+		return
+	}
 	add("tr143_bytes_full_loading", t.TestBytesUnderFullLoading, moments(t.ROMTime, t.BOMTime, t.EOMTime, t.TCPOpenRequestTime, t.TCPOpenResponseTime),
 		fmt.Sprintf("in %d µs; TestBytes %d; ROM, BOM, EOM, TCPOpenRequest, TCPOpenResponse", t.PeriodOfFullLoading, t.TestBytes))
 }

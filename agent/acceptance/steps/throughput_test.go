@@ -330,7 +330,7 @@ func TestThroughputEvidence(t *testing.T) {
 				Up:   rate(19, 20, throughput.Pass, throughput.LimitLine),
 			}, nil
 		}}))
-		for _, name := range []string{"throughput_down_mbps", "throughput_down_cross_mbps", "throughput_up_cross_mbps"} {
+		for _, name := range []string{"throughput_down_mbps", "throughput_up_cross_mbps"} {
 			if m := measurement(t, res, name); m.Value != nil || m.Status == string(collectors.StatusOK) {
 				t.Errorf("%+v", m)
 			}
