@@ -70,6 +70,7 @@ func verbs() []verb {
 		{"optics", "", "read every optical source, fresh; optics decode FILE: an EEPROM image; optics parse --driver NAME FILE: a captured console", (*app).optics},
 		{"diagnose", "", "climb the read-only rungs and say what is wrong; no record", (*app).diagnose},
 		{"probe", "NAME", "one measurement by itself (pppoe, dhcp, dns, ping, …): `ontagent probe` lists them", (*app).probe},
+		{"throughput", "", "measure the line's speed in each direction, against --contract; it loads the line", (*app).throughput},
 		{"accept", "REQUEST.json", "hand a signed order and command to the daemon", (*app).accept},
 		{"queue", "", "what waits for the broker: depth, age, drops and gaps by class; queue check DIR: verify a spool on flash", (*app).queue},
 		{"identity", "", "print the public keys the operator vouches for (made at first use)", (*app).identity},
@@ -118,7 +119,7 @@ func (a *app) dispatch(ctx context.Context, args []string) error {
 func (a *app) usage() {
 	fmt.Fprintln(a.out, "ontagent: the agent on the optical gateway\n\nVerbs (each has --help):")
 	for _, v := range verbs() {
-		fmt.Fprintf(a.out, "  %-9s %-13s %s\n", v.name, v.args, v.help)
+		fmt.Fprintf(a.out, "  %-10s %-13s %s\n", v.name, v.args, v.help)
 	}
 	fmt.Fprintln(a.out, "\n"+cli.Codes)
 }
