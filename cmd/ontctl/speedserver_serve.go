@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/netip"
 	"os"
@@ -235,6 +236,6 @@ func (s *speedServer) tell(r *http.Request, direction string, bytes int64, begin
 	client, _ := netip.ParseAddrPort(r.RemoteAddr)
 	s.log.Info("test", "direction", direction, "client", client.Addr().Unmap().String(), "method", r.Method,
 		"path", r.URL.Path[:min(len(r.URL.Path), speedPathLogged)],
-		"bytes", bytes, "duration_s", took.Round(time.Millisecond).Seconds(),
-		"mbps", float64(int64(float64(bytes)*8/1e4/max(took.Seconds(), 0.001)))/100, "end", outcome)
+		"bytes", bytes, "duration_s", float64(took.Milliseconds())/1000,
+		"mbps", math.Round(float64(bytes)*8/1e4/max(took.Seconds(), 0.001))/100, "end", outcome)
 }
