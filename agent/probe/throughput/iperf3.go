@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"syscall"
@@ -36,24 +37,30 @@ const (
 // each stream, to the same port, which begins with the cookie of the control
 // connection. In a download (reverse) the server sends.
 //
-// A server has one test at a time. Until it runs, another connection to its
-// port is taken for another client's, or for one of this test's streams, and
-// holds up either: only a running server may be asked for latency by connecting
-// to it.
+// A server has one test at a time, and reads the cookie of whoever connects. A
+// connection that is opened only to see how long that takes holds up other
+// clients, ends a server that was started for one test, and, if it is reset,
+// the test that is running: servers end that when they can't refuse somebody.
+// So nothing but a session connects to a server's port.
 type iperf3 struct {
 	down    bool
 	count   int // of streams
 	seconds int // that the server is asked to serve
-	dial    func(context.Context) (*stream, error)
+	// dial opens the control connection, via the streams, to where that led.
+	dial func(context.Context) (*stream, error)
+	via  dialer
 
 	wait, pause, parting time.Duration
 
 	cookie  [iperf3CookieBytes]byte
-	control *net.TCPConn // nil: not open
+	control *stream // nil: not open
 	streams []*stream
 	began   time.Time
 	drains  sync.WaitGroup
-	watched chan struct{} // closed when watch has returned
+	// A test that was opened under a context is ended by it.
+	cancelled <-chan struct{}
+	release   func()
+	watched   chan struct{} // closed when watch has returned
 	// What watch saw: the test is over, by a state or an error.
 	lost     bool
 	lastWord iperf3State
@@ -64,12 +71,13 @@ type iperf3 struct {
 var _ session = (*iperf3)(nil)
 
 // newIperf3 returns a session for one run in one direction. dial connects to
-// the server, to the same address each time; errors.Is finds the errno in its
-// errors. Of o it takes Connections, WarmUp and Window, with no default.
+// the server; errors.Is finds the errno in its errors. Of o it takes
+// Connections, Interface, WarmUp and Window, with no default.
 func newIperf3(o *Options, dir Direction, dial func(context.Context) (*stream, error)) *iperf3 {
 	asked := o.WarmUp + o.Window + iperf3Margin
 	return &iperf3{
-		down: dir == Down, count: o.Connections, dial: dial, cookie: newIperf3Cookie(),
+		down: dir == Down, count: o.Connections, cookie: newIperf3Cookie(),
+		dial: dial, via: dialer{iface: o.Interface},
 		seconds: int((asked + time.Second - 1) / time.Second),
 		wait:    iperf3Wait, pause: iperf3Pause, parting: iperf3Parting,
 	}
@@ -90,8 +98,9 @@ func (s *iperf3) open(ctx context.Context) ([]*stream, error) {
 	}
 	s.began = time.Now()
 	s.watched = make(chan struct{})
-	_ = s.control.SetDeadline(time.Time{}) // of an open connection
+	_ = s.control.conn.SetDeadline(time.Time{}) // of an open connection
 	go s.watch()
+	s.cancelled, s.release = ctx.Done(), endWith(ctx, s.control.conn)
 	return s.streams, nil
 }
 
@@ -120,10 +129,10 @@ func (s *iperf3) greetOnce(ctx context.Context) error {
 		return err
 	}
 	defer endWith(ctx, st.conn)()
-	s.control = st.conn
+	s.control = st
 	if err = s.say(ctx, s.cookie[:], iperf3ParamExchange); err != nil {
 		s.control = nil
-		_ = st.conn.Close() // the error is known
+		st.abort()
 	}
 	return err
 }
@@ -137,12 +146,13 @@ func iperf3MayPass(err error) bool {
 
 // start agrees on the test, and connects its streams.
 func (s *iperf3) start(ctx context.Context) error {
-	defer endWith(ctx, s.control)()
+	defer endWith(ctx, s.control.conn)()
 	if err := s.say(ctx, appendIperf3Parameters(nil, s.down, s.count, s.seconds), iperf3CreateStreams); err != nil {
 		return err
 	}
+	to := addrPort(s.control.conn.RemoteAddr())
 	for i := range s.count {
-		if err := s.connect(ctx); err != nil {
+		if err := s.connect(ctx, to); err != nil {
 			return fmt.Errorf("stream %d of %d: %w", i+1, s.count, err)
 		}
 	}
@@ -152,14 +162,12 @@ func (s *iperf3) start(ctx context.Context) error {
 	return s.say(ctx, nil, iperf3TestRunning)
 }
 
-func (s *iperf3) connect(ctx context.Context) error {
-	st, err := s.dial(ctx)
+func (s *iperf3) connect(ctx context.Context, to netip.AddrPort) error {
+	st, err := s.via.dial(ctx, to)
 	if err != nil {
 		return err
 	}
 	s.streams = append(s.streams, st)
-	// Nothing shall go on being sent when the test is over.
-	_ = st.conn.SetLinger(0)
 	st.requested = time.Now()
 	_ = st.conn.SetWriteDeadline(st.requested.Add(s.wait)) // of an open connection
 	if _, err = st.conn.Write(s.cookie[:]); err != nil {
@@ -206,20 +214,30 @@ func (s *iperf3) say(ctx context.Context, b []byte, due iperf3State) error {
 
 // send sends on the control connection, and sets the time for the answer.
 func (s *iperf3) send(ctx context.Context, b []byte) error {
-	_ = s.control.SetDeadline(time.Now().Add(s.wait)) // of an open connection
-	if ctx.Err() != nil {                             // its deadline may have just been overwritten
-		return ctx.Err()
+	_ = s.control.conn.SetDeadline(time.Now().Add(s.wait)) // of an open connection
+	if err := s.over(ctx); err != nil {                    // its deadline may have just been overwritten
+		return err
 	}
 	if len(b) == 0 {
 		return nil
 	}
-	_, err := s.control.Write(b)
+	_, err := s.control.conn.Write(b)
 	return iperf3Failure(err, s.wait)
+}
+
+// over is an error as soon as ctx has ended, or the context of open.
+func (s *iperf3) over(ctx context.Context) error {
+	select {
+	case <-s.cancelled: // nil before
+		return context.Canceled
+	default:
+		return ctx.Err()
+	}
 }
 
 func (s *iperf3) readState() (iperf3State, error) {
 	var b [1]byte
-	_, err := io.ReadFull(s.control, b[:])
+	_, err := io.ReadFull(s.control.conn, b[:])
 	return iperf3State(b[0]), err
 }
 
@@ -227,9 +245,9 @@ func (s *iperf3) readState() (iperf3State, error) {
 // some send the first number only.
 func (s *iperf3) serverError() error {
 	var b [8]byte
-	n, err := io.ReadFull(s.control, b[:4])
+	n, err := io.ReadFull(s.control.conn, b[:4])
 	if err == nil && binary.BigEndian.Uint32(b[:]) != iperf3AuthFailed {
-		_, err = io.ReadFull(s.control, b[4:])
+		_, err = io.ReadFull(s.control.conn, b[4:])
 	}
 	if n < 4 {
 		return errors.New("the server reports an error, and not which")
@@ -253,28 +271,29 @@ func (s *iperf3) watch() {
 	}
 }
 
-// close ends the test. The server's count is what it had received when it heard
-// of the end, or sent, with what had not arrived yet.
+// close ends the test. Of an upload the server's count is what it had received
+// when it heard of the end; of a download, what it had sent, whether it arrived
+// or not. The congestion control is the sender's.
 func (s *iperf3) close(ctx context.Context) *serverCount {
 	if s.control == nil {
 		return nil
 	}
 	defer s.shut()
-	_ = s.control.SetReadDeadline(time.Unix(1, 0)) // of an open connection
+	_ = s.control.conn.SetReadDeadline(time.Unix(1, 0)) // of an open connection
 	<-s.watched
-	defer endWith(ctx, s.control)()
-	switch {
-	case s.lost:
+	defer endWith(ctx, s.control.conn)()
+	if s.lost {
 		s.problem = s.whyLost(ctx)
-	case ctx.Err() != nil:
-		_ = s.control.SetDeadline(time.Now().Add(10 * time.Millisecond))
-		_, _ = s.control.Write([]byte{byte(iperf3ClientTerminate)}) // it will notice anyway
-	default:
+		return nil
+	}
+	if s.over(ctx) == nil {
 		var count *serverCount
-		if count, s.problem = s.finish(ctx); ctx.Err() == nil {
+		if count, s.problem = s.finish(ctx); s.over(ctx) == nil {
 			return count
 		}
 	}
+	_ = s.control.conn.SetDeadline(time.Now().Add(10 * time.Millisecond))
+	_, _ = s.control.conn.Write([]byte{byte(iperf3ClientTerminate)}) // it will notice anyway
 	return nil
 }
 
@@ -312,7 +331,7 @@ func (s *iperf3) finish(ctx context.Context) (*serverCount, error) {
 	if err := s.send(ctx, appendIperf3Results(nil, s.down, bytes, took)); err != nil {
 		return nil, err
 	}
-	b, err := readIperf3JSON(s.control)
+	b, err := readIperf3JSON(s.control.conn)
 	if err != nil {
 		return nil, fmt.Errorf("%w, where its results were due", iperf3Failure(err, s.wait))
 	}
@@ -320,14 +339,17 @@ func (s *iperf3) finish(ctx context.Context) (*serverCount, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !s.down {
+		count.congestionControl = congestionControl(s.streams[0])
+	}
 	if err = s.say(ctx, nil, iperf3DisplayResults); err != nil {
 		return count, err
 	}
 	if err = s.send(ctx, []byte{byte(iperf3Done)}); err != nil {
 		return count, err
 	}
-	_ = s.control.SetReadDeadline(time.Now().Add(s.parting)) // of an open connection
-	if ctx.Err() == nil {
+	_ = s.control.conn.SetReadDeadline(time.Now().Add(s.parting)) // of an open connection
+	if s.over(ctx) == nil {
 		_, _ = s.readState() // its end
 	}
 	return count, nil
@@ -335,42 +357,41 @@ func (s *iperf3) finish(ctx context.Context) (*serverCount, error) {
 
 // shut closes everything.
 func (s *iperf3) shut() {
-	for _, st := range s.streams {
-		_ = st.conn.Close() // nothing is lost
-	}
+	abortAll(s.streams)
 	s.drains.Wait()
 	s.streams = nil
+	if s.release != nil {
+		s.release()
+		s.release, s.cancelled = nil, nil
+	}
 	if s.control != nil {
-		_ = s.control.Close() // likewise
+		_ = s.control.conn.Close() // what it said is on its way
 		s.control = nil
 	}
 }
 
 // moved is how many test bytes the kernel has counted, or 0 where it doesn't.
-func (st *stream) moved(down bool) uint64 {
-	var n uint64
-	_ = st.raw.Control(func(fd uintptr) { // 0 if it is closed
-		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		switch {
-		case err != nil:
-		case down:
-			n = info.Bytes_received
-		case info.Bytes_acked > 1+iperf3CookieBytes: // the SYN counts as one
-			n = info.Bytes_acked - 1 - iperf3CookieBytes
-		}
-	})
-	return n
+func (s *stream) moved(down bool) uint64 {
+	var t tcpInfo
+	_ = s.raw.Control(func(fd uintptr) { readInfo(fd, &t) }) // none if it is closed
+	if down {
+		n, _ := t.u64(infoReceived)
+		return n
+	}
+	const before = 1 + iperf3CookieBytes // the SYN counts as one
+	n, _ := t.u64(infoAcked)
+	return max(n, before) - before
 }
 
 // drain drops what comes, until the connection is closed by either side.
-func (st *stream) drain() {
-	_ = st.raw.Control(func(fd uintptr) { // it may have been raised
+func (s *stream) drain() {
+	_ = s.raw.Control(func(fd uintptr) { // it may have been raised
 		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1)
 	})
-	_ = st.conn.SetReadDeadline(time.Time{}) // it may have been used to end the pump
+	_ = s.conn.SetReadDeadline(time.Time{}) // it may have been used to end the pump
 	b := make([]byte, 16<<10)
 	for {
-		if _, err := st.conn.Read(b); err != nil {
+		if _, err := s.conn.Read(b); err != nil {
 			return
 		}
 	}

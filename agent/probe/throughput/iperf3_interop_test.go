@@ -197,6 +197,7 @@ func TestIperf3Debian(t *testing.T) {
 					if len(all) != streams {
 						t.Fatalf("%s: %d", what, len(all))
 					}
+					s.parting = time.Minute // never waited for
 					moved := iperf3Pump(t, all, dir, 200*time.Millisecond)
 					start := time.Now()
 					count := s.close(t.Context())
@@ -204,7 +205,7 @@ func TestIperf3Debian(t *testing.T) {
 					if count == nil || s.trouble() != nil {
 						t.Fatalf("%s: %+v, %v", what, count, s.trouble())
 					}
-					if took > 500*time.Millisecond {
+					if took > iperf3Wait {
 						t.Errorf("%s: the end took %v", what, took)
 					}
 					if again := s.close(t.Context()); again != nil {
@@ -223,8 +224,8 @@ func TestIperf3Debian(t *testing.T) {
 					if dir == Up && (count.bytes > moved || count.bytes < moved/2) || dir == Down && count.bytes < moved {
 						t.Errorf("%s: the server counted %d, this side %d", what, count.bytes, moved)
 					}
-					if count.congestionControl == "" {
-						t.Errorf("%s: no congestion control", what)
+					if !regexp.MustCompile(`^[a-z]+`).MatchString(count.congestionControl) {
+						t.Errorf("%s: congestion control %q", what, count.congestionControl)
 					}
 				}
 			}
@@ -300,7 +301,7 @@ func TestIperf3DebianCancelled(t *testing.T) {
 		if count := s.close(ctx); count != nil {
 			t.Errorf("%s: %+v", dir, count)
 		}
-		if took := time.Since(start); took > 100*time.Millisecond {
+		if took := time.Since(start); took > time.Second {
 			t.Errorf("%s: took %v", dir, took)
 		}
 		p.wait(p.ready) // free at once

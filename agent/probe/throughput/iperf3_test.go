@@ -167,7 +167,7 @@ func (f *iperf3Fake) toResults() {
 
 // iperf3Good is what a server counts; the text of the second stream is as cJSON
 // writes large numbers.
-const iperf3Good = `{"cpu_util_total":1.5,"cpu_util_user":1,"cpu_util_system":0.5,"sender_has_retransmits":-1,"congestion_used":"cubic",` +
+const iperf3Good = `{"cpu_util_total":1.5,"cpu_util_user":1,"cpu_util_system":0.5,"sender_has_retransmits":-1,"congestion_used":"server's",` +
 	`"streams":[{"id":1,"bytes":1000,"retransmits":-1,"jitter":0,"errors":0,"packets":0,"start_time":0,"end_time":1.000088},{"id":3,"bytes":1.2e+10}]}`
 
 func (f *iperf3Fake) toDisplay() {
@@ -290,7 +290,7 @@ func TestIperf3OpenRefused(t *testing.T) {
 			_ = f.l.Close()
 			f.say(iperf3CreateStreams)
 			f.rest()
-		}, "stream 1 of 2: dial tcp ADDRESS: connect: connection refused"},
+		}, "stream 1 of 2: cannot connect to ADDRESS: connect: connection refused"},
 		{"start: silent", 0, func(f *iperf3Fake) { f.toStart(); f.rest() }, silent(iperf3TestStart)},
 		{"start: closed", long, func(f *iperf3Fake) { f.toStart() }, "the server closed the control connection, where TEST_START was due"},
 		{"start: reset", long, func(f *iperf3Fake) { f.toStart(); f.reset(f.control) }, "the control connection was reset, where TEST_START was due"},
@@ -435,14 +435,17 @@ func TestIperf3Conversation(t *testing.T) {
 					t.Errorf("%+v", st)
 				}
 			}
-			if dir == Up { // so that what was sent is acknowledged
-				for st := streams[1]; st.moved(false) < 2000; {
-					runtime.Gosched()
-				}
+			counts := kernelCounts(streams[0])
+			for st := streams[1]; dir == Up && counts && st.moved(false) < 2000; { // until it is acknowledged
+				runtime.Gosched()
+			}
+			sender := "server's"
+			if dir == Up {
+				sender = congestionControl(streams[0])
 			}
 			start := time.Now()
 			count := s.close(t.Context())
-			if s.trouble() != nil || count == nil || *count != (serverCount{bytes: 12000001000, congestionControl: "cubic"}) {
+			if s.trouble() != nil || count == nil || *count != (serverCount{bytes: 12000001000, congestionControl: sender}) {
 				t.Errorf("%+v, %v", count, s.trouble())
 			}
 			if took := time.Since(start); took > time.Second {
@@ -482,12 +485,26 @@ func TestIperf3Conversation(t *testing.T) {
 				want := map[string]float64{
 					"id": float64(1 + 2*i), "bytes": float64(1000 * (i + 1)), "retransmits": -1, "jitter": 0, "errors": 0, "packets": 0, "start_time": 0,
 				}
+				if !counts {
+					want["bytes"] = 0
+				}
 				if diff := cmp.Diff(want, st); diff != "" {
 					t.Errorf("results of stream %d (-want +got):\n%s", i, diff)
 				}
 			}
 		})
 	}
+}
+
+// kernelCounts reports whether the kernel counts a connection's bytes. An
+// emulated one may not.
+func kernelCounts(s *stream) (ok bool) {
+	_ = s.raw.Control(func(fd uintptr) {
+		var t tcpInfo
+		readInfo(fd, &t)
+		_, ok = t.u64(infoReceived)
+	})
+	return ok
 }
 
 func TestIperf3Cookies(t *testing.T) {
@@ -677,8 +694,15 @@ func TestIperf3BadEnd(t *testing.T) {
 	}
 }
 
-// Whatever a session waits for, it ends when its context does.
+// Whatever a session waits for, it ends when its context does: that of open,
+// or of close.
 func TestIperf3Cancelled(t *testing.T) {
+	for _, of := range []string{"open", "close"} {
+		t.Run(of, func(t *testing.T) { testIperf3Cancelled(t, of == "open") })
+	}
+}
+
+func testIperf3Cancelled(t *testing.T, ofOpen bool) {
 	for _, c := range []struct {
 		name   string
 		script func(f *iperf3Fake)
@@ -698,42 +722,56 @@ func TestIperf3Cancelled(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			before := iperf3Open(t)
-			there := make(chan struct{})
-			f := fakeIperf3(t, func(f *iperf3Fake) {
-				c.script(f)
-				close(there)
-				f.rest()
-			})
-			s := f.session(Down, time.Minute)
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			cancelled := make(chan time.Time, 1)
-			go func() {
-				<-there
-				time.Sleep(10 * time.Millisecond) // so that it waits
-				cancelled <- time.Now()
-				cancel()
-			}()
-			_, err := s.open(ctx)
-			switch {
-			case c.opens && err != nil, !c.opens && err == nil:
-				t.Fatal(err)
-			case c.opens:
-				if strings.HasPrefix(c.name, "lost") { // so that it is before close
-					<-s.watched
-				}
-				s.close(ctx)
-			case !errors.Is(err, context.Canceled):
-				t.Error(err)
+			// A machine that has other things to do may be slow once.
+			took := time.Hour
+			for try := 0; try < 3 && took > 100*time.Millisecond; try++ {
+				took = min(took, cancelIperf3(t, c.script, c.opens, ofOpen))
 			}
-			if took := time.Since(<-cancelled); took > 100*time.Millisecond {
+			if took > 100*time.Millisecond {
 				t.Errorf("took %v", took)
 			}
-			s.close(ctx)
-			f.stop()
 			iperf3NothingLeft(t, before)
 		})
 	}
+}
+
+// cancelIperf3 cancels a session where the script has led it, and returns how
+// long it goes on.
+func cancelIperf3(t *testing.T, script func(*iperf3Fake), opens, ofOpen bool) time.Duration {
+	t.Helper()
+	there := make(chan struct{})
+	f := fakeIperf3(t, func(f *iperf3Fake) {
+		script(f)
+		close(there)
+		f.rest()
+	})
+	defer f.stop()
+	s := f.session(Down, time.Minute)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	opening, closing := ctx, t.Context()
+	if opens && !ofOpen {
+		opening, closing = closing, opening
+	}
+	cancelled := make(chan time.Time, 1)
+	go func() {
+		<-there
+		time.Sleep(10 * time.Millisecond) // so that it waits
+		cancelled <- time.Now()
+		cancel()
+	}()
+	_, err := s.open(opening)
+	switch {
+	case opens && err != nil, !opens && err == nil:
+		t.Fatal(err)
+	case opens:
+		s.close(closing)
+	case !errors.Is(err, context.Canceled):
+		t.Error(err)
+	}
+	took := time.Since(<-cancelled)
+	s.close(closing)
+	return took
 }
 
 func TestIperf3CancelledBetweenTries(t *testing.T) {
@@ -767,7 +805,7 @@ func TestIperf3CancelledSaysSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	cancel()
-	if count := s.close(ctx); count != nil {
+	if count := s.close(t.Context()); count != nil {
 		t.Errorf("%+v", count)
 	}
 	if b := <-heard; iperf3State(b) != iperf3ClientTerminate {
