@@ -103,7 +103,7 @@ func (f *flow) prepare(s *supply) error {
 	if f.down {
 		_, f.byInfo = t.u64(infoReceived)
 		f.moved = f.early
-		f.setLowat(minLowat)
+		f.setLowat(newLowat)
 		return nil
 	}
 	_, f.byInfo = t.u64(infoAcked)

@@ -16,7 +16,8 @@ const (
 	// in large pieces costs a third. Between minLowat and maxLowat it is what
 	// comes in lowatTime, so that a slow connection does not look stuck.
 	minLowat  = 16 << 10
-	maxLowat  = 256 << 10
+	newLowat  = 64 << 10 // before there is a rate
+	maxLowat  = 512 << 10
 	lowatTime = 25 * time.Millisecond
 )
 
@@ -92,9 +93,20 @@ func (f *flow) tune(rate float64) {
 	}
 }
 
+// setLowat sets the low-water mark to a quarter of the receive buffer at most:
+// what waits for the mark must not fill the window. Setting it makes the kernel
+// enlarge the buffer to twice of it (Linux 4.18), as far as tcp_rmem allows.
 func (f *flow) setLowat(n int) {
-	_ = f.raw.Control(func(fd uintptr) {
-		if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, n) == nil {
+	_ = f.raw.Control(func(h uintptr) {
+		fd := int(h)
+		set := func(n int) bool { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, n) == nil }
+		if n > f.lowat && !set(2*n) {
+			return
+		}
+		if room, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF); err == nil {
+			n = min(n, max(room/4, 1))
+		}
+		if set(n) {
 			f.lowat = n
 		}
 	})
