@@ -163,6 +163,9 @@ type Conditions struct {
 	// QuotaCores is how many cores' time a cgroup allows this process; nil if
 	// there is no quota, or none can be seen.
 	QuotaCores *float64 `json:"cgroup_quota_cores,omitempty"`
+	// LateRatio is the part of moments, 43 a second, at which this process could
+	// not run within 3 ms.
+	LateRatio *float64 `json:"late_ratio,omitempty"`
 	// SampleLateMs is the longest that a sample came after its time.
 	SampleLateMs float64 `json:"sample_late_ms"`
 }
