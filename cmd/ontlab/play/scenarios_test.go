@@ -16,10 +16,10 @@ import (
 )
 
 // inShort are the scenarios that stand for all where there is little time: each
-// kind of access with every server, nobody who answers, and somebody who
-// refuses.
+// kind of access with every server, nobody who answers, somebody who refuses,
+// and a speed test.
 func inShort() []string {
-	return []string{"healthy-pppoe-triple-play", "healthy-ipoe-triple-play", "no-pado", "pppoe-wrong-password"}
+	return []string{"healthy-pppoe-triple-play", "healthy-ipoe-triple-play", "no-pado", "pppoe-wrong-password", "throughput-met-ipoe"}
 }
 
 // TestScenarios plays scenarios as a user does, by ontlab run: on this kernel
