@@ -6,7 +6,7 @@ import "time"
 type own struct {
 	bytes    uint64 // payload
 	segments uint64 // with data, once each
-	packets  uint64 // IP, bytes of all that carried data, sent again or not
+	packets  uint64 // bytes of IP of all that carried data, also of those sent again
 }
 
 // figures are drawn from a window, or from what there was of it.
@@ -76,30 +76,34 @@ func (c *course) connection(i int) (Connection, own) {
 	con.RTTMs = float64(b.info.or(infoRTT, 0)) / 1000
 	con.MinRTTMs = float64(b.info.or(infoMinRTT, 0)) / 1000
 	o := own{bytes: con.Bytes}
+	header := uint64(con.HeaderBytes)
 	if c.down {
 		con.MSS = b.info.or(infoRcvMSS, 0)
 		con.OutOfOrder = grew(a, b, infoOOO)
-		o.segments = c.segments(a, b, infoSegsIn, con)
-		o.packets = o.bytes + o.segments*uint64(con.HeaderBytes)
 		con.RTTMs = float64(b.info.or(infoRcvRTT, b.info.or(infoRTT, 0))) / 1000
 		if n := len(c.in) - 1; n > 0 {
 			con.BacklogRatio = float64(c.backlog[i]) / float64(n)
 		}
+		o.segments = c.segments(a, b, infoSegsIn, con)
+		o.packets = o.bytes + o.segments*header
+		// What came twice is counted in segments only, all of which are full.
+		if full := o.segments * (uint64(con.MSS) + header); full > o.packets && full-o.packets < o.packets/10 {
+			o.packets = full
+		}
 	} else {
 		con.MSS = b.info.or(infoSndMSS, 0)
-		con.Retransmits = grew(a, b, infoRetrans)
 		con.WindowBytes = uint64(b.info.or(infoSndWnd, 0))
-		all := c.segments(a, b, infoSegsOut, con)
-		o.segments = all - min(con.Retransmits, all)
-		sent := o.bytes + con.Retransmits*uint64(con.MSS)
-		if was, ok := a.info.u64(infoSent); ok {
-			now, _ := b.info.u64(infoSent)
-			sent = now - was
-		}
-		o.packets = sent + all*uint64(con.HeaderBytes)
+		con.Retransmits = grew(a, b, infoRetrans)
 		con.BusyRatio = ratio(a, b, infoBusy, d)
 		con.RWndLimitedRatio = ratio(a, b, infoRWndLim, d)
 		con.SndBufLimitedRatio = ratio(a, b, infoSndBufLim, d)
+		// What was acknowledged has left, what was sent may still wait in a queue
+		// of this device: the size of the segments is that of those sent.
+		o.segments = c.segments(a, b, infoSegsOut, con)
+		if sent, ok := grew64(a, b, infoSent); ok && sent > 0 {
+			o.segments = uint64(float64(o.segments) * float64(o.bytes) / float64(sent))
+		}
+		o.packets = o.bytes + o.segments*header + con.Retransmits*(uint64(con.MSS)+header)
 	}
 	con.Segments = o.segments
 	return con, o
@@ -125,14 +129,20 @@ func grew(a, b *reading, field int) uint64 {
 	return uint64(now - was)
 }
 
-// ratio is the part of a time that a counter of microseconds grew by.
-func ratio(a, b *reading, field int, d time.Duration) *float64 {
+// grew64 is that of a 64-bit counter, if there is one.
+func grew64(a, b *reading, field int) (uint64, bool) {
 	was, ok := a.info.u64(field)
 	now, has := b.info.u64(field)
-	if !ok || !has || d <= 0 {
+	return now - was, ok && has
+}
+
+// ratio is the part of a time that a counter of microseconds grew by.
+func ratio(a, b *reading, field int, d time.Duration) *float64 {
+	grown, ok := grew64(a, b, field)
+	if !ok || d <= 0 {
 		return nil
 	}
-	r := min(float64(now-was)/float64(d.Microseconds()), 1)
+	r := min(float64(grown)/float64(d.Microseconds()), 1)
 	return &r
 }
 

@@ -147,7 +147,7 @@ func (f *far) shape(mbps int) {
 	tbf := func(dev string) []string {
 		return []string{
 			"qdisc", "replace", "dev", dev, "root", "tbf", "rate", strconv.Itoa(mbps) + "mbit",
-			"burst", strconv.Itoa(max(mbps*1250/4, 5000)), "latency", "40ms",
+			"burst", strconv.Itoa(max(mbps*1250, 5000)), "latency", "40ms", // 10 ms: less is lost on a busy machine
 		}
 	}
 	f.run("tc", tbf("lan")...)
@@ -254,4 +254,20 @@ func descriptors(t *testing.T) []string {
 		}
 	}
 	return open
+}
+
+// awaitListener waits until something listens there, without connecting to it.
+func (f *far) awaitListener(port int) {
+	f.t.Helper()
+	want := ":" + strings.ToUpper(strconv.FormatInt(int64(port), 16)) + " 0"
+	for range 500 {
+		for _, file := range []string{"tcp", "tcp6"} {
+			b, err := os.ReadFile("/proc/" + strconv.Itoa(f.pid) + "/net/" + file)
+			if err == nil && strings.Contains(string(b), want) {
+				return
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	f.t.Fatalf("nothing listens on port %d", port)
 }

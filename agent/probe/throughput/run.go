@@ -93,6 +93,7 @@ func (r *runner) measure(ctx context.Context, from string, dir Direction, window
 	m := Measurement{URL: from}
 	err := r.tryMeasure(ctx, &m, from, dir, window)
 	r.res.TestBytes += m.TR143.TestBytes
+	r.res.Server = or(r.res.Server, m.Server)
 	if ctx.Err() != nil {
 		return m, ctx.Err()
 	}
@@ -194,9 +195,7 @@ func (r *runner) approach(ctx context.Context, d dialer, to []netip.AddrPort, p 
 // run runs a task, and keeps what it says about the server.
 func (r *runner) run(ctx context.Context, t *task, m *Measurement) error {
 	err := t.run(ctx, m)
-	if m.Server.IsValid() && !r.res.Server.IsValid() {
-		r.res.Server, r.res.ServerName = m.Server, t.serverName
-	}
+	r.res.ServerName = or(r.res.ServerName, t.serverName)
 	if t.line != "" && r.res.Interface == "" {
 		r.res.Interface = t.line
 	}

@@ -3,11 +3,11 @@ package throughput_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -16,22 +16,23 @@ import (
 	"ontagent/agent/probe/throughput"
 )
 
-// sysLine reads an interface as a gateway would.
-func sysLine(name string) func(context.Context, netip.Addr) (throughput.Line, error) {
+// procLine reads an interface of Ethernet as the process's namespace has it.
+func procLine(name string) func(context.Context, netip.Addr) (throughput.Line, error) {
 	return func(context.Context, netip.Addr) (throughput.Line, error) {
-		l := throughput.Line{Interface: name, HeaderBytes: 14}
-		var err error
-		read := func(file string) uint64 {
-			b, e := os.ReadFile("/sys/class/net/" + name + "/" + file)
-			err = errors.Join(err, e)
-			n, e := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
-			err = errors.Join(err, e)
-			return n
+		l := throughput.Line{Interface: name, HeaderBytes: 14, Carrier: true}
+		b, err := os.ReadFile("/proc/self/net/dev")
+		if err != nil {
+			return l, err
 		}
-		l.RxBytes, l.TxBytes = read("statistics/rx_bytes"), read("statistics/tx_bytes")
-		l.RxPackets, l.TxPackets = read("statistics/rx_packets"), read("statistics/tx_packets")
-		l.CarrierChanges, l.Carrier = uint32(read("carrier_changes")), read("carrier") == 1
-		return l, err
+		for line := range strings.Lines(string(b)) {
+			dev, counters, ok := strings.Cut(strings.TrimSpace(line), ":")
+			if !ok || dev != name {
+				continue
+			}
+			_, err := fmt.Sscan(counters, &l.RxBytes, &l.RxPackets, new(int), new(int), new(int), new(int), new(int), new(int), &l.TxBytes, &l.TxPackets)
+			return l, err
+		}
+		return l, errors.New("no such interface")
 	}
 }
 
