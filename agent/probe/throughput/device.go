@@ -16,8 +16,9 @@ import (
 // In a container /proc/stat may be the whole machine's and the groups' files
 // hidden. So a process that is held back must not show in one place only: there
 // are the quota's own counters, the scheduler's (time spent ready but not
-// running), this process's time against the quota, and what the engine adds:
-// samples that come late, and sockets that are not emptied or filled.
+// running), this process's time against the quota, how often it could not run
+// when it meant to, and what the engine adds: samples that come late, and
+// sockets that are not emptied or filled.
 type device struct {
 	proc, cgroup string
 	now          func() time.Time
@@ -35,6 +36,7 @@ type device struct {
 	haveCPU bool
 	waited  map[int]uint64 // by thread
 	groups  []group
+	pulse   *pulse // from begin to end
 }
 
 // coreReading is a core's times at a sample.
@@ -70,7 +72,7 @@ func newDevice(procRoot, cgroupRoot string) *device {
 	return &device{proc: procRoot, cgroup: filepath.Clean(cgroupRoot), now: time.Now, buf: make([]byte, statBytes), peak: -1}
 }
 
-// begin starts a window.
+// begin starts a window. What it starts ends with end, which must follow.
 func (d *device) begin() {
 	d.close()
 	d.stat, _ = os.Open(filepath.Join(d.proc, "stat"))
@@ -86,6 +88,7 @@ func (d *device) begin() {
 		d.first[core] = coreReading{coreTimes: t, at: d.began, known: true}
 	})
 	d.seen = d.first
+	d.pulse = startPulse()
 }
 
 // sample looks at the cores: called about once a second, it finds the busiest
@@ -148,6 +151,10 @@ func (d *device) end() Conditions {
 			d.seen[core] = coreReading{coreTimes: t, at: now, known: true}
 		}
 	})
+	if d.pulse != nil {
+		c.LateRatio = d.pulse.end()
+		d.pulse = nil
+	}
 	d.close()
 	for core := range d.first {
 		busy, soft, ok := busyRatio(d.first[core], d.seen[core])
@@ -202,7 +209,12 @@ func (d *device) end() Conditions {
 	return c
 }
 
+// close gives back what begin took, if end has not.
 func (d *device) close() {
+	if d.pulse != nil {
+		_ = d.pulse.end()
+		d.pulse = nil
+	}
 	if d.stat != nil {
 		_ = d.stat.Close() // it was only read
 		d.stat = nil

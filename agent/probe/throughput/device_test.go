@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -75,7 +76,7 @@ func TestDeviceCores(t *testing.T) {
 	m.cores(core{id: 0, user: 1070, softirq: 540, idle: 9140}, core{id: 1, user: 30, steal: 60, idle: 10110, iowait: 60})
 	c := d.end()
 	want := Conditions{Cores: []float64{110.0 / 250, 80.0 / 250}, SoftIRQ: []float64{40.0 / 250, 0}, PeakCore: new(0.8)}
-	if diff := cmp.Diff(want, c, nearly, cmpopts.IgnoreFields(Conditions{}, "ProcessBusy")); diff != "" {
+	if diff := cmp.Diff(want, c, nearly, cmpopts.IgnoreFields(Conditions{}, "ProcessBusy", "LateRatio")); diff != "" {
 		t.Error(diff)
 	}
 	if c.ProcessBusy == nil || *c.ProcessBusy < 0 {
@@ -157,7 +158,7 @@ func TestDeviceThatSaysNothing(t *testing.T) {
 		d.sample()
 		m.pass(time.Second)
 		c := d.end()
-		c.ProcessBusy = nil
+		c.ProcessBusy, c.LateRatio = nil, nil
 		if diff := cmp.Diff(Conditions{}, c); diff != "" {
 			t.Errorf("%s: %s", name, diff)
 		}
@@ -357,7 +358,7 @@ func TestDeviceQuota(t *testing.T) {
 		}
 		c := d.end()
 		want := Conditions{Throttled: tt.throttled, QuotaCores: tt.quota}
-		if diff := cmp.Diff(want, c, nearly, cmpopts.IgnoreFields(Conditions{}, "ProcessBusy")); diff != "" {
+		if diff := cmp.Diff(want, c, nearly, cmpopts.IgnoreFields(Conditions{}, "ProcessBusy", "LateRatio")); diff != "" {
 			t.Errorf("%s: %s", tt.name, diff)
 		}
 	}
@@ -373,7 +374,7 @@ func TestDeviceQuota(t *testing.T) {
 func TestDeviceHere(t *testing.T) {
 	d := newDevice("", "")
 	d.begin()
-	deadline := time.Now().Add(100 * time.Millisecond)
+	deadline := time.Now().Add(600 * time.Millisecond)
 	for n := 0; time.Now().Before(deadline); n++ { // use a core
 		_ = strconv.Itoa(n)
 	}
@@ -388,6 +389,21 @@ func TestDeviceHere(t *testing.T) {
 	if c.ProcessBusy == nil || *c.ProcessBusy < 0.05 || *c.ProcessBusy > 8 {
 		t.Errorf("own time: %v", c.ProcessBusy)
 	}
+}
+
+func TestPulse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := startPulse()
+		time.Sleep(23*100*time.Millisecond + time.Millisecond)
+		if r := p.end(); r == nil || *r != 0 || p.looks != 100 {
+			t.Errorf("in time: %v of %d", r, p.looks)
+		}
+		p = startPulse()
+		time.Sleep(23*19*time.Millisecond + time.Millisecond)
+		if r := p.end(); r != nil || p.looks != 19 {
+			t.Errorf("too few: %v of %d", r, p.looks)
+		}
+	})
 }
 
 func TestDeviceSampleIsCheap(t *testing.T) {
@@ -424,7 +440,7 @@ func FuzzParseSoftnet(f *testing.F) {
 	here, _ := os.ReadFile("/proc/net/softnet_stat")
 	f.Add(here)
 	f.Add([]byte("00a50542 00000327 00000003 00000000 00000000 00000000 00000000 00000000 00000000 00009813 00000000 00000000 00000001 00000000 00000000\n"))
-	f.Add([]byte("ffffffff ffffffff ffffffff\nff\n\n0 0 0 0 0 0 0 0 0 0 0 0 ffffffff\n"))
+	f.Add([]byte("ffffffff fffffffe fffffffd\nff\n\n" + strings.Repeat("0 ", 12) + "ffffffff\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		parseSoftnet(b, func(core int, _ bool, _ softnet) {
 			if core < 0 || core >= maxCores {

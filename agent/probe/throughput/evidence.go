@@ -157,6 +157,8 @@ func (e *evidence) process() (strength, string) {
 		return possible, "this process used " + percent(*c.ProcessBusy) + " of a core"
 	case reaches(c.ProcessWaited, waitedLong):
 		return atLeast(*c.ProcessWaited, 0.5), "this process was ready to run and waited for a core for " + percent(*c.ProcessWaited) + " of the time"
+	case reaches(c.LateRatio, lateOften):
+		return atLeast(*c.LateRatio, 0.75), "this process could not run at " + percent(*c.LateRatio) + " of the moments it meant to"
 	case !(c.SampleLateMs < lateSample):
 		return possible, "this process was late by up to " + fixed(c.SampleLateMs, 0) + " ms"
 	}

@@ -35,8 +35,11 @@ const (
 	// lateSample is in ms. A quota of less than half a core with the usual period
 	// of 100 ms holds back for longer; a loaded but sufficient core does not.
 	lateSample = 50
-	backlog    = 0.10 // of the samples
-	supplied   = 0.95 // of the window an upload has something to send
+	// lateOften is the part of moments at which the process could not run. A
+	// core of which three quarters are used, in pieces of some ms, comes near.
+	lateOften = 0.25
+	backlog   = 0.10 // of the samples
+	supplied  = 0.95 // of the window an upload has something to send
 	// portFull: so near to the ceiling what is unknown of the frames decides.
 	portFull = 0.98
 	// counted: further above the ceiling, or below what a server received, is no
@@ -126,7 +129,7 @@ func confirm(e *evidence, q question) (Verdict, Limit, string) {
 	}
 	// A server that gives no more twice is no better known than once. A line that
 	// is full has a queue before it.
-	if same && !(e.queue && e2.queue) {
+	if same && (!e.queue || !e2.queue) {
 		return Inconclusive, LimitServer, e.sentence("the way to the server took no longer under load, so the line was not full, and no other server was asked")
 	}
 	which := "another server"
@@ -229,7 +232,7 @@ func worst(a, b Verdict) Verdict {
 
 // sentence is a reason why a rate below the contract is what it is.
 func (e *evidence) sentence(why string) string {
-	return mbit(e.rate) + " (" + string(e.q.layerName()) + ") is " + percentBelow(e.rate/e.q.contractMbps, e.q.ratio()) + " of the contracted " + mbit(e.q.contractMbps) +
+	return mbit(e.rate) + " (" + e.q.layerName() + ") is " + percentBelow(e.rate/e.q.contractMbps, e.q.ratio()) + " of the contracted " + mbit(e.q.contractMbps) +
 		", less than " + percent(e.q.ratio()) + ": " + why
 }
 

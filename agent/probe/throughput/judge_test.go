@@ -24,7 +24,7 @@ func slowLine(dir Direction) Measurement {
 		Latency: Latency{IdleP50Ms: new(5.0), IdleP95Ms: new(6.0), LoadedP50Ms: new(30.0), LoadedP95Ms: new(35.0), IdleProbes: 10, LoadedProbes: 40},
 		Conditions: Conditions{
 			Cores: []float64{0.4, 0.2}, SoftIRQ: []float64{0.3, 0.1}, PeakCore: new(0.5),
-			ProcessBusy: new(0.1), ProcessWaited: new(0.01), Throttled: new(0.0), SampleLateMs: 3, SoftnetSqueezed: 12,
+			ProcessBusy: new(0.1), ProcessWaited: new(0.01), Throttled: new(0.0), LateRatio: new(0.02), SampleLateMs: 3, SoftnetSqueezed: 12,
 		},
 	}
 	for range 4 {
@@ -86,6 +86,7 @@ var bounds = []struct {
 	{"quota", LimitDeviceCPU, "", 0.1112, 0.1111, func(m *Measurement, x float64) { m.Conditions.QuotaCores = &x }, false},
 	{"own time", LimitDeviceCPU, "", 0.8999, 0.9, func(m *Measurement, x float64) { m.Conditions.ProcessBusy = &x }, true},
 	{"waited", LimitDeviceCPU, "", 0.0999, 0.1, func(m *Measurement, x float64) { m.Conditions.ProcessWaited = &x }, true},
+	{"late often", LimitDeviceCPU, "", 0.2499, 0.25, func(m *Measurement, x float64) { m.Conditions.LateRatio = &x }, true},
 	{"late", LimitDeviceCPU, "", 49.9, 50, func(m *Measurement, x float64) { m.Conditions.SampleLateMs = x }, true},
 	{"backlog", LimitDeviceCPU, Down, 0.0999, 0.1, func(m *Measurement, x float64) {
 		m.PerConnection = slices.Clone(m.PerConnection)
@@ -192,6 +193,7 @@ func TestJudgeWithoutEvidence(t *testing.T) {
 		{"peak", func(m *Measurement) { m.Conditions.PeakCore = nil }, LimitDeviceCPU},
 		{"quota, and time waited", func(m *Measurement) { m.Conditions.Throttled, m.Conditions.ProcessWaited = nil, nil }, ""},
 		{"own time", func(m *Measurement) { m.Conditions.ProcessBusy = nil }, ""},
+		{"being late", func(m *Measurement) { m.Conditions.LateRatio = nil }, ""},
 		{"others", func(m *Measurement) { m.CrossMbps, m.CrossPeakMbps = nil, nil }, LimitCrossTraffic},
 		{"others, blind", func(m *Measurement) { m.CountersBlind = true }, LimitCrossTraffic},
 		{"counters that miss the test", func(m *Measurement) { *m.CrossMbps = -4.01 }, LimitCrossTraffic},
@@ -525,6 +527,7 @@ func TestJudgeContradictions(t *testing.T) {
 		func(m *Measurement) { m.Conditions.ProcessBusy = &nan },
 		func(m *Measurement) { m.Conditions.QuotaCores = &nan },
 		func(m *Measurement) { m.Conditions.SampleLateMs = nan },
+		func(m *Measurement) { m.Conditions.LateRatio = &nan },
 		func(m *Measurement) { m.CrossMbps = &nan },
 		func(m *Measurement) { m.CrossPeakMbps = &nan },
 		func(m *Measurement) { m.Spread.CV = nan },
@@ -594,6 +597,7 @@ func (d dice) measurement(dir Direction) Measurement {
 		func() { m.Conditions.ProcessWaited = d.maybe(0.2) },
 		func() { m.Conditions.Throttled, m.Conditions.QuotaCores = d.maybe(0.05), d.maybe(1) },
 		func() { m.Conditions.SampleLateMs = d.number(100) },
+		func() { m.Conditions.LateRatio = d.maybe(0.5) },
 		func() {
 			for i := range m.PerConnection {
 				m.PerConnection[i] = Connection{

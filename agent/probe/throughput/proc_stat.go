@@ -60,11 +60,12 @@ func parseSoftnet(b []byte, f func(core int, sure bool, s softnet)) {
 		// processed dropped time_squeeze, 7 zeros and old counters, received_rps
 		// flow_limit_count, backlog_len, cpu, and more.
 		var v [13]uint64
-		n := 0
-		for ok := true; n < len(v); n++ {
+		n, ok := 0, true
+		for n < len(v) {
 			if v[n], line, ok = procNumber(line, 16); !ok {
 				break
 			}
+			n++
 		}
 		core, sure := i, n == len(v)
 		if sure {
