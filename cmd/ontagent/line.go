@@ -66,7 +66,7 @@ func (r *lineReader) read(ctx context.Context, local netip.Addr) (throughput.Lin
 		now := links[i]
 		l.Carrier = l.Carrier && now.AdminUp && now.Carrier
 		l.CarrierChanges += now.CarrierChanges
-		l.Blind = l.Blind || now.Offload != link.OffloadUnknown
+		l.Blind = l.Blind || now.Blind
 		l.SpeedMbps = portSpeed(now)
 		if known.Index == top.Index {
 			r.count(&l, now)

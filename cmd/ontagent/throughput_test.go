@@ -503,9 +503,10 @@ func TestThroughputInterrupted(t *testing.T) {
 	}
 }
 
-// A line that is slower than its contract, and one that is not.
+// A line that is slower than its contract, and one that is not, by our own
+// server.
 func TestThroughputOnAShapedLine(t *testing.T) {
-	inNetwork(t, "tc")
+	inNetwork(t, "tc", "go")
 	gateway, operator := line(t)
 	gateway.ip("addr", "add", "10.41.0.2/24", "dev", "wan0")
 	shape := func(h *netHost, dev string) {
@@ -518,18 +519,7 @@ func TestThroughputOnAShapedLine(t *testing.T) {
 	}
 	shape(operator, "srv0")
 	shape(gateway, "wan0")
-	var l net.Listener
-	operator.do(func() {
-		var err error
-		if l, err = (&net.ListenConfig{}).Listen(t.Context(), "tcp", "10.41.0.1:80"); err != nil {
-			t.Fatal(err)
-		}
-	})
-	page := speedPage(t)
-	server := http.Server{Handler: page.Config.Handler, ReadHeaderTimeout: time.Minute}
-	t.Cleanup(func() { _ = server.Close() })
-	go func() { _ = server.Serve(l) }() // it ends with the test
-
+	url := operator.speedServer("10.41.0.1")
 	for _, tc := range []struct {
 		contract, direction string
 		code                int
@@ -538,7 +528,7 @@ func TestThroughputOnAShapedLine(t *testing.T) {
 		{"100", "down", cli.Fail, throughput.Fail},
 		{"50/50", "both", cli.OK, throughput.Pass},
 	} {
-		cmd, out, errs := throughputProcess(t, "--url", "http://10.41.0.1/file", "--contract", tc.contract, "--direction", tc.direction, "--window", "2", "--json")
+		cmd, out, errs := throughputProcess(t, "--url", url, "--contract", tc.contract, "--direction", tc.direction, "--window", "2", "--json")
 		var err error
 		gateway.do(func() { err = cmd.Start() })
 		if err != nil {
@@ -549,7 +539,7 @@ func TestThroughputOnAShapedLine(t *testing.T) {
 		if err := json.Unmarshal(out.Bytes(), &r); err != nil {
 			t.Fatalf("%v: %s%s", err, out, errs)
 		}
-		if cmd.ProcessState.ExitCode() != tc.code || r.Verdict != tc.verdict || r.Interface != "wan0" {
+		if cmd.ProcessState.ExitCode() != tc.code || r.Verdict != tc.verdict || r.Interface != "wan0" || !strings.HasPrefix(r.ServerName, "ontctl/") {
 			t.Errorf("contract %s: exit code %d, %s, want %s: %s%s", tc.contract, cmd.ProcessState.ExitCode(), r.Verdict, tc.verdict, out, errs)
 		}
 		for name, d := range map[string]*throughput.Rate{"down": r.Down, "up": r.Up} {
