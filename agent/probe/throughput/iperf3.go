@@ -37,11 +37,10 @@ const (
 // each stream, to the same port, which begins with the cookie of the control
 // connection. In a download (reverse) the server sends.
 //
-// A server has one test at a time, and reads the cookie of whoever connects. A
-// connection that is opened only to see how long that takes holds up other
-// clients, ends a server that was started for one test, and, if it is reset,
-// the test that is running: servers end that when they can't refuse somebody.
-// So nothing but a session connects to a server's port.
+// A server has one test at a time, and until it runs waits for the cookie of
+// whoever connects. A connection that is opened only to see how long that takes
+// holds up other clients, and ends a server that was started for one test. A
+// server that runs a test refuses it, and the test goes on.
 type iperf3 struct {
 	down    bool
 	count   int // of streams
@@ -61,11 +60,12 @@ type iperf3 struct {
 	cancelled <-chan struct{}
 	release   func()
 	watched   chan struct{} // closed when watch has returned
-	// What watch saw: the test is over, by a state or an error.
+	// lost says that the server ended the test: by a state or an error, if it is
+	// watch that saw it.
 	lost     bool
 	lastWord iperf3State
 	lastErr  error
-	problem  error // see trouble
+	problem  error // what there was with the test's end
 }
 
 var _ session = (*iperf3)(nil)
@@ -297,9 +297,14 @@ func (s *iperf3) close(ctx context.Context) *serverCount {
 	return nil
 }
 
-// trouble is what kept a test that had begun from its proper end, or nil: the
-// server ended it, or would not tell what it counted. It is known after close.
-func (s *iperf3) trouble() error { return s.problem }
+// trouble is how the server ended the test before its time, or nil: better than
+// what can be told from the streams, which it closed. It is known after close.
+func (s *iperf3) trouble() error {
+	if s.lost {
+		return s.problem
+	}
+	return nil
+}
 
 // whyLost is why the server ended a test.
 func (s *iperf3) whyLost(ctx context.Context) error {
@@ -326,6 +331,8 @@ func (s *iperf3) finish(ctx context.Context) (*serverCount, error) {
 		}
 	}
 	if err := s.say(ctx, []byte{byte(iperf3TestEnd)}, iperf3ExchangeResults); err != nil {
+		// It may have ended the test when this side did.
+		s.lost = !errors.Is(err, errIperf3Silent)
 		return nil, err
 	}
 	if err := s.send(ctx, appendIperf3Results(nil, s.down, bytes, took)); err != nil {

@@ -202,8 +202,8 @@ func TestIperf3Debian(t *testing.T) {
 					start := time.Now()
 					count := s.close(t.Context())
 					took := time.Since(start)
-					if count == nil || s.trouble() != nil {
-						t.Fatalf("%s: %+v, %v", what, count, s.trouble())
+					if count == nil || s.problem != nil {
+						t.Fatalf("%s: %+v, %v", what, count, s.problem)
 					}
 					if took > iperf3Wait {
 						t.Errorf("%s: the end took %v", what, took)
@@ -248,8 +248,8 @@ func TestIperf3DebianOneOff(t *testing.T) {
 			t.Fatal(err)
 		}
 		iperf3Pump(t, all, dir, 100*time.Millisecond)
-		if count := s.close(t.Context()); count == nil || count.bytes == 0 || s.trouble() != nil {
-			t.Errorf("%s: %+v, %v", dir, count, s.trouble())
+		if count := s.close(t.Context()); count == nil || count.bytes == 0 || s.problem != nil {
+			t.Errorf("%s: %+v, %v", dir, count, s.problem)
 		}
 		select {
 		case <-p.ended:
@@ -275,8 +275,8 @@ func TestIperf3DebianBusy(t *testing.T) {
 		t.Errorf("beside another: %v", err)
 	}
 	iperf3Pump(t, all, Up, 100*time.Millisecond)
-	if count := first.close(t.Context()); count == nil || first.trouble() != nil {
-		t.Errorf("the first one was disturbed: %+v, %v", count, first.trouble())
+	if count := first.close(t.Context()); count == nil || first.problem != nil {
+		t.Errorf("the first one was disturbed: %+v, %v", count, first.problem)
 	}
 	// And it is free at once.
 	if _, err = second.open(t.Context()); err != nil {
@@ -333,8 +333,8 @@ func TestIperf3DebianKilled(t *testing.T) {
 				t.Errorf("%s: the streams go on", dir)
 			}
 		}
-		if count := s.close(t.Context()); count != nil || !errors.Is(s.trouble(), errIperf3Ended) {
-			t.Errorf("%s: %+v, %v", dir, count, s.trouble())
+		if count := s.close(t.Context()); count != nil || !errors.Is(s.problem, errIperf3Ended) {
+			t.Errorf("%s: %+v, %v", dir, count, s.problem)
 		}
 		if _, err = s.open(t.Context()); err == nil || !strings.Contains(err.Error(), "connection refused") {
 			t.Errorf("%s: %v", dir, err)

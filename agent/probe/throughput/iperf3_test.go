@@ -402,8 +402,8 @@ func TestIperf3ComesBack(t *testing.T) {
 	if _, err := s.open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if count := s.close(t.Context()); count == nil || s.trouble() != nil {
-		t.Errorf("%+v, %v", count, s.trouble())
+	if count := s.close(t.Context()); count == nil || s.problem != nil {
+		t.Errorf("%+v, %v", count, s.problem)
 	}
 }
 
@@ -471,8 +471,8 @@ func TestIperf3Conversation(t *testing.T) {
 			}
 			start := time.Now()
 			count := s.close(t.Context())
-			if s.trouble() != nil || count == nil || *count != (serverCount{bytes: 12000001000, congestionControl: sender}) {
-				t.Errorf("%+v, %v", count, s.trouble())
+			if s.problem != nil || count == nil || *count != (serverCount{bytes: 12000001000, congestionControl: sender}) {
+				t.Errorf("%+v, %v", count, s.problem)
 			}
 			if took := time.Since(start); took > time.Second {
 				t.Errorf("the end took %v", took)
@@ -577,8 +577,8 @@ func TestIperf3DrainsAtTheEnd(t *testing.T) {
 	for _, st := range streams { // as a pump may leave them
 		_ = st.conn.SetReadDeadline(time.Unix(1, 0))
 	}
-	if count := s.close(t.Context()); count == nil || s.trouble() != nil {
-		t.Errorf("%+v, %v", count, s.trouble())
+	if count := s.close(t.Context()); count == nil || s.problem != nil {
+		t.Errorf("%+v, %v", count, s.problem)
 	}
 }
 
@@ -700,12 +700,13 @@ func TestIperf3BadEnd(t *testing.T) {
 				t.Fatal(err)
 			}
 			if c.wait == 0 {
-				s.wait, s.parting = 30*time.Millisecond, 30*time.Millisecond
+				c.wait = 30 * time.Millisecond
+				s.wait, s.parting = c.wait, c.wait
 			}
 			count := s.close(t.Context())
 			got := ""
-			if s.trouble() != nil {
-				got = s.trouble().Error()
+			if s.problem != nil {
+				got = s.problem.Error()
 			}
 			// What the decoder says may change.
 			if start, cut := strings.CutSuffix(c.want, "..."); cut && strings.HasPrefix(got, start) {
@@ -713,6 +714,10 @@ func TestIperf3BadEnd(t *testing.T) {
 			}
 			if got != c.want || (count != nil) != c.count {
 				t.Errorf("%+v\ngot  %s\nwant %s", count, got, c.want)
+			}
+			// Whoever pumped the streams wants to know what ended them, not more.
+			if ended := strings.HasPrefix(c.name, "end:") && c.wait != 30*time.Millisecond; (s.trouble() != nil) != ended {
+				t.Errorf("trouble: %v", s.trouble())
 			}
 			f.stop()
 			iperf3NothingLeft(t, before)
@@ -868,8 +873,8 @@ func TestIperf3Truncated(t *testing.T) {
 		if (count != nil) != (n >= words-1) {
 			t.Errorf("%d bytes: counted %+v", n, count)
 		}
-		if err == nil && (s.trouble() == nil) != (n == words) {
-			t.Errorf("%d bytes: trouble %v", n, s.trouble())
+		if err == nil && (s.problem == nil) != (n == words) {
+			t.Errorf("%d bytes: trouble %v", n, s.problem)
 		}
 		f.stop()
 	}
