@@ -148,7 +148,7 @@ client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/
 			t.Errorf("an upload left %d files behind", len(entries))
 		}
 	}
-	resp, err := (&http.Client{Timeout: 10 * time.Second}).Head(base + "/speed/100g?x") //nolint:noctx // it has a time-out
+	resp, err := (&http.Client{Timeout: 10 * time.Second}).Head(base + "/speed/100g?x")
 	if err != nil || resp.ContentLength != 100e9 || resp.Header.Get("Content-Encoding") != "" {
 		t.Errorf("%v, %v", resp, err)
 	}
