@@ -60,8 +60,9 @@ func parseSoftnet(b []byte, f func(core int, sure bool, s softnet)) {
 		// processed dropped time_squeeze, 7 zeros and old counters, received_rps
 		// flow_limit_count, backlog_len, cpu, and more.
 		var v [13]uint64
-		n, ok := 0, true
+		n := 0
 		for n < len(v) {
+			var ok bool
 			if v[n], line, ok = procNumber(line, 16); !ok {
 				break
 			}
