@@ -1,6 +1,9 @@
 package throughput
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // What a run may end by.
 var (
@@ -13,3 +16,10 @@ var (
 type shortError string
 
 func (e shortError) Error() string { return string(e) }
+
+// closedError says that the server hung up on an upload.
+type closedError struct{ after uint64 }
+
+func (e closedError) Error() string {
+	return fmt.Sprintf("the server closed the connection after %d bytes", e.after)
+}

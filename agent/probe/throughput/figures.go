@@ -21,7 +21,7 @@ func (c *course) figures(m *Measurement) {
 	if !c.down {
 		m.CongestionControl = congestionControl(c.streams[0])
 	}
-	if c.last[0].at.Sub(c.begin[0].at) < partTime && c.window >= partTime {
+	if c.last[0].at.Sub(c.begin[0].at) < partTime {
 		return
 	}
 	var tcp, ip, ethernet, seconds float64

@@ -12,8 +12,8 @@ import (
 const (
 	// stallTime is how long nothing may come.
 	stallTime = 3 * time.Second
-	// partTime is the least of a window that was cut short that is worth a rate.
-	partTime = time.Second
+	// partTime is the least of a window that is worth a rate.
+	partTime = 900 * time.Millisecond
 	// closeTimeout bounds what a session says at its end.
 	closeTimeout = 3 * time.Second
 )

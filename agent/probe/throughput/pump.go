@@ -66,25 +66,35 @@ func startPump(streams []*stream, s *supply, b *budget) (*pump, error) {
 			p.wg.Go(func() { p.report(f.receive()) })
 			continue
 		}
-		answered := make(chan error, 1)
-		p.wg.Go(func() {
-			err := f.listen()
-			answered <- err
-			p.report(err)
-		})
-		p.wg.Go(func() {
-			err := f.send()
-			if err != nil && !p.stopping.Load() {
-				// What the server said before it hung up tells more.
-				_ = f.conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-				if said := <-answered; said != nil && !errors.Is(said, os.ErrDeadlineExceeded) {
-					err = said
-				}
-			}
-			p.report(err)
-		})
+		p.wg.Go(func() { p.report(f.upload()) })
 	}
 	return p, nil
+}
+
+// upload sends and listens until either ends, and returns what ended it.
+func (f *flow) upload() error {
+	// What the server said before it hung up tells most; and that it reset the
+	// connection only one of two hears, the other that it is closed.
+	const grace = 50 * time.Millisecond
+	said, sent := make(chan error, 1), make(chan error, 1)
+	go func() { said <- f.listen() }()
+	go func() { sent <- f.send() }()
+	var heard, other error
+	select {
+	case heard = <-said:
+		_ = f.conn.SetWriteDeadline(time.Now().Add(grace))
+		other = <-sent
+	case other = <-sent:
+		if !f.pump.stopping.Load() {
+			_ = f.conn.SetReadDeadline(time.Now().Add(grace))
+		}
+		heard = <-said
+	}
+	_, closed := errors.AsType[closedError](heard)
+	if errors.Is(heard, os.ErrDeadlineExceeded) || closed && other != nil && !errors.Is(other, os.ErrDeadlineExceeded) {
+		return other
+	}
+	return heard
 }
 
 func (f *flow) prepare(s *supply) error {

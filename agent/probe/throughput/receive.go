@@ -29,7 +29,7 @@ func (f *flow) receive() error {
 			f.mu.Lock()
 			n, _, err := unix.Recvfrom(int(fd), f.pump.scratch, unix.MSG_TRUNC|unix.MSG_DONTWAIT)
 			if n > 0 {
-				if f.moved == 0 && f.begun.IsZero() {
+				if f.begun.IsZero() {
 					f.begun = time.Now()
 				}
 				f.moved += uint64(n)

@@ -22,6 +22,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 		return Result{}, err
 	}
 	r := &runner{o: &o, budget: newBudget(o.MaxBytes), device: newDevice(o.ProcRoot, o.CgroupRoot)}
+	r.once = r.measure
 	r.res = Result{
 		URL: o.URL, Protocol: "http", Interface: o.Interface, Encapsulation: o.Encapsulation,
 		Connections: o.Connections, Layer: o.Layer, MinRatio: o.MinRatio,
@@ -50,6 +51,8 @@ type runner struct {
 	res    Result
 	budget *budget
 	device *device
+	// once measures once; its error is ctx's.
+	once func(ctx context.Context, from string, dir Direction, window time.Duration) (Measurement, error)
 }
 
 // conclude draws the verdict from both directions.
@@ -73,7 +76,7 @@ func (r *runner) rate(ctx context.Context, dir Direction) (*Rate, error) {
 	if dir == Up {
 		from, contract = r.o.UploadURL, r.o.ContractUpMbps
 	}
-	m, err := r.measure(ctx, from, dir, r.o.Window)
+	m, err := r.once(ctx, from, dir, r.o.Window)
 	if err != nil {
 		return nil, err
 	}

@@ -98,7 +98,7 @@ func (f *flow) listen() error {
 		switch {
 		case errors.Is(err, io.EOF):
 			total, _ := f.count()
-			return fmt.Errorf("the server closed the connection after %d bytes", total)
+			return closedError{total}
 		case err != nil:
 			total, _ := f.count()
 			if errors.Is(err, unix.ECONNRESET) {

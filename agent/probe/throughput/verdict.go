@@ -14,7 +14,7 @@ func (r *runner) settle(ctx context.Context, rate *Rate, from string, dir Direct
 	if got := runs[0].mbps(q.layer); got != nil && runs[0].Error == "" && q.contractMbps > 0 && borderline(*got, q.contractMbps*q.minRatio) {
 		r.o.Note(string(dir) + ": so near to what is asked for, the median of three counts")
 		for len(runs) < repeats {
-			m, err := r.measure(ctx, from, dir, r.o.Window)
+			m, err := r.once(ctx, from, dir, r.o.Window)
 			if err != nil {
 				return err
 			}
@@ -33,7 +33,7 @@ func (r *runner) settle(ctx context.Context, rate *Rate, from string, dir Direct
 	if again := r.secondOf(rate, from, q.second != nil); again != "" {
 		r.o.Note(string(dir) + ": below the contract; once again, from " + again)
 		window := min(r.o.Window, secondWindow)
-		m, err := r.measure(ctx, again, dir, window)
+		m, err := r.once(ctx, again, dir, window)
 		if err != nil {
 			return err
 		}
