@@ -303,8 +303,8 @@ func TestThroughputThatDidNotRun(t *testing.T) {
 // pace that leaves something of the processor.
 func speedPage(t *testing.T) *httptest.Server {
 	t.Helper()
-	zeros := make([]byte, 64<<10)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		zeros := make([]byte, 64<<10)
 		switch {
 		case r.Method == http.MethodPost:
 			for {
