@@ -35,9 +35,9 @@ const (
 	// lateSample is in ms. A quota of less than half a core with the usual period
 	// of 100 ms holds back for longer; a loaded but sufficient core does not.
 	lateSample = 50
-	// lateOften is the part of moments at which the process could not run. A
-	// core of which three quarters are used, in pieces of some ms, comes near.
-	lateOften = 0.25
+	// lateOften is the part of moments at which the process could not run. It is
+	// 1 % where there is time enough.
+	lateOften = 0.20
 	backlog   = 0.10 // of the samples
 	supplied  = 0.95 // of the window an upload has something to send
 	// portFull: so near to the ceiling what is unknown of the frames decides.
@@ -49,7 +49,7 @@ const (
 	// it adds up to: TCP shares by connections, not by need.
 	// crossPeak is that for a single second.
 	crossPart = 0.05
-	crossPeak = 0.20
+	crossPeak = 0.30
 	// windowRoom is how much more than the rate the windows must have room for.
 	windowRoom = 1.25
 	peerClosed = 0.10 // of the window the peer's window, or this side's buffer,
@@ -68,7 +68,7 @@ const (
 	fairShare = 0.02
 	// queueMs and queuePart are how much longer the way takes, in ms and as a
 	// part, if a queue stands on it.
-	queueMs   = 5
+	queueMs   = 3
 	queuePart = 0.2
 )
 

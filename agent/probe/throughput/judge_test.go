@@ -86,7 +86,7 @@ var bounds = []struct {
 	{"quota", LimitDeviceCPU, "", 0.1112, 0.1111, func(m *Measurement, x float64) { m.Conditions.QuotaCores = &x }, false},
 	{"own time", LimitDeviceCPU, "", 0.8999, 0.9, func(m *Measurement, x float64) { m.Conditions.ProcessBusy = &x }, true},
 	{"waited", LimitDeviceCPU, "", 0.0999, 0.1, func(m *Measurement, x float64) { m.Conditions.ProcessWaited = &x }, true},
-	{"late often", LimitDeviceCPU, "", 0.2499, 0.25, func(m *Measurement, x float64) { m.Conditions.LateRatio = &x }, true},
+	{"late often", LimitDeviceCPU, "", 0.1999, 0.2, func(m *Measurement, x float64) { m.Conditions.LateRatio = &x }, true},
 	{"late", LimitDeviceCPU, "", 49.9, 50, func(m *Measurement, x float64) { m.Conditions.SampleLateMs = x }, true},
 	{"backlog", LimitDeviceCPU, Down, 0.0999, 0.1, func(m *Measurement, x float64) {
 		m.PerConnection = slices.Clone(m.PerConnection)
@@ -95,7 +95,7 @@ var bounds = []struct {
 	{"supply", LimitDeviceCPU, Up, 0.95, 0.9499, func(m *Measurement, x float64) { each(m, func(c *Connection) { c.BusyRatio = &x }) }, true},
 	{"port too slow", LimitDeviceCeiling, "", 90, 89.99, func(m *Measurement, x float64) { m.CeilingMbps = &x }, true},
 	{"others", LimitCrossTraffic, "", 4.99, 5, func(m *Measurement, x float64) { m.CrossMbps = &x }, false},
-	{"others for a second", LimitCrossTraffic, "", 19.9, 20, func(m *Measurement, x float64) { m.CrossPeakMbps = &x }, true},
+	{"others for a second", LimitCrossTraffic, "", 29.9, 30, func(m *Measurement, x float64) { m.CrossPeakMbps = &x }, true},
 	{"windows", LimitWindow, "", 4 * 17580, 4 * 17570, func(m *Measurement, x float64) {
 		each(m, func(c *Connection) { c.WindowBytes = uint64(x / 4) }) // 90 · 1.25 Mbit/s over 5 ms
 	}, true},
@@ -413,8 +413,8 @@ func TestJudgeAQueue(t *testing.T) {
 		{"loss before a full queue", Down, func(m *Measurement) { lose(m, 0.03) }, ""},
 		{"loss before a full queue", Up, func(m *Measurement) { lose(m, 0.03) }, ""},
 		{"loss, and a rate that varies", Down, func(m *Measurement) { lose(m, 0.03); m.Spread.CV = 0.05 }, LimitLoss},
-		{"loss, and a way hardly longer", Down, func(m *Measurement) { lose(m, 0.03); m.Latency.LoadedP50Ms = new(9.99) }, LimitLoss},
-		{"loss, and a way longer by enough", Down, func(m *Measurement) { lose(m, 0.03); m.Latency.LoadedP50Ms = new(10.0) }, ""},
+		{"loss, and a way hardly longer", Down, func(m *Measurement) { lose(m, 0.03); m.Latency.LoadedP50Ms = new(7.99) }, LimitLoss},
+		{"loss, and a way longer by enough", Down, func(m *Measurement) { lose(m, 0.03); m.Latency.LoadedP50Ms = new(8.0) }, ""},
 		{"the same far away", Down, func(m *Measurement) {
 			lose(m, 0.03)
 			m.Latency.IdleP50Ms, m.Latency.LoadedP50Ms = new(100.0), new(119.0)
