@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"strings"
 	"time"
 
 	"ontagent/agent/acceptance"
@@ -135,9 +134,9 @@ func (s *Throughput) Run(ctx context.Context, note func(string)) acceptance.Outc
 		decide(&out, acceptance.Inconclusive, fmt.Sprintf("cannot test the speed: %v", err), diagnosis.AgentCannotMeasure)
 		return out
 	}
-	s.conditions(&out, r)
-	down := s.way("down", r, r.Down, t.ContractDownMbps, limit)
-	up := s.way("up", r, r.Up, t.ContractUpMbps, limit)
+	s.conditions(&out, &r)
+	down := s.way("down", &r, r.Down, t.ContractDownMbps, limit)
+	up := s.way("up", &r, r.Up, t.ContractUpMbps, limit)
 	s.measurements(&out, down, t.URL)
 	s.measurements(&out, up, or(t.UploadURL, t.URL))
 	judgeThroughput(&out, down, up)
@@ -154,8 +153,8 @@ type way struct {
 	code    diagnosis.Code // what makes it inconclusive
 }
 
-func (s *Throughput) way(name string, r throughput.Result, rate *throughput.Rate, contract float64, limit acceptance.Limit) way {
-	w := way{name: name, rate: rate, verdict: acceptance.Inconclusive, code: diagnosis.AgentCannotMeasure}
+func (s *Throughput) way(name string, r *throughput.Result, rate *throughput.Rate, contract float64, limit acceptance.Limit) *way {
+	w := &way{name: name, rate: rate, verdict: acceptance.Inconclusive, code: diagnosis.AgentCannotMeasure}
 	switch {
 	case contract <= 0:
 		w.rate, w.reason = nil, "the order states no rate"
@@ -223,15 +222,16 @@ func limitCode(l throughput.Limit) diagnosis.Code {
 	return diagnosis.AgentCannotMeasure
 }
 
-func judgeThroughput(out *acceptance.Outcome, down, up way) {
-	var failed, open []string
+func judgeThroughput(out *acceptance.Outcome, down, up *way) {
+	// Reasons to fail come first, then those that leave something open.
+	failed, open := "", ""
 	var causes []diagnosis.Code
-	for _, w := range []way{down, up} {
+	for _, w := range [...]*way{down, up} {
 		switch w.verdict {
 		case acceptance.Fail:
-			failed = append(failed, w.name+": "+w.reason)
+			failed += "; " + w.name + ": " + w.reason
 		case acceptance.Inconclusive:
-			open = append(open, w.name+": "+w.reason)
+			open += "; " + w.name + ": " + w.reason
 			causes = append(causes, w.code)
 		case acceptance.Pass, acceptance.Skipped:
 		}
@@ -240,17 +240,17 @@ func judgeThroughput(out *acceptance.Outcome, down, up way) {
 		}
 	}
 	switch {
-	case len(failed) > 0:
+	case failed != "":
 		code := diagnosis.ThroughputBelow
 		if down.verdict == acceptance.Pass {
 			code = diagnosis.ThroughputUploadOnly
 		}
-		decide(out, acceptance.Fail, strings.Join(append(failed, open...), "; "), code)
+		decide(out, acceptance.Fail, (failed + open)[2:], code)
 		warn(out, causes...)
-	case len(open) == 2 && down.reason == up.reason:
+	case len(causes) == 2 && down.reason == up.reason:
 		decide(out, acceptance.Inconclusive, down.reason, causes...)
-	case len(open) > 0:
-		decide(out, acceptance.Inconclusive, strings.Join(open, "; "), causes...)
+	case open != "":
+		decide(out, acceptance.Inconclusive, open[2:], causes...)
 	default:
 		decide(out, acceptance.Pass, "")
 	}
@@ -260,10 +260,10 @@ func judgeThroughput(out *acceptance.Outcome, down, up way) {
 // telephony suffers from a download.
 const bloatMs = 200
 
-func (w way) bloated() bool {
+func (w *way) bloated() bool {
 	if w.rate == nil {
 		return false
 	}
-	l := w.rate.Latency
+	l := &w.rate.Latency
 	return l.IdleP50Ms != nil && l.LoadedP50Ms != nil && *l.LoadedP50Ms-*l.IdleP50Ms > bloatMs
 }

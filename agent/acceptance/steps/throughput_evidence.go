@@ -11,7 +11,7 @@ import (
 )
 
 // conditions are what both directions were measured under.
-func (s *Throughput) conditions(out *acceptance.Outcome, r throughput.Result) {
+func (s *Throughput) conditions(out *acceptance.Outcome, r *throughput.Result) {
 	e := r.Encapsulation
 	out.Conditions = map[string]string{
 		"layer":         string(s.o.Test.Layer),
@@ -28,7 +28,7 @@ func (s *Throughput) conditions(out *acceptance.Outcome, r throughput.Result) {
 
 // measurements adds what one direction showed. What a run has a hundred figures
 // of is kept as text.
-func (s *Throughput) measurements(out *acceptance.Outcome, w way, url string) {
+func (s *Throughput) measurements(out *acceptance.Outcome, w *way, url string) {
 	if w.rate == nil {
 		return
 	}
@@ -74,7 +74,7 @@ func (s *Throughput) measurements(out *acceptance.Outcome, w way, url string) {
 	some("loaded_ms", r.Latency.LoadedP50Ms, fmt.Sprintf("median round trip in it; %d of %d lost", r.Latency.LostProbes, r.Latency.LoadedProbes))
 	some("loaded_p95_ms", r.Latency.LoadedP95Ms, "")
 	some("rpm", r.Latency.RPM, "round trips per minute under load, confidence "+r.Latency.RPMConfidence)
-	c := r.Conditions
+	c := &r.Conditions
 	some("cpu_peak_ratio", c.PeakCore, "cores "+figures(c.Cores)+", softirq "+figures(c.SoftIRQ))
 	some("cpu_process_ratio", c.ProcessBusy, "")
 	some("cpu_throttled_ratio", c.Throttled, "")
@@ -87,7 +87,7 @@ func (s *Throughput) measurements(out *acceptance.Outcome, w way, url string) {
 	if len(r.PerConnection) > 0 {
 		add("connections", len(r.PerConnection), connections(r.PerConnection), or(r.CongestionControl, "the server's")+" congestion control; Mbit/s, ms, repeated, out of order")
 	}
-	t := r.TR143
+	t := &r.TR143
 	if t.TestBytes == 0 {
 		return
 	}
