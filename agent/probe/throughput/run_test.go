@@ -37,18 +37,18 @@ func procLine(name string) func(context.Context, netip.Addr) (throughput.Line, e
 }
 
 // endless serves a download without end, paced to about so many bytes a second,
-// and takes an upload without end.
+// and takes an upload without end as slowly.
 func endless(t *testing.T, pace int) string {
 	t.Helper()
 	return server(t, func(conn *net.TCPConn, head string) {
-		if !strings.HasPrefix(head, "GET") {
-			silence(conn)
-			return
-		}
-		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
 		b := make([]byte, max(pace/100, 1))
+		move := conn.Read
+		if strings.HasPrefix(head, "GET") {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
+			move = conn.Write
+		}
 		for {
-			if _, err := conn.Write(b); err != nil {
+			if _, err := move(b); err != nil {
 				return
 			}
 			time.Sleep(10 * time.Millisecond)
@@ -61,15 +61,23 @@ func TestRunStopsAtOnceWhenCancelled(t *testing.T) {
 	for _, dir := range []throughput.Direction{throughput.Down, throughput.Up} {
 		for _, after := range []time.Duration{0, 200 * time.Millisecond, time.Second} {
 			left := nothingLeft(t)
-			ctx, cancel := context.WithCancel(t.Context())
-			var at atomic.Int64
-			timer := time.AfterFunc(after, func() { at.Store(time.Now().UnixNano()); cancel() })
-			_, err := throughput.Run(ctx, throughput.Options{URL: "http://" + addr + "/", Direction: dir})
-			took := time.Since(time.Unix(0, at.Load()))
-			timer.Stop()
-			cancel()
-			if !errors.Is(err, context.Canceled) || took > 100*time.Millisecond && !testing.Short() {
-				t.Errorf("%s, ended after %v: %v, %v later", dir, after, err, took)
+			took := time.Hour
+			for range 3 { // on a busy machine, not each time
+				ctx, cancel := context.WithCancel(t.Context())
+				var at atomic.Int64
+				time.AfterFunc(after, func() { at.Store(time.Now().UnixNano()); cancel() })
+				_, err := throughput.Run(ctx, throughput.Options{URL: "http://" + addr + "/", Direction: dir})
+				took = min(took, time.Since(time.Unix(0, at.Load())))
+				cancel()
+				if !errors.Is(err, context.Canceled) {
+					t.Errorf("%s, ended after %v: %v", dir, after, err)
+				}
+				if took <= 100*time.Millisecond {
+					break
+				}
+			}
+			if took > 100*time.Millisecond {
+				t.Errorf("%s, ended after %v: returned %v later", dir, after, took)
 			}
 			left()
 		}
