@@ -110,9 +110,9 @@ func joined(errs []error) error {
 
 // abort closes a connection at once: nothing that waits to be sent is sent, and
 // the other side is told by a reset, so that it stops.
-func (st *stream) abort() {
-	_ = st.conn.SetLinger(0)
-	_ = st.conn.Close()
+func (s *stream) abort() {
+	_ = s.conn.SetLinger(0)
+	_ = s.conn.Close()
 }
 
 // abortAll aborts those that there are.

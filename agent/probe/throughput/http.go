@@ -80,7 +80,7 @@ func (t *httpTest) openOne(ctx context.Context) (*stream, error) {
 
 // ask sends the request, and reads the head of a download's answer.
 func (t *httpTest) ask(ctx context.Context, s *stream) error {
-	defer context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(past) })()
+	defer context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(past()) })()
 	if err := s.conn.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
 		return err
 	}

@@ -75,7 +75,7 @@ func (p *prober) once(ctx context.Context, found *probes) {
 	if p.request == "" {
 		return
 	}
-	defer context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(past) })()
+	defer context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(past()) })()
 	begin := time.Now()
 	var b [1]byte
 	_, err = io.WriteString(s.conn, p.request)

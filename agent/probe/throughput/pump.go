@@ -11,7 +11,7 @@ import (
 )
 
 // past is a deadline that ends what waits.
-var past = time.Unix(1, 0)
+func past() time.Time { return time.Unix(1, 0) }
 
 // pump moves the bytes of a test, a goroutine for each stream and direction,
 // until it is stopped, or something ends it.
@@ -140,7 +140,7 @@ func (p *pump) stop() {
 		return
 	}
 	for _, f := range p.flows {
-		_ = f.conn.SetDeadline(past)
+		_ = f.conn.SetDeadline(past())
 	}
 	p.wg.Wait()
 	if p.scratch != nil {

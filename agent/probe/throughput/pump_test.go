@@ -1,6 +1,7 @@
 package throughput
 
 import (
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -91,7 +92,7 @@ func TestReceivedBytesAreCountedAlikeByInfoAndQueue(t *testing.T) {
 	far.Close()
 	select {
 	case err := <-p.failed:
-		if _, ok := err.(shortError); !ok || !strings.Contains(err.Error(), "after 3146836 bytes") {
+		if _, ok := errors.AsType[shortError](err); !ok || !strings.Contains(err.Error(), "after 3146836 bytes") {
 			t.Errorf("ended by %v", err)
 		}
 	case <-time.After(10 * time.Second):
