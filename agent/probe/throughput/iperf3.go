@@ -331,8 +331,13 @@ func (s *iperf3) finish(ctx context.Context) (*serverCount, error) {
 		}
 	}
 	if err := s.say(ctx, []byte{byte(iperf3TestEnd)}, iperf3ExchangeResults); err != nil {
-		// It may have ended the test when this side did.
+		// It may have ended the test before this side did.
 		s.lost = !errors.Is(err, errIperf3Silent)
+		for _, known := range [...]error{errIperf3Closed, errIperf3Reset} {
+			if errors.Is(err, known) {
+				err = known
+			}
+		}
 		return nil, err
 	}
 	if err := s.send(ctx, appendIperf3Results(nil, s.down, bytes, took)); err != nil {

@@ -655,8 +655,8 @@ func TestIperf3BadEnd(t *testing.T) {
 		want   string
 	}{
 		{"end: silent", 0, func(f *iperf3Fake) { f.toEnd(); f.rest() }, false, "the server said nothing for 30ms, where EXCHANGE_RESULTS was due"},
-		{"end: closed", long, func(f *iperf3Fake) { f.toEnd() }, false, "the server closed the control connection, where EXCHANGE_RESULTS was due"},
-		{"end: reset", long, func(f *iperf3Fake) { f.toEnd(); f.reset(f.control) }, false, "the control connection was reset, where EXCHANGE_RESULTS was due"},
+		{"end: closed", long, func(f *iperf3Fake) { f.toEnd() }, false, "the server closed the control connection"},
+		{"end: reset", long, func(f *iperf3Fake) { f.toEnd(); f.reset(f.control) }, false, "the control connection was reset"},
 		{"end: another state", long, func(f *iperf3Fake) { f.toEnd(); f.say(iperf3DisplayResults); f.rest() }, false, "the server said DISPLAY_RESULTS where EXCHANGE_RESULTS was due"},
 		{"end: error", long, func(f *iperf3Fake) { f.toEnd(); f.sayError(117, 0); f.rest() }, false, "the server reports its error 117"},
 
