@@ -93,6 +93,8 @@ var (
 	anyTraffic = []string{"addressing", "dns", "reachability", "throughput"}
 )
 
+// The cable in the house explains no speed: that is measured from the gateway.
+
 // catalogue is never written to. Its order is that of the ladder, then by how
 // telling a cause is.
 var catalogue = [...]Cause{
@@ -341,24 +343,24 @@ var catalogue = [...]Cause{
 	// The cable in the house.
 	{
 		Code: LANPortSlow, Side: SideCustomer, Severity: Major, Certainty: 0.8, Produced: true,
-		Title:    Words{"网口只有百兆", "LAN port runs at 100 Mbit/s"},
-		Means:    Words{"千兆口只协商到百兆：4 芯水晶头、坏线对，或对端只有百兆网卡。", "A gigabit port has negotiated 100 Mbit/s: a 4-wire plug, a bad pair, or a 100 Mbit/s card at the other end."},
-		Action:   Words{"用测线仪测 8 芯，按 568B 重做水晶头；线没问题再看电脑网卡是不是百兆。", "Test all eight wires and re-terminate to 568B; if the cable is good, check whether the computer's card is only 100 Mbit/s."},
-		Explains: []Code{ThroughputBelow, ThroughputDeviceCeiling}, Shows: []string{"lan_speed_mbps", "lan_port_max_mbps", "lan_peer_max_mbps"},
+		Title:  Words{"网口只有百兆", "LAN port runs at 100 Mbit/s"},
+		Means:  Words{"千兆口只协商到百兆：4 芯水晶头、坏线对，或对端只有百兆网卡。", "A gigabit port has negotiated 100 Mbit/s: a 4-wire plug, a bad pair, or a 100 Mbit/s card at the other end."},
+		Action: Words{"用测线仪测 8 芯，按 568B 重做水晶头；线没问题再看电脑网卡是不是百兆。", "Test all eight wires and re-terminate to 568B; if the cable is good, check whether the computer's card is only 100 Mbit/s."},
+		Shows:  []string{"lan_speed_mbps", "lan_port_max_mbps", "lan_peer_max_mbps"},
 	},
 	{
 		Code: LANHalfDuplex, Side: SideCustomer, Severity: Major, Certainty: 0.8, Produced: true,
 		Title:    Words{"网口半双工", "LAN port in half duplex"},
 		Means:    Words{"网口协商成半双工：线路差，或对端强制了速率。", "The port has negotiated half duplex: a bad cable, or a fixed speed at the other end."},
 		Action:   Words{"对端网卡改为自动协商；仍是半双工就重做水晶头或换线。", "Set the other end to automatic; if that does not help, re-terminate or replace the cable."},
-		Explains: []Code{LANCRCErrors, ThroughputBelow}, Shows: []string{"lan_duplex", "lan_speed_mbps"},
+		Explains: []Code{LANCRCErrors}, Shows: []string{"lan_duplex", "lan_speed_mbps"},
 	},
 	{
 		Code: LANCRCErrors, Side: SideCustomer, Severity: Major, Certainty: 0.75, Produced: true,
-		Title:    Words{"网线误码", "Errors on the LAN cable"},
-		Means:    Words{"观察期间 CRC 错误在增长：线对接触不良或干扰。", "CRC errors grew while the port was watched: a bad contact or interference."},
-		Action:   Words{"重做水晶头，避开电源线；不行就换网线。", "Re-terminate, keep away from power cables, or replace the cable."},
-		Explains: []Code{ThroughputBelow, ThroughputUnstable}, Shows: []string{"lan_crc_errors"},
+		Title:  Words{"网线误码", "Errors on the LAN cable"},
+		Means:  Words{"观察期间 CRC 错误在增长：线对接触不良或干扰。", "CRC errors grew while the port was watched: a bad contact or interference."},
+		Action: Words{"重做水晶头，避开电源线；不行就换网线。", "Re-terminate, keep away from power cables, or replace the cable."},
+		Shows:  []string{"lan_crc_errors"},
 	},
 	{
 		Code: LANNoLink, Side: SideCustomer, Severity: Major, Certainty: 0.7, Produced: true,

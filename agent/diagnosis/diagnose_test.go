@@ -27,6 +27,13 @@ func ladder(rungs ...diagnosis.Rung) diagnosis.Evidence {
 	return e
 }
 
+// tested is a ladder with a speed test in it.
+func tested(speed diagnosis.Rung, rungs ...diagnosis.Rung) diagnosis.Evidence {
+	e := ladder(rungs...)
+	e.Rungs = append(e.Rungs, speed)
+	return e
+}
+
 func failed(name string, codes ...diagnosis.Code) diagnosis.Rung {
 	return rung(name, "fail", codes...)
 }
@@ -93,6 +100,44 @@ func TestDiagnoseRanks(t *testing.T) {
 			evidence:     ladder(failed("optical", diagnosis.OpticalRxTooWeak), failed("reachability", diagnosis.ReachLoss)),
 			causes:       []diagnosis.Code{diagnosis.OpticalRxTooWeak},
 			consequences: []string{"reach.loss by optical.rx_too_weak"},
+		},
+		{
+			name:         "weak light explains a slow line",
+			evidence:     tested(failed("throughput", diagnosis.ThroughputBelow), failed("optical", diagnosis.OpticalRxTooWeak)),
+			causes:       []diagnosis.Code{diagnosis.OpticalRxTooWeak},
+			consequences: []string{"throughput.below by optical.rx_too_weak"},
+		},
+		{
+			name:         "weak light explains a slow upload",
+			evidence:     tested(failed("throughput", diagnosis.ThroughputUploadOnly), failed("optical", diagnosis.OpticalRxTooWeak)),
+			causes:       []diagnosis.Code{diagnosis.OpticalRxTooWeak},
+			consequences: []string{"throughput.upload_only by optical.rx_too_weak"},
+		},
+		{
+			name:     "a slow line",
+			evidence: tested(warned(failed("throughput", diagnosis.ThroughputBelow), diagnosis.ThroughputBufferbloat, diagnosis.ThroughputServer)),
+			causes:   []diagnosis.Code{diagnosis.ThroughputBelow, diagnosis.ThroughputBufferbloat, diagnosis.ThroughputServer},
+		},
+		{
+			name:         "loss explains a slow line",
+			evidence:     tested(failed("throughput", diagnosis.ThroughputBelow), failed("reachability", diagnosis.ReachLoss)),
+			causes:       []diagnosis.Code{diagnosis.ReachLoss},
+			consequences: []string{"throughput.below by reach.loss"},
+		},
+		{
+			name:     "loss that only a speed test sees",
+			evidence: tested(unclear("throughput", diagnosis.ReachLoss)),
+			causes:   []diagnosis.Code{diagnosis.ReachLoss},
+		},
+		{
+			name:     "the speed is measured from the gateway, and the cable in the house explains none of it",
+			evidence: tested(failed("throughput", diagnosis.ThroughputBelow), failed("lan_cabling", diagnosis.LANPortSlow)),
+			causes:   []diagnosis.Code{diagnosis.LANPortSlow, diagnosis.ThroughputBelow},
+		},
+		{
+			name:     "a test that was in its own way, or in others'",
+			evidence: tested(unclear("throughput", diagnosis.ThroughputDeviceCPU, diagnosis.ThroughputCrossTraffic)),
+			causes:   []diagnosis.Code{diagnosis.ThroughputDeviceCPU, diagnosis.ThroughputCrossTraffic},
 		},
 		{
 			name:     "weak light does not explain a rejected LOID",
