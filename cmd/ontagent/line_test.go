@@ -144,7 +144,12 @@ func readsNetlink(t *testing.T) {
 func TestLineOfLoopback(t *testing.T) {
 	readsNetlink(t)
 	r := newLineReader(config.Default())
-	for _, a := range []string{"127.0.0.1", "127.0.0.53", "::ffff:127.0.0.1"} {
+	own := []string{"127.0.0.1", "127.0.0.53", "::ffff:127.0.0.1"}
+	if c, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6loopback}); err == nil {
+		own = append(own, "::1")
+		_ = c.Close()
+	}
+	for _, a := range own {
 		l, err := r.read(t.Context(), netip.MustParseAddr(a))
 		if err != nil {
 			t.Fatal(err)
