@@ -147,7 +147,7 @@ func iperf3MayPass(err error) bool {
 // start agrees on the test, and connects its streams.
 func (s *iperf3) start(ctx context.Context) error {
 	defer endWith(ctx, s.control.conn)()
-	if err := s.say(ctx, appendIperf3Parameters(nil, s.down, s.count, s.seconds), iperf3CreateStreams); err != nil {
+	if err := s.say(ctx, iperf3Parameters(s.down, s.count, s.seconds), iperf3CreateStreams); err != nil {
 		return err
 	}
 	to := addrPort(s.control.conn.RemoteAddr())
@@ -340,7 +340,7 @@ func (s *iperf3) finish(ctx context.Context) (*serverCount, error) {
 		}
 		return nil, err
 	}
-	if err := s.send(ctx, appendIperf3Results(nil, s.down, bytes, took)); err != nil {
+	if err := s.send(ctx, iperf3Count(s.down, bytes, took)); err != nil {
 		return nil, err
 	}
 	b, err := readIperf3JSON(s.control.conn)

@@ -126,47 +126,33 @@ func iperf3Unexpected(got, due iperf3State) error {
 	return fmt.Errorf("the server said %v where %v was due", got, due)
 }
 
-// appendIperf3Parameters appends what is asked for, with its length.
-func appendIperf3Parameters(b []byte, down bool, streams, seconds int) []byte {
-	return appendIperf3JSON(b, func(b []byte) []byte {
-		b = append(b, `{"tcp":true,"omit":0,"time":`...)
-		b = strconv.AppendInt(b, int64(seconds), 10)
-		b = append(b, `,"num":0,"blockcount":0,"parallel":`...)
-		b = strconv.AppendInt(b, int64(streams), 10)
-		if down { // its presence counts, not its value
-			b = append(b, `,"reverse":true`...)
-		}
-		b = append(b, `,"len":`...)
-		b = strconv.AppendInt(b, iperf3Block, 10)
-		return append(b, `,"pacing_timer":1000,"client_version":"3.12"}`...)
-	})
+// iperf3Parameters is what is asked for, with its length.
+func iperf3Parameters(down bool, streams, seconds int) []byte {
+	text := `{"tcp":true,"omit":0,"time":` + strconv.Itoa(seconds) + `,"num":0,"blockcount":0,"parallel":` + strconv.Itoa(streams)
+	if down { // its presence counts, not its value
+		text += `,"reverse":true`
+	}
+	return iperf3JSON(text + `,"len":` + strconv.Itoa(iperf3Block) + `,"pacing_timer":1000,"client_version":"3.12"}`)
 }
 
-// appendIperf3Results appends what this side counted, with its length. Of what
-// it leaves at 0 or -1 (unknown) a server demands the presence.
-func appendIperf3Results(b []byte, down bool, bytes []uint64, took time.Duration) []byte {
-	return appendIperf3JSON(b, func(b []byte) []byte {
-		b = append(b, `{"cpu_util_total":0,"cpu_util_user":0,"cpu_util_system":0,"sender_has_retransmits":`...)
-		if down {
-			b = append(b, `-1`...)
-		} else {
-			b = append(b, `0`...)
+// iperf3Count is what this side counted, with its length. Of what it leaves at
+// 0 or -1 (unknown) a server demands the presence.
+func iperf3Count(down bool, bytes []uint64, took time.Duration) []byte {
+	text := `{"cpu_util_total":0,"cpu_util_user":0,"cpu_util_system":0,"sender_has_retransmits":`
+	if down {
+		text += `-1,"streams":[`
+	} else {
+		text += `0,"streams":[`
+	}
+	for i, n := range bytes {
+		if i > 0 {
+			text += ","
 		}
-		b = append(b, `,"streams":[`...)
-		for i, n := range bytes {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			b = append(b, `{"id":`...)
-			b = strconv.AppendInt(b, int64(iperf3StreamID(i)), 10)
-			b = append(b, `,"bytes":`...)
-			b = strconv.AppendUint(b, n, 10)
-			b = append(b, `,"retransmits":-1,"jitter":0,"errors":0,"packets":0,"start_time":0,"end_time":`...)
-			b = strconv.AppendFloat(b, took.Seconds(), 'f', 6, 64)
-			b = append(b, '}')
-		}
-		return append(b, `]}`...)
-	})
+		text += `{"id":` + strconv.Itoa(iperf3StreamID(i)) + `,"bytes":` + strconv.FormatUint(n, 10) +
+			`,"retransmits":-1,"jitter":0,"errors":0,"packets":0,"start_time":0,"end_time":` +
+			strconv.FormatFloat(took.Seconds(), 'f', 6, 64) + "}"
+	}
+	return iperf3JSON(text + "]}")
 }
 
 // iperf3StreamID is the number of the i-th stream, on which both sides agree
@@ -178,11 +164,8 @@ func iperf3StreamID(i int) int {
 	return i + 2
 }
 
-func appendIperf3JSON(b []byte, text func([]byte) []byte) []byte {
-	at := len(b)
-	b = text(append(b, 0, 0, 0, 0))
-	binary.BigEndian.PutUint32(b[at:], uint32(len(b)-at-4))
-	return b
+func iperf3JSON(text string) []byte {
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(text))), text...)
 }
 
 // iperf3Results is what is used of a server's results.

@@ -541,7 +541,7 @@ func TestIperf3Cookies(t *testing.T) {
 }
 
 func TestIperf3StreamIDs(t *testing.T) {
-	b := appendIperf3Results(nil, true, []uint64{7, 8, 9, 10}, time.Second)
+	b := iperf3Count(true, []uint64{7, 8, 9, 10}, time.Second)
 	var got []string
 	for _, part := range strings.Split(string(b), `{"id":`)[1:] {
 		id, _, _ := strings.Cut(part, ",")
