@@ -394,7 +394,7 @@ func (c *Config) decode(blocks []block) []error {
 		seen[sec.key()] = b.line
 		c.lines[sec.key()] = b.line
 		for _, e := range b.entries {
-			o := slices.IndexFunc(sec.options, func(o option) bool { return o.name == e.name })
+			o := slices.IndexFunc(sec.options, func(o *option) bool { return o.name == e.name })
 			if o < 0 {
 				refuse(e.line, "unknown option %q in section %s", e.name, sec.key())
 				continue

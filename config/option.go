@@ -36,7 +36,7 @@ type option struct {
 }
 
 //go:noinline
-func (o option) or(fallback string) option {
+func (o *option) or(fallback string) *option {
 	o.fallback = fallback
 	return o
 }
@@ -50,8 +50,8 @@ type kind struct {
 // text is an option whose value is a string of some kind.
 //
 //go:noinline
-func text(name string, to *string, k kind, help string) option {
-	return option{
+func text(name string, to *string, k kind, help string) *option {
+	return &option{
 		name: name, kind: k.name, help: help,
 		set: func(v string, _ bool) error {
 			if err := k.check(v); err != nil {
@@ -67,8 +67,8 @@ func text(name string, to *string, k kind, help string) option {
 // secret is an option whose value is never shown.
 //
 //go:noinline
-func secret(name string, to *Secret, help string) option {
-	return option{
+func secret(name string, to *Secret, help string) *option {
+	return &option{
 		name: name, kind: "text", help: help, secret: true,
 		set: func(v string, _ bool) error {
 			*to = Secret(v)
@@ -87,8 +87,8 @@ func secret(name string, to *Secret, help string) option {
 // default; a single empty value leaves nothing.
 //
 //go:noinline
-func list(name string, to *[]string, k kind, help string) option {
-	return option{
+func list(name string, to *[]string, k kind, help string) *option {
+	return &option{
 		name: name, kind: k.name, help: help, list: true,
 		set: func(v string, first bool) error {
 			if first {
@@ -118,8 +118,8 @@ func list(name string, to *[]string, k kind, help string) option {
 // boolean takes the words that UCI takes.
 //
 //go:noinline
-func boolean(name string, to *bool, help string) option {
-	return option{
+func boolean(name string, to *bool, help string) *option {
+	return &option{
 		name: name, kind: "1 or 0", help: help,
 		set: func(v string, _ bool) error {
 			switch v {
@@ -144,8 +144,8 @@ func boolean(name string, to *bool, help string) option {
 // seconds is a duration from least to most.
 //
 //go:noinline
-func seconds(name string, to *time.Duration, least, most int, help string) option {
-	return option{
+func seconds(name string, to *time.Duration, least, most int, help string) *option {
+	return &option{
 		name: name, kind: fmt.Sprintf("seconds, %d to %d", least, most), help: help,
 		set: func(v string, _ bool) error {
 			n, err := strconv.ParseInt(v, 10, 64)
@@ -165,8 +165,8 @@ func seconds(name string, to *time.Duration, least, most int, help string) optio
 // number is a whole number of some unit, from least to most.
 //
 //go:noinline
-func number(name string, to *int, unit string, least, most int, help string) option {
-	return option{
+func number(name string, to *int, unit string, least, most int, help string) *option {
+	return &option{
 		name: name, kind: fmt.Sprintf("%s, %d to %d", unit, least, most), help: help,
 		set: func(v string, _ bool) error {
 			n, err := strconv.ParseInt(v, 10, 64)
@@ -186,12 +186,12 @@ func number(name string, to *int, unit string, least, most int, help string) opt
 // oneOf takes one of some whole numbers.
 //
 //go:noinline
-func oneOf(name string, to *int, allowed []int, help string) option {
+func oneOf(name string, to *int, allowed []int, help string) *option {
 	words := make([]string, len(allowed))
 	for i, a := range allowed {
 		words[i] = strconv.Itoa(a)
 	}
-	return option{
+	return &option{
 		name: name, kind: strings.Join(words, ", "), help: help,
 		set: func(v string, _ bool) error {
 			i := slices.Index(words, v)
@@ -208,8 +208,8 @@ func oneOf(name string, to *int, allowed []int, help string) option {
 // threshold is a limit by the name that the norms give it.
 //
 //go:noinline
-func threshold(to *map[string]float64, name, unit string, least, most float64, help string) option {
-	return option{
+func threshold(to *map[string]float64, name, unit string, least, most float64, help string) *option {
+	return &option{
 		name: strings.ReplaceAll(name, ".", "_"),
 		kind: fmt.Sprintf("%s, %.0f to %.0f", unit, least, most),
 		help: help, fallback: "the norm",

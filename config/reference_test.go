@@ -64,7 +64,7 @@ func referenceCollectors(out *strings.Builder, c *Config, s section) {
 		fmt.Fprintf(out, "| `%s` | %s | `%v` | `%v` |\n", n.name, n.what, n.c.Interval.Seconds(), n.c.Timeout.Seconds())
 	}
 	out.WriteString("\n")
-	options := append([]option(nil), s.options...)
+	options := append([]*option(nil), s.options...)
 	for i := range options {
 		if options[i].name == "interval" || options[i].name == "timeout" {
 			options[i].fallback = "see above"
@@ -73,7 +73,7 @@ func referenceCollectors(out *strings.Builder, c *Config, s section) {
 	referenceTable(out, options)
 }
 
-func referenceTable(out *strings.Builder, options []option) {
+func referenceTable(out *strings.Builder, options []*option) {
 	out.WriteString("| option | value | default | meaning |\n|---|---|---|---|\n")
 	for _, o := range options {
 		name := "`" + o.name + "`"
@@ -129,7 +129,7 @@ func TestOptionsAreBoundToTheirOwnValue(t *testing.T) {
 }
 
 // sampleValue returns a valid value that isn't the default.
-func sampleValue(t *testing.T, o option) string {
+func sampleValue(t *testing.T, o *option) string {
 	t.Helper()
 	now := strings.Join(o.get(), " ")
 	for _, v := range []string{

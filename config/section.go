@@ -11,7 +11,7 @@ type section struct {
 	// name tells sections of one type apart; empty where there is only one.
 	name    string
 	help    string
-	options []option
+	options []*option
 }
 
 // key is how errors call the section.
@@ -76,7 +76,7 @@ func (c *Collectors) all() []named {
 // and the reference all go by it.
 func (c *Config) sections() []section {
 	all := []section{
-		{typ: "main", help: "Who this gateway is, and where it keeps its state.", options: []option{
+		{typ: "main", help: "Who this gateway is, and where it keeps its state.", options: []*option{
 			text("device", &c.Main.Device, deviceName(),
 				"The gateway's name: client id, topic level and common name of its certificate. It must be given.").or("none"),
 			text("tenant", &c.Main.Tenant, topicLevel(),
@@ -90,7 +90,7 @@ func (c *Config) sections() []section {
 			text("language", &c.Main.Language, words("zh-CN", "en"),
 				"Language of texts for people; codes are the same in both."),
 		}},
-		{typ: "authority", help: "Who may give orders. Without a root key none is accepted.", options: []option{
+		{typ: "authority", help: "Who may give orders. Without a root key none is accepted.", options: []*option{
 			text("root_key", &c.Authority.RootKey, optional(publicKey()),
 				"The operator's root key. It signs the trust list; everything else follows from that."),
 			text("root_key_file", &c.Authority.RootKeyFile, optional(absolutePath()),
@@ -102,7 +102,7 @@ func (c *Config) sections() []section {
 			boolean("noc_diagnose", &c.Authority.NOCDiagnose,
 				"NOC keys may run the read-only diagnosis without a work order."),
 		}},
-		{typ: "mqtt", help: "The connection to the broker.", options: []option{
+		{typ: "mqtt", help: "The connection to the broker.", options: []*option{
 			boolean("enabled", &c.MQTT.Enabled,
 				"Connect at all. Needs a broker."),
 			text("broker", &c.MQTT.Broker, optional(brokerURL()),
@@ -132,7 +132,7 @@ func (c *Config) sections() []section {
 			text("session", &c.MQTT.Session, words("clean", "persistent"),
 				"Whether the broker keeps what comes for this gateway while it is away. ontctl repeats its commands, so clean loses nothing."),
 		}},
-		{typ: "spool", help: "What waits for the broker, across restarts and power cuts. Online, telemetry writes nothing to it.", options: []option{
+		{typ: "spool", help: "What waits for the broker, across restarts and power cuts. Online, telemetry writes nothing to it.", options: []*option{
 			boolean("enabled", &c.Spool.Enabled,
 				"Keep it on flash. 0: in RAM only (read-only images); a restart then loses what waits."),
 			text("dir", &c.Spool.Dir, optional(absolutePath()),
@@ -148,13 +148,13 @@ func (c *Config) sections() []section {
 			number("backfill_bytes_per_s", &c.Spool.BackfillBytesPerS, "bytes per second", 256, 10485760,
 				"How fast telemetry that had to wait is sent."),
 		}},
-		{typ: "control", help: "How the daemon is reached other than by the broker.", options: []option{
+		{typ: "control", help: "How the daemon is reached other than by the broker.", options: []*option{
 			text("socket", &c.Control.Socket, optional(absolutePath()),
 				"Unix socket of the local verbs.").or("`control.sock` in run_dir"),
 			text("lan_listen", &c.Control.LANListen, optional(listenAddress()),
 				"TLS listener for the technician on site. It takes only signed orders and commands.").or("off"),
 		}},
-		{typ: "console", help: "The serial console of the optical chip.", options: []option{
+		{typ: "console", help: "The serial console of the optical chip.", options: []*option{
 			boolean("enabled", &c.Console.Enabled,
 				"Read optics and PON state from a console. Needs a port."),
 			text("port", &c.Console.Port, optional(absolutePath()),
@@ -168,13 +168,13 @@ func (c *Config) sections() []section {
 			secret("password", &c.Console.Password,
 				"Password, where the console asks for one. Needs a username."),
 		}},
-		{typ: "module", help: "The optical module, where there is one in a cage.", options: []option{
+		{typ: "module", help: "The optical module, where there is one in a cage.", options: []*option{
 			text("interface", &c.Module.Interface, optional(networkInterface()),
 				"The interface whose module's EEPROM is read."),
 			text("hwmon", &c.Module.Hwmon, anyText(),
 				"The name of the module's hwmon chip, as in /sys/class/hwmon/*/name."),
 		}},
-		{typ: "wan", help: "What the line is judged by.", options: []option{
+		{typ: "wan", help: "What the line is judged by.", options: []*option{
 			text("interface", &c.WAN.Interface, optional(networkInterface()),
 				"The interface towards the operator.").or("that of the default route"),
 			text("device", &c.WAN.Device, optional(networkInterface()),
@@ -195,7 +195,7 @@ func (c *Config) sections() []section {
 			text("check_url", &c.WAN.CheckURL, optional(webURL("http")),
 				"A page that answers 204 without a body, by which a portal before the internet shows itself.").or("not tried"),
 		}},
-		{typ: "iptv", help: "What television is tried by, where it is ordered.", options: []option{
+		{typ: "iptv", help: "What television is tried by, where it is ordered.", options: []*option{
 			text("group", &c.IPTV.Group, optional(groupAddress()),
 				"The multicast group of a channel that is always on.").or("not tried"),
 			number("port", &c.IPTV.Port, "UDP port", 1, 65535,
@@ -203,17 +203,17 @@ func (c *Config) sections() []section {
 			text("source", &c.IPTV.Source, optional(address()),
 				"The sender, where the network does source-specific multicast.").or("any"),
 		}},
-		{typ: "voice", help: "What telephony is tried by, where it is ordered.", options: []option{
+		{typ: "voice", help: "What telephony is tried by, where it is ordered.", options: []*option{
 			text("registrar", &c.Voice.Registrar, optional(hostAndPort()),
 				"The SIP registrar.").or("not tried"),
 			text("domain", &c.Voice.Domain, optional(addressOrName()),
 				"The SIP domain.").or("the registrar's host"),
 		}},
-		{typ: "management", help: "What the operator's management is tried by, where it is ordered.", options: []option{
+		{typ: "management", help: "What the operator's management is tried by, where it is ordered.", options: []*option{
 			text("acs", &c.Management.ACS, optional(webURL("http", "https")),
 				"The URL of the TR-069 server.").or("not tried"),
 		}},
-		{typ: "throughput", help: "What the line's speed is measured by, where an order requires it and allows the traffic. Nothing of it is encrypted: that would measure the processor.", options: []option{
+		{typ: "throughput", help: "What the line's speed is measured by, where an order requires it and allows the traffic. Nothing of it is encrypted: that would measure the processor.", options: []*option{
 			text("url", &c.Throughput.URL, optional(webURL("http", "iperf3")),
 				"What is downloaded: http://host[:port]/path, of a file that lasts longer than the test, or iperf3://host[:port].").or("not measured"),
 			text("upload_url", &c.Throughput.UploadURL, optional(webURL("http", "iperf3")),
@@ -229,7 +229,7 @@ func (c *Config) sections() []section {
 		}},
 	}
 	for _, n := range c.Collectors.all() {
-		all = append(all, section{typ: "collector", name: n.name, help: n.what, options: []option{
+		all = append(all, section{typ: "collector", name: n.name, help: n.what, options: []*option{
 			boolean("enabled", &n.c.Enabled, "Collect it."),
 			seconds("interval", &n.c.Interval, 1, 86400, "From one collection to the next."),
 			seconds("timeout", &n.c.Timeout, 1, 600, "A collection that takes longer is given up. At most the interval, which also bounds the default."),
@@ -237,11 +237,11 @@ func (c *Config) sections() []section {
 			list("exclude", &n.c.Exclude, pattern(), "No interface that matches one of these.").or("none"),
 		}})
 	}
-	limit := func(name, unit string, least, most float64, help string) option {
+	limit := func(name, unit string, least, most float64, help string) *option {
 		return threshold(&c.Thresholds, name, unit, least, most, help)
 	}
 	return append(all,
-		section{typ: "thresholds", help: "Limits of this gateway. A work order's own have precedence.", options: []option{
+		section{typ: "thresholds", help: "Limits of this gateway. A work order's own have precedence.", options: []*option{
 			limit("optical.rx_min_dbm", "dBm", -40, 10, "Received power must be above it."),
 			limit("optical.rx_max_dbm", "dBm", -40, 10, "Received power must not be above it."),
 			limit("optical.margin_warn_db", "dB", 0, 20, "Warn where the distance to the limit is below it."),
@@ -262,7 +262,7 @@ func (c *Config) sections() []section {
 			limit("fault.network_due", "seconds", 0, 31536000, "A network fault is repaired within it."),
 			limit("record.retention", "seconds", 0, 315360000, "Records are kept at least this long."),
 		}},
-		section{typ: "clock", help: "How far the system's clock is believed.", options: []option{
+		section{typ: "clock", help: "How far the system's clock is believed.", options: []*option{
 			text("trust_system", &c.Clock.TrustSystem, words("auto", "never"),
 				"auto: while NTP disciplines it. never: every command must prove that it is fresh."),
 		}},
