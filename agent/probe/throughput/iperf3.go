@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -138,9 +139,10 @@ func (s *iperf3) greetOnce(ctx context.Context) error {
 }
 
 // iperf3MayPass reports whether an error may be that of a server that has not
-// quite finished with the test before.
+// quite finished with the test before. Where several addresses refused, there is
+// only a text.
 func iperf3MayPass(err error) bool {
-	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, errIperf3Busy) ||
+	return errors.Is(err, syscall.ECONNREFUSED) || strings.HasSuffix(err.Error(), syscall.ECONNREFUSED.Error()) || errors.Is(err, errIperf3Busy) ||
 		errors.Is(err, errIperf3Closed) || errors.Is(err, errIperf3Reset)
 }
 

@@ -144,15 +144,13 @@ func iperf3Count(down bool, bytes []uint64, took time.Duration) []byte {
 	} else {
 		text += `0,"streams":[`
 	}
+	streams := make([]string, len(bytes))
 	for i, n := range bytes {
-		if i > 0 {
-			text += ","
-		}
-		text += `{"id":` + strconv.Itoa(iperf3StreamID(i)) + `,"bytes":` + strconv.FormatUint(n, 10) +
+		streams[i] = `{"id":` + strconv.Itoa(iperf3StreamID(i)) + `,"bytes":` + strconv.FormatUint(n, 10) +
 			`,"retransmits":-1,"jitter":0,"errors":0,"packets":0,"start_time":0,"end_time":` +
 			strconv.FormatFloat(took.Seconds(), 'f', 6, 64) + "}"
 	}
-	return iperf3JSON(text + "]}")
+	return iperf3JSON(text + strings.Join(streams, ",") + "]}")
 }
 
 // iperf3StreamID is the number of the i-th stream, on which both sides agree

@@ -378,6 +378,17 @@ func TestIperf3Refused(t *testing.T) {
 	if err == nil || !strings.HasSuffix(err.Error(), "connection refused") || dials != iperf3Tries {
 		t.Errorf("%v after %d tries", err, dials)
 	}
+	both := iperf3Dial(netip.MustParseAddrPort(f.l.Addr().String()))
+	s.dial = func(ctx context.Context) (*stream, error) { // a name with two addresses
+		dials++
+		_, a := both(ctx)
+		_, b := both(ctx)
+		return nil, joined([]error{a, b})
+	}
+	dials = 0
+	if _, err = s.open(t.Context()); err == nil || dials != iperf3Tries {
+		t.Errorf("%v after %d tries", err, dials)
+	}
 	s.dial = func(context.Context) (*stream, error) {
 		dials++
 		return nil, os.ErrPermission
