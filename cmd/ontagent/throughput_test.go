@@ -529,19 +529,31 @@ func TestThroughputOnAShapedLine(t *testing.T) {
 		{"100", "down", cli.Fail, throughput.Fail},
 		{"50/50", "both", cli.OK, throughput.Pass},
 	} {
-		cmd, out, errs := throughputProcess(t, "--url", url, "--contract", tc.contract, "--direction", tc.direction, "--window", "2", "--json")
-		var err error
-		gateway.do(func() { err = cmd.Start() })
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = cmd.Wait() // the code says it
 		var r throughput.Result
-		if err := json.Unmarshal(out.Bytes(), &r); err != nil {
-			t.Fatalf("%v: %s%s", err, out, errs)
+		var code int
+		var out, errs *bytes.Buffer
+		for range 4 {
+			var cmd *exec.Cmd
+			cmd, out, errs = throughputProcess(t, "--url", url, "--contract", tc.contract, "--direction", tc.direction, "--window", "2", "--json")
+			var err error
+			gateway.do(func() { err = cmd.Start() })
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait() // the code says it
+			r, code = throughput.Result{}, cmd.ProcessState.ExitCode()
+			if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+				t.Fatalf("%v: %s%s", err, out, errs)
+			}
+			// A machine that is late shows, whatever it says of its processors. The
+			// opposite verdict must not come even then.
+			if code != cli.Inconclusive {
+				break
+			}
+			t.Logf("again: %s", r.Reason)
 		}
-		if cmd.ProcessState.ExitCode() != tc.code || r.Verdict != tc.verdict || r.Interface != "wan0" || !strings.HasPrefix(r.ServerName, "ontctl/") {
-			t.Errorf("contract %s: exit code %d, %s, want %s: %s%s", tc.contract, cmd.ProcessState.ExitCode(), r.Verdict, tc.verdict, out, errs)
+		if code != tc.code || r.Verdict != tc.verdict || r.Interface != "wan0" || !strings.HasPrefix(r.ServerName, "ontctl/") {
+			t.Errorf("contract %s: exit code %d, %s, want %s: %s%s", tc.contract, code, r.Verdict, tc.verdict, out, errs)
 		}
 		for name, d := range map[string]*throughput.Rate{"down": r.Down, "up": r.Up} {
 			const truth = 50 * 1448. / 1514
