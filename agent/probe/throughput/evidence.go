@@ -15,9 +15,10 @@ type evidence struct {
 	// need and needTCP are the rate that had to be possible: what is asked for,
 	// or, where that is reached, the rate itself.
 	need, needTCP float64
-	// queue says that a queue stood on the way while it was loaded, and was
-	// drained at a steady rate: as before a line that is full.
-	queue bool
+	// longer says that the way to the server and back took longer under load,
+	// flat that it is known not to have. queue says that it did, and that the
+	// queue was drained at a steady rate: as before a line that is full.
+	longer, flat, queue bool
 }
 
 func newEvidence(m *Measurement, q question) *evidence {
@@ -28,7 +29,10 @@ func newEvidence(m *Measurement, q question) *evidence {
 		e.need = c * q.ratio()
 	}
 	e.needTCP = e.need * e.tcp / e.rate
-	e.queue = m.Stable && m.Spread.CV < steady && (longer(m.Latency.IdleP50Ms, m.Latency.LoadedP50Ms) || q.dir == Up && e.sendersWait())
+	idle, loaded := m.Latency.IdleP50Ms, m.Latency.LoadedP50Ms
+	e.longer = longer(idle, loaded) || q.dir == Up && e.sendersWait()
+	e.flat = idle != nil && loaded != nil && !e.longer
+	e.queue = e.longer && m.Stable && m.Spread.CV < steady
 	return e
 }
 
@@ -112,8 +116,6 @@ func (e *evidence) port() (strength, string) {
 	switch {
 	case c == nil:
 		return nothing, ""
-	case !(*c > 0):
-		return unknown, "what the port carries is not known"
 	case e.below && *c < e.needTCP:
 		return clear, "the port carries no more than " + mbit(*c) + " of payload, and " + mbit(e.needTCP) + " are needed"
 	case e.tcp >= *c*portFull:

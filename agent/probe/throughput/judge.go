@@ -127,10 +127,15 @@ func confirm(e *evidence, q question) (Verdict, Limit, string) {
 		}
 		return Inconclusive, LimitServer, e.sentence("another server gave only " + mbit(e2.rate))
 	}
-	// A server that gives no more twice is no better known than once. A line that
-	// is full has a queue before it.
-	if same && (!e.queue || !e2.queue) {
-		return Inconclusive, LimitServer, e.sentence("the way to the server took no longer under load, so the line was not full, and no other server was asked")
+	// Before a line that is full stands a queue. Where there is none, something
+	// else kept TCP from filling it; and a server that gives no more twice is no
+	// better known than once.
+	const notFull = "the way to the server took no longer under load, so the line was not full"
+	switch {
+	case e.flat && (same || e2.flat), same && e2.flat:
+		return Inconclusive, LimitServer, e.sentence(notFull)
+	case same && (!e.longer || !e2.longer):
+		return Inconclusive, LimitServer, e.sentence("how long the way to the server took under load is not known, and no other server was asked")
 	}
 	which := "another server"
 	if same {

@@ -471,8 +471,9 @@ func TestJudgeBySecondRun(t *testing.T) {
 		{"the same", with(again, 79), Fail, LimitLine, "a second run gave 79.0 Mbit/s, and nothing but the line explains it"},
 		{"the same, faster", with(again, 95), Inconclusive, LimitUnstable, "a second run gave 95.0 Mbit/s"},
 		{"the same, slower", with(again, 60), Inconclusive, LimitUnstable, "a second run gave only 60.0 Mbit/s"},
-		{"the same, and no queue", with(again, 79, flat), Inconclusive, LimitServer, "the way to the server took no longer under load, so the line was not full, and no other server was asked"},
-		{"another, and no queue", with(other, 79, flat), Fail, LimitLine, "another server gave 79.0 Mbit/s, and nothing but the line explains it"},
+		{"the same, and no queue", with(again, 79, flat), Inconclusive, LimitServer, "the way to the server took no longer under load, so the line was not full"},
+		{"the same, and who knows", with(again, 79, func(m *Measurement) { m.Latency = Latency{} }), Inconclusive, LimitServer, "how long the way to the server took under load is not known, and no other server was asked"},
+		{"another, and no queue there", with(other, 79, flat), Fail, LimitLine, "another server gave 79.0 Mbit/s, and nothing but the line explains it"},
 		{"one that failed", with(other, 80, func(m *Measurement) { m.Error, m.TCPMbps = "cannot connect", nil }), Inconclusive, LimitLine, "a second run could not confirm it: cannot connect"},
 		{"one that ended early", with(other, 80, func(m *Measurement) { m.Error, m.cut = "the body ended", LimitShort }), Inconclusive, LimitLine, "a second run could not confirm it: the body ended"},
 		{"one in which the link changed", with(other, 80, func(m *Measurement) { m.link = "wan is gone" }), Inconclusive, LimitLinkChanged, "a second run could not confirm it: the interface did not stay as it was: wan is gone"},
@@ -484,6 +485,25 @@ func TestJudgeBySecondRun(t *testing.T) {
 		why = strings.TrimPrefix(why, "80.0 Mbit/s (TCP payload) is 80 % of the contracted 100.0 Mbit/s, less than 90 %: ")
 		if diff := cmp.Diff([]any{tt.want, tt.limit, tt.why}, []any{v, limit, why}); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
+	}
+}
+
+// Two servers that agree say nothing of a line that neither filled.
+func TestJudgeALineThatIsNotFull(t *testing.T) {
+	for _, dir := range directions {
+		m, q := slowLine(dir), slowQuestion(dir)
+		flat(&m)
+		if v, limit, why := judge(m, q); v != Fail {
+			t.Errorf("%s, to one of two: %s, %s: %s", dir, v, limit, why)
+		}
+		flat(q.second)
+		if v, limit, why := judge(m, q); v != Inconclusive || limit != LimitServer || !strings.HasSuffix(why, "so the line was not full") {
+			t.Errorf("%s: %s, %s: %s", dir, v, limit, why)
+		}
+		m.Latency = Latency{}
+		if v, limit, why := judge(m, q); v != Fail {
+			t.Errorf("%s, unknown: %s, %s: %s", dir, v, limit, why)
 		}
 	}
 }
