@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"ontagent/cmd/cli"
 )
@@ -533,6 +534,58 @@ func TestSpeedServerBothFamilies(t *testing.T) {
 			t.Errorf("%s: %d, %d bytes", host, resp.StatusCode, len(data))
 		}
 		log.await(t, "client="+strings.Trim(host, "[]")+" ", "bytes=100000")
+	}
+}
+
+// Who is not allowed gets not a byte.
+func TestSpeedServerAllows(t *testing.T) {
+	limits := roomy()
+	limits.allow = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	at, _, _ := speedServerAt(t, limits)
+	c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", at)
+	if err != nil {
+		return // closed before this side knew
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_, _ = io.WriteString(c, "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n") // it may be closed
+	if b, err := io.ReadAll(c); len(b) > 0 || os.IsTimeout(err) {
+		t.Errorf("answered %q, %v", b, err)
+	}
+}
+
+// Reno is in every kernel.
+func TestSpeedServerCongestionControl(t *testing.T) {
+	s, err := newSpeedServer(roomy(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.body.Close()
+	listeners, err := s.listen(t.Context(), []string{"127.0.0.1:0"}, "reno")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listeners[0].Close()
+	dialSpeed(t, listeners[0].Addr().String(), "")
+	c, err := listeners[0].Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	conn, ok := c.(*speedConn)
+	if !ok {
+		t.Fatalf("it accepts a %T", c)
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got string
+	if err := raw.Control(func(fd uintptr) { got, _ = unix.GetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION) }); err != nil {
+		t.Fatal(err)
+	}
+	if got != "reno" || s.congestion != "reno" {
+		t.Errorf("a connection has %q, the server says %q", got, s.congestion)
 	}
 }
 
