@@ -106,31 +106,39 @@ func (p speedReport) direction(name string, rate *throughput.Rate) {
 // cause prints what kept the rate from being higher: as a cause, with what to
 // do, where that matters.
 func (p speedReport) cause(rate *throughput.Rate) {
+	code := limitCode(rate.LimitedBy)
 	if rate.Verdict == throughput.Pass || rate.Verdict == throughput.Measured {
-		p.line("limited_by", string(rate.LimitedBy), rate.Reason)
+		by := p.label("the_line")
+		if code != "" {
+			by = diagnosis.Title(p.lang, code)
+		}
+		p.line("limited_by", by, rate.Reason)
 		return
 	}
-	code := diagnosis.Code("throughput." + string(rate.LimitedBy))
-	switch rate.LimitedBy {
-	case throughput.LimitNone:
-		code = ""
-	case throughput.LimitLoss:
-		code = diagnosis.ReachLoss
-	case throughput.LimitLine:
+	if rate.Verdict == throughput.Fail {
 		code = diagnosis.ThroughputBelow
 		if down := p.r.Down; rate == p.r.Up && down != nil && down.Verdict == throughput.Pass {
 			code = diagnosis.ThroughputUploadOnly
 		}
-		if rate.Verdict != throughput.Fail {
-			code = ""
-		}
-	default:
 	}
 	if code != "" {
 		p.line("cause", diagnosis.Title(p.lang, code)+" ["+string(code)+"]")
 	}
 	p.line("reason", rate.Reason)
 	p.line("action", diagnosis.Action(p.lang, code))
+}
+
+// limitCode is the cause that a limit is; "" for the line, which is none by
+// itself, and where nothing was measured.
+func limitCode(limit throughput.Limit) diagnosis.Code {
+	switch limit {
+	case throughput.LimitNone, throughput.LimitLine:
+		return ""
+	case throughput.LimitLoss:
+		return diagnosis.ReachLoss
+	default:
+		return diagnosis.Code("throughput." + string(limit))
+	}
 }
 
 // conditions prints what may have been in the way.
@@ -150,7 +158,7 @@ func (p speedReport) conditions(rate *throughput.Rate) {
 		parts = append(parts, "softnet "+strconv.FormatUint(c.SoftnetDropped, 10))
 	}
 	if rate.CeilingMbps != nil {
-		parts = append(parts, "port ≤ "+mbps(rate.CeilingMbps)+" Mbit/s")
+		parts = append(parts, p.label("port")+" ≤ "+mbps(rate.CeilingMbps)+" Mbit/s")
 	}
 	p.line("conditions", parts...)
 }
