@@ -21,6 +21,7 @@ type pump struct {
 	// failed has the first thing that went wrong.
 	failed   chan error
 	stopping atomic.Bool
+	stopped  chan struct{} // closed when stopping
 	wg       sync.WaitGroup
 	scratch  []byte // download
 }
@@ -34,6 +35,14 @@ type flow struct {
 	byInfo bool
 	source source
 
+	// turn is held by who moves bytes: see work.
+	turn sync.Mutex
+	// over is why no more are moved; head and left are what stands before the
+	// next part of an upload, and how much of this one is left. Guarded by turn.
+	over error
+	head []byte
+	left uint64
+
 	mu sync.Mutex
 	// moved is what was read, early bytes included, or written. It is guarded by
 	// mu, also while the kernel moves bytes that it does not have yet.
@@ -45,7 +54,7 @@ type flow struct {
 
 // startPump begins to move bytes; it must be stopped. s is nil for a download.
 func startPump(streams []*stream, s *supply, b *budget) (*pump, error) {
-	p := &pump{budget: b, failed: make(chan error, 1)}
+	p := &pump{budget: b, failed: make(chan error, 1), stopped: make(chan struct{})}
 	if s == nil {
 		var err error
 		p.scratch, err = unix.Mmap(-1, 0, discardSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
@@ -63,7 +72,7 @@ func startPump(streams []*stream, s *supply, b *budget) (*pump, error) {
 	}
 	for _, f := range p.flows {
 		if f.down {
-			p.wg.Go(func() { p.report(f.receive()) })
+			p.wg.Go(func() { p.report(f.work(f.raw.Read)) })
 			continue
 		}
 		p.wg.Go(func() { p.report(f.upload()) })
@@ -78,7 +87,7 @@ func (f *flow) upload() error {
 	const grace = 50 * time.Millisecond
 	said, sent := make(chan error, 1), make(chan error, 1)
 	go func() { said <- f.listen() }()
-	go func() { sent <- f.send() }()
+	go func() { sent <- f.work(f.raw.Write) }()
 	var heard, other error
 	select {
 	case heard = <-said:
@@ -95,6 +104,73 @@ func (f *flow) upload() error {
 		return other
 	}
 	return heard
+}
+
+// ample is how much of a budget each flow and direction must have left for the
+// flows to be served together.
+const ample = 4 << 20
+
+// work moves the bytes of a flow until it is over, and says why. wait is the
+// connection's Read or Write.
+//
+// Who is awake serves the other flows, too: waking costs the processor more
+// than moving, and four connections would wake it four times as often.
+func (f *flow) work(wait func(func(fd uintptr) bool) error) error {
+	err := wait(func(fd uintptr) bool {
+		f.turn.Lock()
+		over := f.step(fd)
+		f.turn.Unlock()
+		if over {
+			return true
+		}
+		if f.pump.budget.share(ample, len(f.pump.flows)) < ample {
+			return false // what is left to send would all be in buffers
+		}
+		for _, o := range f.pump.flows {
+			if o != f && o.turn.TryLock() {
+				o.serve()
+			}
+		}
+		return false
+	})
+	f.turn.Lock()
+	over := f.over
+	f.turn.Unlock()
+	switch {
+	case over == nil:
+		return err
+	case !f.down && errors.Is(over, errBudget):
+		f.pump.drained()
+	}
+	return over
+}
+
+// step moves what can be moved now, and reports whether that was the last. The
+// turn is held.
+func (f *flow) step(fd uintptr) (over bool) {
+	switch {
+	case f.over != nil:
+	case f.down:
+		f.over = f.drain(fd)
+	default:
+		f.over = f.fill(fd)
+	}
+	return f.over != nil
+}
+
+// serve is a step for the flow's own goroutine, which is woken only if it was
+// the last. It gives the turn back.
+func (f *flow) serve() {
+	over := false
+	_ = f.raw.Control(func(fd uintptr) { over = f.step(fd) })
+	f.turn.Unlock()
+	switch {
+	case !over:
+	case f.down:
+		_ = f.conn.SetReadDeadline(past())
+	default:
+		_ = f.conn.SetWriteDeadline(past())
+	}
 }
 
 func (f *flow) prepare(s *supply) error {
@@ -118,6 +194,7 @@ func (f *flow) prepare(s *supply) error {
 	}
 	_, f.byInfo = t.u64(infoAcked)
 	f.moved = written // the request, as far as it still waits
+	f.left = f.limit
 	f.source, err = s.source()
 	return err
 }
@@ -139,6 +216,7 @@ func (p *pump) stop() {
 	if p.stopping.Swap(true) {
 		return
 	}
+	close(p.stopped)
 	for _, f := range p.flows {
 		_ = f.conn.SetDeadline(past())
 	}

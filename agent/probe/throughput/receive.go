@@ -21,39 +21,32 @@ const (
 	lowatTime = 25 * time.Millisecond
 )
 
-// receive drops what comes until the end.
-func (f *flow) receive() error {
-	var cause error
-	err := f.raw.Read(func(fd uintptr) bool {
-		for {
-			f.mu.Lock()
-			n, _, err := unix.Recvfrom(int(fd), f.pump.scratch, unix.MSG_TRUNC|unix.MSG_DONTWAIT)
-			if n > 0 {
-				if f.begun.IsZero() {
-					f.begun = time.Now()
-				}
-				f.moved += uint64(n)
+// drain drops what waits, until nothing does, or nothing more comes: then it
+// says why. f.turn is held.
+func (f *flow) drain(fd uintptr) error {
+	for {
+		f.mu.Lock()
+		n, _, err := unix.Recvfrom(int(fd), f.pump.scratch, unix.MSG_TRUNC|unix.MSG_DONTWAIT)
+		if n > 0 {
+			if f.begun.IsZero() {
+				f.begun = time.Now()
 			}
-			total := f.moved
-			f.mu.Unlock()
-			switch {
-			case errors.Is(err, unix.EINTR):
-				continue
-			case errors.Is(err, unix.EAGAIN):
-				return false
-			case err != nil:
-				cause = ended(err, total)
-				return true
-			}
-			if cause = f.received(uint64(n), total); cause != nil {
-				return true
-			}
+			f.moved += uint64(n)
 		}
-	})
-	if cause == nil {
-		cause = err
+		total := f.moved
+		f.mu.Unlock()
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EAGAIN):
+			return nil
+		case err != nil:
+			return ended(err, total)
+		}
+		if err := f.received(uint64(n), total); err != nil {
+			return err
+		}
 	}
-	return cause
 }
 
 // received judges a read of n bytes, 0 at the end of the stream.

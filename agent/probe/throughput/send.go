@@ -12,57 +12,66 @@ import (
 // maxSend is the most that is handed over at once.
 const maxSend = supplySize
 
-// send sends until the end.
-func (f *flow) send() error {
-	var cause error
-	left := f.limit
-	var head []byte
-	err := f.raw.Write(func(fd uintptr) bool {
-		for {
-			if f.limit > 0 && left == 0 && len(head) == 0 {
-				if f.next == nil {
-					cause = shortError("the transfer ended before the measurement was over")
-					return true
-				}
-				head, left = f.next()
+// fill sends until the socket takes no more, or nothing more goes: then it says
+// why. f.turn is held.
+func (f *flow) fill(fd uintptr) error {
+	for {
+		if f.limit > 0 && f.left == 0 && len(f.head) == 0 {
+			if f.next == nil {
+				return shortError("the transfer ended before the measurement was over")
 			}
-			want := uint64(len(head))
-			if want == 0 {
-				want = maxSend
-				if f.limit > 0 {
-					want = min(want, left)
-				}
-			}
-			may := f.pump.budget.take(want)
-			if may == 0 {
-				cause = errBudget
-				return true
-			}
-			n, err := f.push(fd, head, may)
-			f.pump.budget.refund(may - uint64(n))
-			if len(head) > 0 {
-				head = head[n:]
-			} else if f.limit > 0 {
-				left -= uint64(n)
-			}
-			switch {
-			case errors.Is(err, unix.EINTR):
-			case errors.Is(err, unix.EAGAIN):
-				return false
-			case err != nil:
-				total, _ := f.count()
-				cause = ended(err, total)
-				return true
-			case n == 0:
-				cause = fmt.Errorf("cannot send: %w", io.ErrNoProgress)
-				return true
+			f.head, f.left = f.next()
+		}
+		want := uint64(len(f.head))
+		if want == 0 {
+			want = maxSend
+			if f.limit > 0 {
+				want = min(want, f.left)
 			}
 		}
-	})
-	if cause == nil {
-		cause = err
+		may := f.pump.budget.take(want)
+		if may == 0 {
+			return errBudget
+		}
+		n, err := f.push(fd, f.head, may)
+		f.pump.budget.refund(may - uint64(n))
+		if len(f.head) > 0 {
+			f.head = f.head[n:]
+		} else if f.limit > 0 {
+			f.left -= uint64(n)
+		}
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN):
+			return nil
+		case err != nil:
+			total, _ := f.count()
+			return ended(err, total)
+		case n == 0:
+			return fmt.Errorf("cannot send: %w", io.ErrNoProgress)
+		}
 	}
-	return cause
+}
+
+// drained returns when everything that was handed over on any connection has
+// been acknowledged: it is of the budget, and may not have left yet.
+func (p *pump) drained() {
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
+	for waits := uint64(1); waits > 0; {
+		select {
+		case <-p.stopped:
+			return
+		case <-look.C:
+		}
+		waits = 0
+		for _, f := range p.flows {
+			_ = f.raw.Control(func(fd uintptr) {
+				n, _ := queued(fd, unix.TIOCOUTQ)
+				waits += n
+			})
+		}
+	}
 }
 
 // push sends up to n bytes, of head if there is one.
