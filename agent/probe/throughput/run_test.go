@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -132,6 +133,9 @@ func TestRunLeavesABusyLineAlone(t *testing.T) {
 	if text := strings.Join(notes, "\n"); !strings.Contains(text, "waiting up to 1s") {
 		t.Errorf("notes: %s", text)
 	}
+	if testing.Short() {
+		return
+	}
 	o.MayDisturb = true
 	if res, err = throughput.Run(t.Context(), o); err != nil || res.Down.TCPMbps == nil {
 		t.Errorf("with consent: %+v, %v", res.Down, err)
@@ -150,6 +154,8 @@ func TestRunLeavesABusyLineAlone(t *testing.T) {
 
 func TestRunStopsWhenTheLinkChanges(t *testing.T) {
 	addr := endless(t, 1<<20)
+	left := nothingLeft(t)
+	var wg sync.WaitGroup
 	for _, tt := range []struct {
 		want   string
 		change func(*throughput.Line)
@@ -161,36 +167,39 @@ func TestRunStopsWhenTheLinkChanges(t *testing.T) {
 		{want: "wan changed its speed from 1000 to 100 Mbit/s", change: func(l *throughput.Line) { l.SpeedMbps = 100 }},
 		{want: "wan is gone: no such device", err: errors.New("no such device")},
 	} {
-		left := nothingLeft(t)
-		began := time.Now()
-		var changed time.Time
-		res, err := throughput.Run(t.Context(), throughput.Options{
-			URL: "http://" + addr + "/", Direction: throughput.Down, ContractDownMbps: 1,
-			Line: func(context.Context, netip.Addr) (throughput.Line, error) {
-				l := throughput.Line{Interface: "wan", Carrier: true, SpeedMbps: 1000}
-				if time.Since(began) > 2*time.Second {
-					if changed.IsZero() {
-						changed = time.Now()
+		wg.Go(func() {
+			began := time.Now()
+			var changed time.Time
+			res, err := throughput.Run(t.Context(), throughput.Options{
+				URL: "http://" + addr + "/", Direction: throughput.Down, ContractDownMbps: 1,
+				Line: func(context.Context, netip.Addr) (throughput.Line, error) {
+					l := throughput.Line{Interface: "wan", Carrier: true, SpeedMbps: 1000}
+					if time.Since(began) > 2*time.Second {
+						if changed.IsZero() {
+							changed = time.Now()
+						}
+						if tt.err != nil {
+							return l, tt.err
+						}
+						tt.change(&l)
 					}
-					if tt.err != nil {
-						return l, tt.err
-					}
-					tt.change(&l)
-				}
-				return l, nil
-			},
+					return l, nil
+				},
+			})
+			if err != nil {
+				t.Errorf("%s: %v", tt.want, err)
+				return
+			}
+			if r := res.Down; r.Verdict != throughput.Inconclusive || r.LimitedBy != throughput.LimitLinkChanged || r.Error != tt.want || r.Reason != tt.want {
+				t.Errorf("%s by %s: %s\nwant %s", r.Verdict, r.LimitedBy, r.Error, tt.want)
+			}
+			if late := time.Since(changed); late > time.Second {
+				t.Errorf("%s: ended %v later", tt.want, late)
+			}
 		})
-		left()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if r := res.Down; r.Verdict != throughput.Inconclusive || r.LimitedBy != throughput.LimitLinkChanged || r.Error != tt.want || r.Reason != tt.want {
-			t.Errorf("%s by %s: %s\nwant %s", r.Verdict, r.LimitedBy, r.Error, tt.want)
-		}
-		if late := time.Since(changed); late > time.Second {
-			t.Errorf("%s: ended %v later", tt.want, late)
-		}
 	}
+	wg.Wait()
+	left()
 }
 
 func TestRunWithOptionsThatCannotBeMeant(t *testing.T) {
