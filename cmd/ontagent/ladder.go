@@ -258,13 +258,19 @@ func (s *sources) speedTest(c config.Config, o order.Order) throughput.Options {
 // wireless returns the interface of the WAN if it is a radio.
 func (s *sources) wireless(ctx context.Context) string {
 	f, _ := s.wan.Read(ctx) // what else could not be read is not this rung's business
-	if f.Interface == "" {
-		return ""
-	}
-	if _, err := os.Stat("/sys/class/net/" + f.Interface + "/phy80211"); err != nil {
+	if !isRadio("/sys", f.Interface) {
 		return ""
 	}
 	return f.Interface
+}
+
+// isRadio reports whether an interface is that of a wireless LAN.
+func isRadio(sys, name string) bool {
+	if name == "" {
+		return false
+	}
+	_, err := os.Stat(sys + "/class/net/" + name + "/phy80211")
+	return err == nil
 }
 
 // channel is what television is tried by.

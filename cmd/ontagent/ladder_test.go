@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -160,5 +162,19 @@ config throughput
 				t.Error("it can look nothing up, or watch nothing")
 			}
 		})
+	}
+}
+
+func TestIsRadio(t *testing.T) {
+	sys := t.TempDir()
+	for _, dir := range []string{"wlan0/phy80211", "eth0"} {
+		if err := os.MkdirAll(filepath.Join(sys, "class/net", dir), 0o750); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]bool{"wlan0": true, "eth0": false, "gone0": false, "": false} {
+		if isRadio(sys, name) != want {
+			t.Errorf("%q: %t", name, !want)
+		}
 	}
 }

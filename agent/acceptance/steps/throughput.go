@@ -74,7 +74,7 @@ func (s *Throughput) Deadline() time.Duration {
 
 // Estimate implements acceptance.Estimator.
 func (s *Throughput) Estimate() time.Duration {
-	if reason, _ := s.impossible(context.Background()); reason != "" {
+	if reason, _ := s.impossible(); reason != "" {
 		return 0
 	}
 	one := s.o.Test.Window + 3*time.Second
@@ -84,8 +84,8 @@ func (s *Throughput) Estimate() time.Duration {
 	return one
 }
 
-// impossible says why nothing can be measured, or "".
-func (s *Throughput) impossible(ctx context.Context) (string, diagnosis.Code) {
+// impossible says why nothing that was ordered can be measured, or "".
+func (s *Throughput) impossible() (string, diagnosis.Code) {
 	t := &s.o.Test
 	switch {
 	case s.o.Access == AccessBridge:
@@ -96,10 +96,6 @@ func (s *Throughput) impossible(ctx context.Context) (string, diagnosis.Code) {
 		return "no speed-test server is configured", diagnosis.AgentCannotMeasure
 	case t.MaxBytes == 0:
 		return "the order allows no test traffic: its max_bytes is 0", diagnosis.ThroughputShort
-	case s.o.Wireless != nil:
-		if radio := s.o.Wireless(ctx); radio != "" {
-			return "the line goes over the air by " + radio + ": only a wired line is measured", diagnosis.AgentCannotMeasure
-		}
 	}
 	return "", ""
 }
@@ -110,7 +106,13 @@ func (s *Throughput) impossible(ctx context.Context) (string, diagnosis.Code) {
 func (s *Throughput) Run(ctx context.Context, note func(string)) acceptance.Outcome {
 	limit := s.o.Thresholds.Limit(acceptance.ThroughputMinRatio)
 	out := acceptance.Outcome{Limits: []acceptance.Limit{limit}}
-	if reason, code := s.impossible(ctx); reason != "" {
+	reason, code := s.impossible()
+	if reason == "" && s.o.Wireless != nil {
+		if radio := s.o.Wireless(ctx); radio != "" {
+			reason, code = "the line goes over the air by "+radio+": only a wired line is measured", diagnosis.AgentCannotMeasure
+		}
+	}
+	if reason != "" {
 		decide(&out, acceptance.Inconclusive, reason, code)
 		return out
 	}
