@@ -42,8 +42,10 @@ func bars(parts []string, f findings) []bar {
 	add(partAccuracy, accuracyBar("error, undelayed, 100 to 1000 Mbit/s, both directions", f.Accuracy, false, 2*accuracyRates),
 		secondsBar("longest run of one direction", f.Accuracy, false))
 	add(partCost,
+		ratioBar(f.Cost, throughput.Down, iperfP4Name, barDownIperf),
 		ratioBar(f.Cost, throughput.Down, iperfName, barDownIperf),
 		ratioBar(f.Cost, throughput.Down, nethttpName, barDownNethttp),
+		ratioBar(f.Cost, throughput.Up, iperfP4Name, barUpIperf),
 		ratioBar(f.Cost, throughput.Up, iperfName, barUpIperf))
 	add(partMemory, memoryBar(f.Memory))
 	add(partQuota, quotaBar(f.Quota), controlBar(f.Control))
@@ -87,13 +89,22 @@ func secondsBar(what string, runs []accuracy, guest bool) bar {
 	return b
 }
 
-// ratios are, round by round, our processor time over another's.
+// asMany is ours with as many connections as another client has.
+func asMany(client string) string {
+	if client == iperfName || client == iperfZName {
+		return oursOneName
+	}
+	return oursName
+}
+
+// ratios are, round by round, our processor time over another's, with as many
+// connections.
 func ratios(all []cost, d direction, client string) []float64 {
 	var a, z []sample
 	for _, c := range all {
 		switch {
 		case c.Direction != d:
-		case c.Client == oursName:
+		case c.Client == asMany(client):
 			a = c.Samples
 		case c.Client == client:
 			z = c.Samples
@@ -113,7 +124,7 @@ func ratios(all []cost, d direction, client string) []float64 {
 }
 
 func ratioBar(all []cost, d direction, client string, limit float64) bar {
-	b := bar{what: fmt.Sprintf("processor time per Gbit, %s, over %s's", d, client), limit: fmt.Sprintf("≤ %.2f", limit), value: unmeasured}
+	b := bar{what: fmt.Sprintf("processor time per Gbit, %s: %s, over %s", d, asMany(client), client), limit: fmt.Sprintf("≤ %.2f", limit), value: unmeasured}
 	if r := ratios(all, d, client); len(r) > 0 {
 		b.value = fmt.Sprintf("%.2f (%.2f to %.2f)", median(r), slices.Min(r), slices.Max(r))
 		b.met = median(r) <= limit

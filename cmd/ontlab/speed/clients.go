@@ -79,8 +79,9 @@ type runner struct {
 
 // ours measures with a program of ours; command is it and what stands before
 // it, such as an emulator. contract is in Mbit/s, 0 is none.
-func (r runner) ours(ctx context.Context, started func(pid int) error, command []string, d direction, contract float64) (ours, error) {
+func (r runner) ours(ctx context.Context, started func(pid int) error, command []string, d direction, contract float64, more ...string) (ours, error) {
 	args := append(slices.Clone(command[1:]), "throughput", "--json", "--url", downloadURL(), "--direction", string(d))
+	args = append(args, more...)
 	if contract != contractNone {
 		text := strconv.FormatFloat(contract, 'f', -1, 64)
 		args = append(args, "--contract", text)
@@ -109,6 +110,7 @@ type peer struct {
 // Names of the clients in tables and bars.
 const (
 	oursName    = "ontagent throughput"
+	oursOneName = "ontagent throughput --connections 1"
 	iperfName   = "iperf3"
 	iperfP4Name = "iperf3 -P 4"
 	iperfZName  = "iperf3 -Z"

@@ -191,8 +191,8 @@ func (m *lab) missing(format string, args ...any) {
 func (m *lab) say(format string, args ...any) { fmt.Fprintf(m.log, "speed: "+format+"\n", args...) }
 
 // agent runs ours.
-func (m *lab) agent(ctx context.Context, started func(int) error, d direction, contract float64) (ours, error) {
-	return m.ours(ctx, started, []string{m.o.Agent}, d, contract)
+func (m *lab) agent(ctx context.Context, started func(int) error, d direction, contract float64, more ...string) (ours, error) {
+	return m.ours(ctx, started, []string{m.o.Agent}, d, contract, more...)
 }
 
 func (m *lab) accurate(d direction, rate float64, delay time.Duration, o ours) accuracy {
@@ -260,7 +260,7 @@ func (m *lab) cost(ctx context.Context) error {
 		return err
 	}
 	for _, d := range directions() {
-		all := []cost{{Direction: d, Client: oursName}}
+		all := []cost{{Direction: d, Client: oursName}, {Direction: d, Client: oursOneName}}
 		for _, p := range peers(d) {
 			all = append(all, cost{Direction: d, Client: p.name})
 		}
@@ -271,12 +271,17 @@ func (m *lab) cost(ctx context.Context) error {
 			}
 			m.found.Accuracy = append(m.found.Accuracy, m.accurate(d, costRate, 0, o))
 			all[0].Samples = append(all[0].Samples, o.sample)
+			// As iperf3 does by default.
+			if o, err = m.agent(ctx, nil, d, contractNone, "--connections", "1"); err != nil {
+				return err
+			}
+			all[1].Samples = append(all[1].Samples, o.sample)
 			for i, p := range peers(d) {
 				s, err := p.run(ctx, m.runner)
 				if err != nil {
 					return err
 				}
-				all[i+1].Samples = append(all[i+1].Samples, s)
+				all[i+2].Samples = append(all[i+2].Samples, s)
 			}
 			for _, c := range all {
 				s := c.Samples[round]

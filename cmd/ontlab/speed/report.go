@@ -119,7 +119,7 @@ func (r *report) rates() {
 		note(key{guest: o.Guest, d: o.Direction, rate: o.RateMbps, ms: o.DelayMS}, o.Client, o.Mbps)
 	}
 	for _, c := range r.found.Cost {
-		if c.Client == oursName {
+		if c.Client == oursName || c.Client == oursOneName {
 			continue
 		}
 		for _, s := range c.Samples {
@@ -159,7 +159,8 @@ func (r *report) costs(d direction) {
 			per, rate, peak = append(per, s.CPUPerGbit), append(rate, s.Mbps), append(peak, float64(s.Memory.PeakKiB)/1024)
 		}
 		ratio := "–"
-		if all := ratios(r.found.Cost, d, c.Client); c.Client != oursName && len(all) > 0 {
+		mine := c.Client == oursName || c.Client == oursOneName
+		if all := ratios(r.found.Cost, d, c.Client); !mine && len(all) > 0 {
 			ratio = fmt.Sprintf("%.2f (%.2f to %.2f)", median(all), slices.Min(all), slices.Max(all))
 		}
 		rows = append(rows, []string{
@@ -171,7 +172,7 @@ func (r *report) costs(d direction) {
 		what = "send"
 	}
 	r.table(fmt.Sprintf("What it costs to %s, at %d Mbit/s of frames: %d rounds in alternation", what, costRate, r.o.Rounds),
-		[]string{"client", "Mbit/s", "user and system time, s/Gbit: median", "lowest to highest", "ours over this, round by round", "peak memory, MiB"}, rows)
+		[]string{"client", "Mbit/s", "user and system time, s/Gbit: median", "lowest to highest", "ours over this, round by round, with as many connections", "peak memory, MiB"}, rows)
 }
 
 func (r *report) memory() {

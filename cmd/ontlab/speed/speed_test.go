@@ -67,7 +67,7 @@ func TestFindCgroup(t *testing.T) {
 }
 
 func costs(d direction, ours, iperf []float64) []cost {
-	all := []cost{{Direction: d, Client: oursName}, {Direction: d, Client: iperfName}}
+	all := []cost{{Direction: d, Client: oursOneName}, {Direction: d, Client: iperfName}}
 	for i, values := range [][]float64{ours, iperf} {
 		for _, v := range values {
 			all[i].Samples = append(all[i].Samples, sample{Gbit: 1, CPUPerGbit: v})
