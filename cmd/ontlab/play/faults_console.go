@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"ontagent/cmd/ontlab/ontsim"
 	"ontagent/cmd/ontlab/scenario"
@@ -57,13 +58,13 @@ func (l *Lab) setFibre(ctx context.Context) error {
 	if p, on := l.latest("pon_state"); on {
 		state, omci = p.State, p.OMCI
 	}
-	chains := ""
+	var chains strings.Builder
 	if light == scenario.NoLight() || state != "O5" || !omci {
 		for _, port := range []string{"eth0", "pon0"} {
-			chains += fmt.Sprintf("chain %[1]s {\ntype filter hook ingress device %[1]q priority 0; policy drop;\n}\n", port)
+			fmt.Fprintf(&chains, "chain %[1]s {\ntype filter hook ingress device %[1]q priority 0; policy drop;\n}\n", port)
 		}
 	}
-	return rules(ctx, l.ont, "netdev fibre", chains)
+	return rules(ctx, l.ont, "netdev fibre", chains.String())
 }
 
 // consoleModes are the habits that the console has now.
