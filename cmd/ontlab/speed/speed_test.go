@@ -42,10 +42,10 @@ func TestParseStatus(t *testing.T) {
 func TestFindCgroup(t *testing.T) {
 	const (
 		root    = "25 1 8:1 / / rw - ext4 /dev/sda rw\n"
-		v2      = "30 25 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
-		unified = "30 25 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
-		v1      = "31 25 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
-		cpuset  = "32 25 0:28 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset\n"
+		v2      = "30 25 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 none rw,nsdelegate\n"
+		unified = "30 25 0:26 / /sys/fs/cgroup/unified rw - cgroup2 none rw\n"
+		v1      = "31 25 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup none rw,cpu,cpuacct\n"
+		cpuset  = "32 25 0:28 / /sys/fs/cgroup/cpuset rw - cgroup none rw,cpuset\n"
 	)
 	for _, test := range []struct {
 		name, mounts, dir, fs, opts string
