@@ -182,7 +182,7 @@ func (f *far) nginx(t *testing.T, host, block string) {
 	t.Helper()
 	dir := t.TempDir()
 	config := filepath.Join(dir, "nginx.conf")
-	text := "daemon off; master_process off; pid " + dir + "/pid; error_log stderr;\nevents {}\n" +
+	text := "daemon off; master_process off; pid " + dir + "/pid; error_log stderr crit;\nevents {}\n" +
 		"http { access_log off; sendfile on; client_body_temp_path " + dir + "/b; proxy_temp_path " + dir + "/p; fastcgi_temp_path " + dir +
 		"/f; uwsgi_temp_path " + dir + "/u; scgi_temp_path " + dir + "/s;\n" +
 		"server { listen 80; listen [::]:80; root " + dir + ";\n" + block + "\n} }\n"
