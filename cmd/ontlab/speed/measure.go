@@ -45,6 +45,8 @@ type accuracy struct {
 	Congestion string // as configured
 	Told       string // the sender's, as our result has it
 	TruthMbps  float64
+	// PassedMbps is what the shaper let through in our window, as payload.
+	PassedMbps float64
 	Mbps       float64
 	TookS      float64
 	CountedBy  string
@@ -52,11 +54,13 @@ type accuracy struct {
 	Verdict    throughput.Verdict
 	LimitedBy  throughput.Limit
 	Reason     string
-	Peak       float64 // of a core
 }
 
 // offPercent is how far it is off the truth.
 func (a accuracy) offPercent() float64 { return 100 * (a.Mbps/a.TruthMbps - 1) }
+
+// offPassedPercent is how far it is off what the shaper let through.
+func (a accuracy) offPassedPercent() float64 { return 100 * (a.Mbps/a.PassedMbps - 1) }
 
 // rated is what another client says of a line.
 type rated struct {
@@ -195,21 +199,32 @@ func (m *lab) agent(ctx context.Context, started func(int) error, d direction, c
 	return m.ours(ctx, started, []string{m.o.Agent}, d, contract, more...)
 }
 
-func (m *lab) accurate(d direction, rate float64, delay time.Duration, o ours) accuracy {
+// accurate is a run of ours on a line without a contract, held against the
+// truth.
+func (m *lab) accurate(ctx context.Context, d direction, rate float64, delay time.Duration) (ours, error) {
+	stop := meter(m.sender(d))
+	o, err := m.agent(ctx, nil, d, contractNone)
+	watched, watchErr := stop()
+	if err := errors.Join(err, watchErr); err != nil {
+		return ours{}, err
+	}
 	r := o.rate(d)
 	a := accuracy{
 		Guest: m.guest, Direction: d, RateMbps: rate, DelayMS: ms(delay), Congestion: m.o.Congestion, Told: r.CongestionControl,
 		TruthMbps: truth(rate), Mbps: o.tcpMbps(d), TookS: o.TookS, CountedBy: r.CountedBy, Stable: r.Stable,
 		Verdict: r.Verdict, LimitedBy: r.LimitedBy, Reason: r.Reason,
 	}
-	if r.Conditions.PeakCore != nil {
-		a.Peak = *r.Conditions.PeakCore
+	if seconds := r.TR143.IncrementalResult; len(seconds) > 0 {
+		begin := seconds[0].StartTime
+		a.PassedMbps = payloadMbps(watched, begin, begin.Add(time.Duration(r.DurationS*float64(time.Second))))
 	}
 	if a.Reason == "" {
 		a.Reason = r.Error
 	}
-	m.say("%s at %.0f Mbit/s, delay %v: %.2f of %.2f, %+.2f %%, in %.1f s %s", d, rate, delay, a.Mbps, a.TruthMbps, a.offPercent(), a.TookS, a.Reason)
-	return a
+	m.say("%s at %.0f Mbit/s, delay %v: %.2f of %.2f, %+.2f %% (%+.2f %% off what passed), in %.1f s %s",
+		d, rate, delay, a.Mbps, a.TruthMbps, a.offPercent(), a.offPassedPercent(), a.TookS, a.Reason)
+	m.found.Accuracy = append(m.found.Accuracy, a)
+	return o, nil
 }
 
 func ms(d time.Duration) float64 { return d.Seconds() * 1000 }
@@ -222,11 +237,9 @@ func (m *lab) accuracy(ctx context.Context) error {
 			return err
 		}
 		for _, d := range directions() {
-			o, err := m.agent(ctx, nil, d, contractNone)
-			if err != nil {
+			if _, err := m.accurate(ctx, d, rate, 0); err != nil {
 				return err
 			}
-			m.found.Accuracy = append(m.found.Accuracy, m.accurate(d, rate, 0, o))
 			if rate == 100 {
 				if err := m.others(ctx, d, rate, 0, peers(d)); err != nil {
 					return err
@@ -265,11 +278,10 @@ func (m *lab) cost(ctx context.Context) error {
 			all = append(all, cost{Direction: d, Client: p.name})
 		}
 		for round := range m.o.Rounds {
-			o, err := m.agent(ctx, nil, d, contractNone)
+			o, err := m.accurate(ctx, d, costRate, 0)
 			if err != nil {
 				return err
 			}
-			m.found.Accuracy = append(m.found.Accuracy, m.accurate(d, costRate, 0, o))
 			all[0].Samples = append(all[0].Samples, o.sample)
 			// As iperf3 does by default.
 			if o, err = m.agent(ctx, nil, d, contractNone, "--connections", "1"); err != nil {
@@ -397,11 +409,9 @@ func (m *lab) delayed(ctx context.Context) error {
 				return err
 			}
 			for _, d := range directions() {
-				o, err := m.agent(ctx, nil, d, contractNone)
-				if err != nil {
+				if _, err := m.accurate(ctx, d, rate, delay); err != nil {
 					return err
 				}
-				m.found.Accuracy = append(m.found.Accuracy, m.accurate(d, rate, delay, o))
 				if err := m.others(ctx, d, rate, delay, peers(d)[:1]); err != nil {
 					return err
 				}

@@ -83,12 +83,12 @@ func (r *report) accuracy(title string, guest bool) {
 			rate += fmt.Sprintf(", %.0f ms", a.DelayMS)
 		}
 		rows = append(rows, []string{
-			rate, string(a.Direction), number(a.TruthMbps), number(a.Mbps), fmt.Sprintf("%+.2f", a.offPercent()),
+			rate, string(a.Direction), number(a.TruthMbps), number(a.Mbps), fmt.Sprintf("%+.2f", a.offPercent()), fmt.Sprintf("%+.2f", a.offPassedPercent()),
 			fmt.Sprintf("%.1f", a.TookS), yes(a.Stable), a.CountedBy, orDash(a.Told), string(orNone(a.LimitedBy)), orDash(a.Reason),
 		})
 	}
 	r.table(title, []string{
-		"line, Mbit/s of frames", "direction", "truth, Mbit/s", "measured", "error, %", "took, s", "stable", "counted by", "sender's congestion control, as told", "limited by", "why",
+		"line, Mbit/s of frames", "direction", "truth, Mbit/s", "measured", "off the truth, %", "off what passed, %", "took, s", "stable", "counted by", "sender's congestion control, as told", "limited by", "why",
 	}, rows)
 }
 

@@ -2,8 +2,10 @@ package speed
 
 import (
 	"bytes"
+	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -110,13 +112,13 @@ func TestAccuracyBarTakesTheWorst(t *testing.T) {
 		met   bool
 		value string
 	}{
-		{"met", []accuracy{run(false, 100.4), run(false, 99.6), run(true, 50)}, true, "worst of 2: +0.40 % (down, 100 Mbit/s)"},
-		{"below", []accuracy{run(false, 100), run(false, 99.4)}, false, "worst of 2: -0.60 % (down, 100 Mbit/s)"},
-		{"above", []accuracy{run(false, 100.6), run(false, 100)}, false, "worst of 2: +0.60 % (down, 100 Mbit/s)"},
-		{"nothing measured", []accuracy{run(false, 100), run(false, 0)}, false, "worst of 2: -100.00 % (down, 100 Mbit/s)"},
+		{"met", []accuracy{run(false, 100.4), run(false, 99.6), run(true, 50)}, true, "2 of 2 runs; worst: +0.40 % (down, 100 Mbit/s)"},
+		{"below", []accuracy{run(false, 100), run(false, 99.4)}, false, "1 of 2 runs; worst: -0.60 % (down, 100 Mbit/s)"},
+		{"above", []accuracy{run(false, 100.6), run(false, 100)}, false, "1 of 2 runs; worst: +0.60 % (down, 100 Mbit/s)"},
+		{"nothing measured", []accuracy{run(false, 100), run(false, 0)}, false, "1 of 2 runs; worst: -100.00 % (down, 100 Mbit/s)"},
 		{"too few", []accuracy{run(false, 100)}, false, unmeasured},
 	} {
-		if b := accuracyBar("", test.runs, false, 2); b.met != test.met || b.value != test.value {
+		if b := accuracyBar("", test.runs, false, 2, accuracy.offPercent); b.met != test.met || b.value != test.value {
 			t.Errorf("%s: %+v", test.name, b)
 		}
 	}
@@ -177,5 +179,34 @@ func TestReportWithoutAnythingIsNotMet(t *testing.T) {
 	r.write(&out)
 	if n := strings.Count(out.String(), "**not met**"); n != len(r.bars) {
 		t.Errorf("%d of %d bars are not met:\n%s", n, len(r.bars), out.String())
+	}
+}
+
+func TestAccuracyBarTakesNoGuess(t *testing.T) {
+	// What passed was not seen.
+	runs := []accuracy{{TruthMbps: 100, Mbps: 100}, {TruthMbps: 100, Mbps: 100, PassedMbps: 100}}
+	for range 2 {
+		if b := accuracyBar("", runs, false, 2, accuracy.offPassedPercent); b.met {
+			t.Errorf("%+v", b)
+		}
+		runs[0], runs[1] = runs[1], runs[0]
+	}
+}
+
+func TestPayloadMbps(t *testing.T) {
+	at := func(ms int) time.Time { return time.Unix(1000, 0).Add(time.Duration(ms) * time.Millisecond) }
+	// A full packet each millisecond, then twice as many.
+	all := []passed{{at(0), 0}, {at(20), 20 * frameBytes}, {at(40), 40 * frameBytes}, {at(60), 80 * frameBytes}}
+	const one = payloadBytes * 8 / 1e3 // Mbit/s
+	for _, test := range []struct {
+		begin, end int
+		want       float64
+	}{
+		{0, 40, one}, {5, 35, one}, {20, 59, one * (20 + 38) / 39}, {40, 50, 2 * one},
+		{-1, 40, 0}, {0, 60, 0}, {30, 30, 0}, {40, 20, 0}, // nobody looked, or there is no time
+	} {
+		if got := payloadMbps(all, at(test.begin), at(test.end)); math.Abs(got-test.want) > 1e-6 {
+			t.Errorf("from %d to %d ms: %v, want %v", test.begin, test.end, got, test.want)
+		}
 	}
 }
