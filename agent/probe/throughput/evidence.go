@@ -211,7 +211,7 @@ func (e *evidence) cross() (strength, string) {
 		return possible, "others moved " + mbit(*e.m.CrossPeakMbps) + " for a second"
 	case e.m.CountersBlind:
 		return unknown, "the counters of the interface do not see all that passes, so others may have used the line"
-	case !(*x > -crossPart*e.rate):
+	case !(*x > -unseen*e.rate):
 		return unknown, "the counters of the interface have not seen all of the test, so others may have used the line"
 	}
 	return nothing, ""

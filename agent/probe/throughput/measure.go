@@ -28,7 +28,8 @@ type task struct {
 	supply         *supply // of an upload
 	lines          lines
 	device         *device
-	prober         *prober // beside the window; nil: none
+	dialer         dialer
+	prober         *prober // beside the window; nil: one that only shakes hands
 	// What it learns of the server and the interface.
 	serverName, line string
 }
@@ -62,7 +63,10 @@ func (t *task) run(ctx context.Context, m *Measurement) error {
 	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	if said := t.session.close(bye); said != nil {
-		m.ServerBytes, m.CongestionControl = &said.bytes, said.congestionControl
+		m.CongestionControl = said.congestionControl
+		if !t.down {
+			m.ServerBytes = &said.bytes
+		}
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -91,6 +95,7 @@ func (c *course) flow(ctx context.Context, m *Measurement) error {
 	}
 	m.Server, c.serverName = addrPort(c.streams[0].conn.RemoteAddr()), c.streams[0].server
 	c.v6 = m.Server.Addr().Is6()
+	c.handshakes(m)
 	defer c.settle(m)
 	defer c.pump.stop()
 	n := len(c.streams)
@@ -107,6 +112,21 @@ func (c *course) flow(ctx context.Context, m *Measurement) error {
 		c.figures(m)
 	}
 	return err
+}
+
+// handshakes are the latency before the test where nothing else measured it, and
+// what measures it in the test: a server of iperf3 takes one test at a time, and
+// denies other connections only while it has one.
+func (c *course) handshakes(m *Measurement) {
+	if c.prober != nil {
+		return
+	}
+	var idle probes
+	for _, s := range c.streams {
+		idle.tcp = append(idle.tcp, milliseconds(s.connected.Sub(s.dialed)))
+	}
+	m.Latency.idle(idle)
+	c.prober = &prober{dialer: c.dialer, to: m.Server}
 }
 
 // watch takes samples until the window is over.

@@ -147,7 +147,8 @@ func TestRunAgainstIperf3(t *testing.T) {
 	for _, dir := range []throughput.Direction{throughput.Down, throughput.Up} {
 		r := rateOf(t, &res, dir)
 		shaped(t, string(dir), *r.TCPMbps, mbps*goodput)
-		if r.ServerBytes == nil || r.CongestionControl == "" || r.Latency.IdleProbes != 0 || r.Error != "" {
+		if (r.ServerBytes != nil) != (dir == throughput.Up) || r.CongestionControl == "" || r.Error != "" ||
+			r.Latency.IdleProbes != 4 || r.Latency.LoadedProbes < 5 || r.Latency.RPM != nil {
 			t.Errorf("%s: %+v", dir, r.Measurement)
 		}
 	}

@@ -14,7 +14,8 @@ const repeats = 3
 
 // Run measures, and judges what it found. Whatever kept it from measuring is in
 // the result, with the verdict Inconclusive. The error is compatible with
-// ErrOptions, or is ctx.Err().
+// ErrOptions, or is ctx.Err(); with that the result holds what was found until
+// then.
 func Run(ctx context.Context, o Options) (Result, error) {
 	began := time.Now()
 	o = o.normalised()
@@ -37,12 +38,12 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	if o.up() && err == nil {
 		r.res.Up, err = r.rate(ctx, Up)
 	}
-	if err != nil {
-		return Result{}, err
-	}
 	r.conclude()
+	if err != nil {
+		r.res.Verdict, r.res.Reason = Inconclusive, err.Error()
+	}
 	r.res.DurationS = time.Since(began).Seconds()
-	return r.res, nil
+	return r.res, err
 }
 
 // runner is a Run in progress.
@@ -131,9 +132,9 @@ func (r *runner) tryMeasure(ctx context.Context, m *Measurement, from string, di
 	}
 	t := &task{
 		down: dir == Down, window: window, warmUp: r.o.WarmUp, encapsulation: r.o.Encapsulation,
-		budget: r.budget, device: r.device, lines: lines{look: r.o.Line},
+		budget: r.budget, device: r.device, lines: lines{look: r.o.Line}, dialer: dialer{iface: r.o.Interface},
 	}
-	d := dialer{iface: r.o.Interface}
+	d := t.dialer
 	if p.iperf3 {
 		r.res.Protocol = "iperf3"
 		t.lines.local = d.local(ctx, to)
