@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"ontagent/agent/probe/throughput"
 )
@@ -145,43 +144,23 @@ type iperfResult struct {
 	} `json:"end"`
 }
 
-const (
-	iperfTries = 20
-	iperfPause = 200 * time.Millisecond
-)
-
-// pause waits, or returns ctx's error.
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 func (r runner) iperf(ctx context.Context, d direction, more ...string) (sample, error) {
 	args := append([]string{"-c", serverAddr, "-t", strconv.Itoa(seconds), "-J"}, more...)
 	if d == throughput.Down {
 		args = append(args, "-R")
 	}
-	var u usage
-	// Its server resets who comes before it has done with who came before.
-	for tries := 0; ; tries++ {
-		var err error
-		if u, err = runOn(ctx, r.client, nil, "iperf3", args...); err != nil {
-			return sample{}, err
-		}
+	// One that has served another test may not be done with it yet.
+	server, err := r.startIperf(ctx)
+	if err != nil {
+		return sample{}, err
+	}
+	u, err := runOn(ctx, r.client, nil, "iperf3", args...)
+	err = errors.Join(err, server.Stop())
+	if err == nil {
 		err = u.failed("iperf3", 0)
-		if err == nil {
-			break
-		}
-		if u.Took > time.Second || tries == iperfTries {
-			return sample{}, fmt.Errorf("%w (its server: %.500s)", err, r.iperf3.Log())
-		}
-		if err := pause(ctx, iperfPause); err != nil {
-			return sample{}, err
-		}
+	}
+	if err != nil {
+		return sample{}, fmt.Errorf("%w (its server: %.500s)", err, server.Log())
 	}
 	var result iperfResult
 	if err := json.Unmarshal(u.Stdout, &result); err != nil {

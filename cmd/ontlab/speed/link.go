@@ -33,7 +33,7 @@ type link struct {
 	box            *netbox.Box
 	client, server *netbox.Host
 	http           *isp.HTTP
-	iperf3         *netbox.Process
+	tests          int // of iperf3
 }
 
 // newLink builds it below dir; fileBytes is how large the file is that is
@@ -80,9 +80,16 @@ func (l *link) build(ctx context.Context, congestion string, fileBytes int64) (e
 	if err := os.Truncate(filepath.Join(l.client.Dir(), "big"), fileBytes); err != nil {
 		return fmt.Errorf("cannot make file: %w", err)
 	}
-	log := filepath.Join(l.server.Dir(), "iperf3.log")
-	l.iperf3, err = l.server.Start(ctx, netbox.Service{
-		Path: "iperf3", Args: []string{"-s", "-B", serverAddr, "--forceflush"},
+	return nil
+}
+
+// startIperf starts an iperf3 server, for one test.
+func (l *link) startIperf(ctx context.Context) (*netbox.Process, error) {
+	l.tests++
+	name := fmt.Sprintf("iperf3-%d", l.tests)
+	log := filepath.Join(l.server.Dir(), name+".log")
+	return l.server.Start(ctx, netbox.Service{
+		Name: name, Path: "iperf3", Args: []string{"-s", "-1", "-B", serverAddr, "--forceflush"},
 		// A connection would be taken for a test.
 		Ready: func(context.Context) error {
 			text, err := os.ReadFile(log)
@@ -92,7 +99,6 @@ func (l *link) build(ctx context.Context, congestion string, fileBytes int64) (e
 			return err
 		},
 	})
-	return err
 }
 
 // control sets the congestion control of what a host sends. The sysctl for it

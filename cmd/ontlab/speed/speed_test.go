@@ -202,8 +202,14 @@ func TestPayloadMbps(t *testing.T) {
 		begin, end int
 		want       float64
 	}{
-		{0, 40, one}, {5, 35, one}, {20, 59, one * (20 + 38) / 39}, {40, 50, 2 * one},
-		{-1, 40, 0}, {0, 60, 0}, {30, 30, 0}, {40, 20, 0}, // nobody looked, or there is no time
+		{0, 40, one},
+		{5, 35, one},
+		{20, 59, one * (20 + 38) / 39},
+		{40, 50, 2 * one},
+		{-1, 40, 0},
+		{0, 60, 0},
+		{30, 30, 0},
+		{40, 20, 0}, // nobody looked, or there is no time
 	} {
 		if got := payloadMbps(all, at(test.begin), at(test.end)); math.Abs(got-test.want) > 1e-6 {
 			t.Errorf("from %d to %d ms: %v, want %v", test.begin, test.end, got, test.want)
