@@ -49,8 +49,9 @@ const (
 	// it adds up to: TCP shares by connections, not by need.
 	// crossPeak is that for a single second.
 	crossPart = 0.05
-	// unseen is what counters may lack of the test itself: where received packets
-	// are merged before they are counted, up to 4.9 % (IPv6 in a VLAN).
+	// unseen is what counters may lack of the test itself: where packets are
+	// counted while several are one (receive and segmentation offload), the
+	// headers of all but one, up to 4.9 % (IPv6 in a VLAN).
 	unseen    = 0.08
 	crossPeak = 0.30
 	// windowRoom is how much more than the rate the windows must have room for.
