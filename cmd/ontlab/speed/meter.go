@@ -45,17 +45,20 @@ func meter(h *netbox.Host) (stop func() ([]passed, error)) {
 			tick := time.NewTicker(meterInterval)
 			defer tick.Stop()
 			var text [32]byte
-			for {
+			for last := false; ; {
 				n, _ := counter.ReadAt(text[:], 0) // it ends there
 				bytes, err := strconv.ParseUint(strings.TrimSpace(string(text[:n])), 10, 64)
 				if err != nil {
 					return err
 				}
 				all = append(all, passed{time.Now(), bytes})
+				if last {
+					return nil
+				}
 				select {
 				case <-tick.C:
 				case <-quit:
-					return nil
+					last = true // a look after all that is asked about
 				}
 			}
 		})
