@@ -8,9 +8,9 @@
 // and at the end "N passed, M failed, K skipped". Its exit code is 1 if
 // anything failed or nothing ran.
 //
-// Usage: suite [phase ...], the phases being native, exhaustive, labs, 386,
-// mipsle, mips, arm and arm64. Without arguments: native exhaustive labs 386
-// mipsle mips.
+// Usage: suite [phase ...], the phases being native, exhaustive, labs, shaped,
+// 386, mipsle, mips, arm and arm64. Without arguments: native exhaustive labs
+// shaped 386 mipsle mips.
 package main
 
 import (
@@ -54,6 +54,10 @@ type phase struct {
 // in one goroutine: the race detector finds nothing there, and takes minutes.
 const exhaustive = "^TestReliability(Clock|Corruption|Duplicates|FileFaults|FlashWrites|Memory|PowerCut)"
 
+// shaped are the tests that measure rates on shaped lines: what else runs on the
+// machine would be measured as well, and so would the race detector.
+const shaped = "^TestShaped"
+
 // labs are the packages whose tests build whole networks, most of them in an
 // emulated guest with as many processors as this machine has: one after the
 // other, so that none waits for another's.
@@ -85,9 +89,9 @@ func phaseFor(name string) (phase, error) {
 	switch name {
 	case "native":
 		return phase{
-			title:    runtime.GOARCH + ", race detector, all tests but the exhaustive",
+			title:    runtime.GOARCH + ", race detector, all tests but the exhaustive and the shaped",
 			env:      []string{"CGO_ENABLED=1"},
-			args:     []string{"-race", "-timeout=10m", "-skip=" + exhaustive},
+			args:     []string{"-race", "-timeout=10m", "-skip=" + exhaustive + "|" + shaped},
 			leaveOut: labs(),
 		}, nil
 	case "labs":
@@ -95,6 +99,12 @@ func phaseFor(name string) (phase, error) {
 			title: runtime.GOARCH + ", labs and guests",
 			args:  []string{"-p=1", "-timeout=15m", "-vet=off"},
 			in:    labs(),
+		}, nil
+	case "shaped":
+		return phase{
+			title: runtime.GOARCH + ", speed tests on shaped lines",
+			args:  []string{"-p=1", "-timeout=10m", "-vet=off", "-run=" + shaped},
+			only:  "func TestShaped",
 		}, nil
 	case "exhaustive":
 		return phase{
@@ -122,7 +132,7 @@ func phaseFor(name string) (phase, error) {
 
 func run(names []string, stdout, stderr io.Writer) error {
 	if len(names) == 0 {
-		names = []string{"native", "exhaustive", "labs", "386", "mipsle", "mips"}
+		names = []string{"native", "exhaustive", "labs", "shaped", "386", "mipsle", "mips"}
 	}
 	var sum tally
 	var broken []string

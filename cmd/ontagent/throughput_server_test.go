@@ -102,7 +102,7 @@ func measured(t *testing.T, args ...string) throughput.Result {
 }
 
 // The configuration of nginx that the page recommends.
-func TestThroughputWithNginx(t *testing.T) {
+func TestShapedThroughputWithNginx(t *testing.T) {
 	wants(t, "nginx")
 	dir, port := t.TempDir(), freePort(t)
 	if err := os.MkdirAll(filepath.Join(dir, "speed"), 0o755); err != nil {

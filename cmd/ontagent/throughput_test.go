@@ -506,7 +506,7 @@ func TestThroughputInterrupted(t *testing.T) {
 
 // A line that is slower than its contract, and one that is not, by our own
 // server.
-func TestThroughputOnAShapedLine(t *testing.T) {
+func TestShapedThroughput(t *testing.T) {
 	inNetwork(t, "tc", "go")
 	gateway, operator := line(t)
 	gateway.ip("addr", "add", "10.41.0.2/24", "dev", "wan0")

@@ -261,7 +261,7 @@ func exists(path string) bool {
 
 // A line that carries what is contracted, and a process that gets a fraction of
 // a core: whatever it measures, that is no fail.
-func TestNoFalseFail(t *testing.T) {
+func TestShapedNoFalseFail(t *testing.T) {
 	if obey(t) {
 		return
 	}
@@ -284,7 +284,7 @@ func TestNoFalseFail(t *testing.T) {
 	}
 }
 
-// heldRun is one of the runs of TestNoFalseFail, of which each is another case.
+// heldRun is one of the runs of TestShapedNoFalseFail, of which each is another case.
 func heldRun(t *testing.T, f *far, i int) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(6, uint64(i)))
@@ -326,7 +326,7 @@ func heldRun(t *testing.T, f *far, i int) {
 }
 
 // A line that is slow, and nothing that disturbs: that is what a fail is for.
-func TestFailOnASlowLine(t *testing.T) {
+func TestShapedSlowLineFails(t *testing.T) {
 	if obey(t) || !alone(t) {
 		return
 	}
@@ -352,7 +352,7 @@ func TestFailOnASlowLine(t *testing.T) {
 }
 
 // A line that loses packets, and has room: TCP is slow on it, the line is not.
-func TestNoFailWhereLossLimits(t *testing.T) {
+func TestShapedLossIsNoFail(t *testing.T) {
 	if obey(t) || !alone(t) {
 		return
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // All that an iperf3 server may be asked for, by one server, run after run.
-func TestRunIperf3Matrix(t *testing.T) {
+func TestShapedIperf3Matrix(t *testing.T) {
 	if !alone(t) {
 		return
 	}

@@ -43,7 +43,7 @@ func shaped(t *testing.T, what string, got, want float64) {
 	}
 }
 
-func TestRunAgainstNginx(t *testing.T) {
+func TestShapedNginx(t *testing.T) {
 	if !alone(t) {
 		return
 	}
@@ -127,7 +127,7 @@ func ordered(t *testing.T, what string, times ...time.Time) {
 	}
 }
 
-func TestRunAgainstIperf3(t *testing.T) {
+func TestShapedIperf3(t *testing.T) {
 	if !alone(t) {
 		return
 	}
