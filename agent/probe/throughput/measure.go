@@ -191,7 +191,7 @@ func (c *course) look() error {
 	sum.at = now[0].at.Add(off / time.Duration(len(now)))
 	if len(c.in) > 0 {
 		for i, f := range c.pump.flows {
-			if now[i].queued > uint64(2*f.lowat+maxLowat/4) {
+			if now[i].queued > uint64(2*f.lowat+lowatSlack) {
 				c.backlog[i]++
 			}
 			c.rcvWnd[i] = max(c.rcvWnd[i], uint64(now[i].info.or(infoRcvWnd, 0)))

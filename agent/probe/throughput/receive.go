@@ -11,14 +11,17 @@ import (
 const (
 	// discardSize is the most that is dropped with one call. Nothing is ever
 	// written there by a kernel that knows MSG_TRUNC for TCP (2.4).
-	discardSize = 1 << 20
+	discardSize = 2 << 20
 	// The kernel wakes the reader when so much waits (SO_RCVLOWAT): what is read
 	// in large pieces costs a third. Between minLowat and maxLowat it is what
 	// comes in lowatTime, so that a slow connection does not look stuck.
 	minLowat  = 16 << 10
 	newLowat  = 64 << 10 // before there is a rate
-	maxLowat  = 512 << 10
-	lowatTime = 25 * time.Millisecond
+	maxLowat  = 2 << 20
+	lowatTime = 100 * time.Millisecond
+	// lowatSlack is how much more than twice the mark waits before a reader that
+	// keeps up.
+	lowatSlack = 128 << 10
 )
 
 // drain drops what waits, until nothing does, or nothing more comes: then it
