@@ -66,7 +66,7 @@ func (s *sources) ladder(c config.Config) func(order.Order, order.Secrets, accep
 			}),
 			// It loads the line: it is in a plan only where the order requires it.
 			steps.NewThroughput(steps.ThroughputOptions{
-				Test: s.speedTest(c, o), Access: access(o), Wireless: s.wireless, Thresholds: limits, Run: throughput.Run,
+				Test: s.speedTest(c, o), Access: access(o), Wireless: s.wireless, Thresholds: limits, Run: runSpeedTest,
 			}),
 			steps.NewHost(steps.HostOptions{Reader: hostAdapter{s}, Thresholds: limits, Reads: 3, Pause: pause}),
 		}

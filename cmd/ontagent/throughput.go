@@ -34,7 +34,7 @@ type speedTest struct {
 
 // throughput measures the line's speed, for who is logged in.
 func (a *app) throughput(ctx context.Context, args []string) error {
-	t := &speedTest{probing: probing{app: a, name: a.verb}, measure: throughput.Run}
+	t := &speedTest{probing: probing{app: a, name: a.verb}, measure: runSpeedTest}
 	return t.run(ctx, args)
 }
 

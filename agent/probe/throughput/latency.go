@@ -14,7 +14,7 @@ const (
 	idleProbes    = 5
 	idleInterval  = 120 * time.Millisecond
 	idleTimeout   = 3 * time.Second
-	loadInterval  = 150 * time.Millisecond
+	loadInterval  = 200 * time.Millisecond
 	probeTimeout  = 2 * time.Second
 	minRPMAnswers = 5
 )
