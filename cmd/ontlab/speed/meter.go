@@ -46,14 +46,23 @@ func meter(h *netbox.Host) (stop func() ([]passed, error)) {
 			defer tick.Stop()
 			var text [32]byte
 			for last := false; ; {
+				began := time.Now()
 				n, _ := counter.ReadAt(text[:], 0) // it ends there
+				took := time.Since(began)
 				bytes, err := strconv.ParseUint(strings.TrimSpace(string(text[:n])), 10, 64)
 				if err != nil {
 					return err
 				}
-				all = append(all, passed{time.Now(), bytes})
-				if last {
+				// One that was interrupted is of no known moment.
+				prompt := took < meterInterval/20
+				if prompt {
+					all = append(all, passed{began.Add(took / 2), bytes})
+				}
+				if last && prompt {
 					return nil
+				}
+				if last {
+					continue
 				}
 				select {
 				case <-tick.C:
