@@ -42,7 +42,7 @@ var (
 func NewThroughput(o ThroughputOptions) *Throughput {
 	o.Thresholds = orNorms(o.Thresholds)
 	o.Test.Window = orDefault(o.Test.Window, 10*time.Second)
-	o.Test.WarmUp = orDefault(o.Test.WarmUp, 4*time.Second)
+	o.Test.WarmUp = orDefault(o.Test.WarmUp, 3500*time.Millisecond)
 	o.Test.Patience = orDefault(o.Test.Patience, 5*time.Second)
 	if o.Test.Layer == "" {
 		o.Test.Layer = throughput.LayerTCP

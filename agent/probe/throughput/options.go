@@ -16,7 +16,7 @@ const (
 	defaultConnections = 4
 	maxConnections     = 16
 	defaultWindow      = 10 * time.Second
-	defaultWarmUp      = 4 * time.Second
+	defaultWarmUp      = 3500 * time.Millisecond
 	defaultMinRatio    = 0.9
 	defaultPatience    = 5 * time.Second
 	secondWindow       = 5 * time.Second // of a run that is to confirm another

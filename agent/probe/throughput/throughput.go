@@ -74,7 +74,7 @@ type Options struct {
 	Connections int
 	// Window is how long is measured, 1 to 60 s; 10 s if zero.
 	Window time.Duration
-	// WarmUp bounds how long the rate may take to become stable, to 10 s; 4 s
+	// WarmUp bounds how long the rate may take to become stable, to 10 s; 3.5 s
 	// if zero.
 	WarmUp time.Duration
 	// ContractDownMbps and ContractUpMbps are the contracted rates, in Mbit/s
