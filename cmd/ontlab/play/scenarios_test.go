@@ -15,11 +15,11 @@ import (
 	"ontagent/cmd/ontlab/vm"
 )
 
-// inShort are the scenarios that stand for all where there is little time: each
-// kind of access with every server, nobody who answers, somebody who refuses,
-// and a speed test.
+// inShort are the scenarios that stand for all where there is little time: PPPoE
+// with every server, nobody who answers, somebody who refuses, and a speed test
+// over DHCP.
 func inShort() []string {
-	return []string{"healthy-pppoe-triple-play", "healthy-ipoe-triple-play", "no-pado", "pppoe-wrong-password", "throughput-met-ipoe"}
+	return []string{"healthy-pppoe-triple-play", "no-pado", "pppoe-wrong-password", "throughput-met-ipoe"}
 }
 
 // TestScenarios plays scenarios as a user does, by ontlab run: on this kernel
