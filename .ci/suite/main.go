@@ -88,10 +88,11 @@ func crossed(title, qemu string, env ...string) phase {
 func phaseFor(name string) (phase, error) {
 	switch name {
 	case "native":
+		// Three packages at a time: most of them wait rather than compute.
 		return phase{
 			title:    runtime.GOARCH + ", race detector, all tests but the exhaustive and the shaped",
 			env:      []string{"CGO_ENABLED=1"},
-			args:     []string{"-race", "-timeout=10m", "-skip=" + exhaustive + "|" + shaped},
+			args:     []string{"-race", "-p=3", "-timeout=10m", "-skip=" + exhaustive + "|" + shaped},
 			leaveOut: labs(),
 		}, nil
 	case "labs":
