@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"ontagent/agent/acceptance/steps"
 	"ontagent/agent/diagnosis"
 	"ontagent/agent/probe/throughput"
 )
@@ -106,7 +107,7 @@ func (p speedReport) direction(name string, rate *throughput.Rate) {
 // cause prints what kept the rate from being higher: as a cause, with what to
 // do, where that matters.
 func (p speedReport) cause(rate *throughput.Rate) {
-	code := limitCode(rate.LimitedBy)
+	code := steps.ThroughputCause(rate.LimitedBy)
 	if rate.Verdict == throughput.Pass || rate.Verdict == throughput.Measured {
 		by := p.label("the_line")
 		if code != "" {
@@ -126,19 +127,6 @@ func (p speedReport) cause(rate *throughput.Rate) {
 	}
 	p.line("reason", rate.Reason)
 	p.line("action", diagnosis.Action(p.lang, code))
-}
-
-// limitCode is the cause that a limit is; "" for the line, which is none by
-// itself, and where nothing was measured.
-func limitCode(limit throughput.Limit) diagnosis.Code {
-	switch limit {
-	case throughput.LimitNone, throughput.LimitLine:
-		return ""
-	case throughput.LimitLoss:
-		return diagnosis.ReachLoss
-	default:
-		return diagnosis.Code("throughput." + string(limit))
-	}
 }
 
 // conditions prints what may have been in the way.

@@ -184,7 +184,9 @@ func (s *Throughput) way(name string, r *throughput.Result, rate *throughput.Rat
 		w.reason = or(rate.Reason, fmt.Sprintf("%g of %g Mbit/s (%s)", *w.mbps, contract, s.o.Test.Layer))
 	default:
 		w.reason = or(rate.Reason, or(rate.Error, or(r.Reason, "the test told nothing")))
-		w.code = limitCode(rate.LimitedBy)
+		if code := ThroughputCause(rate.LimitedBy); code != "" {
+			w.code = code
+		}
 	}
 	return w
 }
@@ -198,8 +200,9 @@ func contradicts(ratio float64, v throughput.Verdict, limit acceptance.Limit) bo
 	return limit.Holds(ratio) != (v == throughput.Pass)
 }
 
-// limitCode is the cause that makes a rate inconclusive.
-func limitCode(l throughput.Limit) diagnosis.Code {
+// ThroughputCause is the cause that a limit is; "" for the line, which is none by
+// itself, and where nothing was measured.
+func ThroughputCause(l throughput.Limit) diagnosis.Code {
 	switch l {
 	case throughput.LimitDeviceCPU:
 		return diagnosis.ThroughputDeviceCPU
@@ -221,7 +224,7 @@ func limitCode(l throughput.Limit) diagnosis.Code {
 		return diagnosis.ThroughputLinkChanged
 	case throughput.LimitNone, throughput.LimitLine:
 	}
-	return diagnosis.AgentCannotMeasure
+	return ""
 }
 
 func judgeThroughput(out *acceptance.Outcome, down, up *way) {
