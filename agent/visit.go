@@ -20,11 +20,18 @@ type RecordLog interface {
 	Close(r record.Record) (order.Envelope, []byte, error)
 }
 
+// Visit is what a ladder is built for.
+type Visit struct {
+	Order   order.Order
+	Secrets order.Secrets         // what was sealed into the order
+	Limits  acceptance.Thresholds // the order's have the last word
+	Extract *order.Extract        // the AAA's word on the account; nil: none came
+}
+
 // Visits carries the commands accept and diagnose out.
 type Visits struct {
-	// Steps builds the rungs this agent can measure, for an order, what was
-	// sealed into it, and its limits.
-	Steps func(o order.Order, s order.Secrets, limits acceptance.Thresholds) []acceptance.Step
+	// Steps builds the rungs this agent can measure.
+	Steps func(Visit) []acceptance.Step
 	// Limits are the norms with this gateway's own overrides.
 	Limits  acceptance.Thresholds
 	Records RecordLog
@@ -47,7 +54,7 @@ func (v *Visits) Accept(ctx context.Context, g order.Grant, tell func(job.Progre
 		// Without it nobody could believe the record; better to say so first.
 		return job.Outcome{Err: fmt.Errorf("cannot vouch for a record: %w", err)}
 	}
-	result, err := v.climb(ctx, g.Order, g.Secrets, tell)
+	result, err := v.climb(ctx, Visit{Order: g.Order, Secrets: g.Secrets, Extract: g.Extract}, tell)
 	if err != nil {
 		return job.Outcome{Err: err}
 	}
@@ -63,7 +70,7 @@ func (v *Visits) Accept(ctx context.Context, g order.Grant, tell func(job.Progre
 
 // Diagnose is the job.Handler of diagnose: the same ladder, no record.
 func (v *Visits) Diagnose(ctx context.Context, g order.Grant, tell func(job.Progress)) job.Outcome {
-	result, err := v.climb(ctx, g.Order, g.Secrets, tell)
+	result, err := v.climb(ctx, Visit{Order: g.Order, Secrets: g.Secrets, Extract: g.Extract}, tell)
 	if err != nil {
 		return job.Outcome{Err: err}
 	}
@@ -79,15 +86,15 @@ type Result struct {
 // Look climbs the read-only rungs for local root, without an order and without
 // a record.
 func (v *Visits) Look(ctx context.Context, tell func(job.Progress)) (Result, error) {
-	return v.climb(ctx, order.Order{Type: order.Inspect}, order.Secrets{}, tell)
+	return v.climb(ctx, Visit{Order: order.Order{Type: order.Inspect}}, tell)
 }
 
-func (v *Visits) climb(ctx context.Context, o order.Order, s order.Secrets, tell func(job.Progress)) (Result, error) {
-	limits, err := v.Limits.With(acceptance.OriginOrder, o.Thresholds)
-	if err != nil {
+func (v *Visits) climb(ctx context.Context, visit Visit, tell func(job.Progress)) (Result, error) {
+	var err error
+	if visit.Limits, err = v.Limits.With(acceptance.OriginOrder, visit.Order.Thresholds); err != nil {
 		return Result{}, fmt.Errorf("cannot use the order's thresholds: %w", err)
 	}
-	plan, err := acceptance.NewPlan(required(o), v.Steps(o, s, limits))
+	plan, err := acceptance.NewPlan(required(visit.Order), v.Steps(visit))
 	if err != nil {
 		return Result{}, fmt.Errorf("cannot plan the ladder: %w", err)
 	}
@@ -150,6 +157,7 @@ func (v *Visits) close(g order.Grant, statement order.Envelope, result Result) (
 	if g.ClockProof == "signed_time" {
 		r.SignedTime = g.Request.Time
 	}
+	r.Extract = g.Request.Extract
 	r.Verdict = string(result.Report.Verdict)
 	r.Baseline = baseline(result.Report)
 	var err error

@@ -67,8 +67,8 @@ func newSite(t *testing.T, steps ...acceptance.Step) *site {
 		V: 1, Device: "HWTC12345678", Ed25519: publicOf(s.gateway), X25519: order.X25519Key{1}, TLSSPKI: strings.Repeat("ab", 32),
 	}
 	s.visits = &Visits{
-		Steps: func(_ order.Order, _ order.Secrets, limits acceptance.Thresholds) []acceptance.Step {
-			s.limits = limits
+		Steps: func(v Visit) []acceptance.Step {
+			s.limits = v.Limits
 			return s.steps
 		},
 		Limits: acceptance.Norms(), Records: log,

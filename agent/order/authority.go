@@ -54,8 +54,8 @@ const (
 	maxPerKey     = 4  // of one key; its oldest goes first
 )
 
-// maxCarried bounds the trust list and the order of a visit together, in bytes
-// of their payloads' encoding: both travel in the record, whose size is bounded
+// maxCarried bounds trust list, order and extract of a visit together, in bytes
+// of their payloads' encoding: all travel in the record, whose size is bounded
 // too.
 const maxCarried = 48 << 10
 
@@ -159,6 +159,7 @@ type Verified struct {
 	Command    Command
 	Technician Technician // or the NOC key's name, where there is no order
 	Secrets    Secrets
+	Extract    *Extract // the AAA's word on the order's account; nil: none came
 	Request    Request
 
 	keyID        string
@@ -248,7 +249,26 @@ func (a *Authority) verifyOrdered(req Request) (Verified, error) {
 			return Verified{}, refuse(ReasonSecrets, "%v", err)
 		}
 	}
+	if req.Extract != nil {
+		if v.Extract, err = a.verifyExtract(*req.Extract, *req.Order, order); err != nil {
+			return Verified{}, err
+		}
+	}
 	return v, nil
+}
+
+// verifyExtract opens an AAA extract for an order, which carried holds.
+func (a *Authority) verifyExtract(env, carried Envelope, order Order) (*Extract, error) {
+	e, err := OpenExtract(env, a.trust)
+	switch {
+	case err != nil:
+		return nil, a.refuseSigned(env, err)
+	case e.Order != order.Order || e.Device != order.Device:
+		return nil, refuse(ReasonMalformed, "the AAA extract is for order %s of device %s", e.Order, e.Device)
+	case len(a.state.Trust.Payload)+len(carried.Payload)+len(env.Payload) > maxCarried:
+		return nil, refuse(ReasonTooLarge, "order, trust list and extract are too large together for any record to carry them")
+	}
+	return &e, nil
 }
 
 // refuseSigned says why env is not what a key of the trust list signed.

@@ -52,6 +52,32 @@ type Command struct {
 // that the type does not take.
 type Args struct {
 	Target string `json:"target,omitempty"` // cancel: the id of the job to stop
+	// Action is what a repair does; empty: what the diagnosis advises.
+	Action RepairAction `json:"action,omitempty"`
+	// Standing has the gateway keep the order of a repair, and heal itself
+	// under it while it is valid, without a further command.
+	Standing bool `json:"standing,omitempty"`
+}
+
+// RepairAction is something that may bring a line back and costs at most its
+// sessions. What it is done to comes from the gateway's configuration.
+type RepairAction string
+
+// The actions of a repair.
+const (
+	ActionRedial  RepairAction = "redial"            // end the PPPoE session and dial again
+	ActionRenew   RepairAction = "renew"             // ask DHCP for the lease anew
+	ActionRestart RepairAction = "restart_interface" // take one interface down and up
+	ActionReread  RepairAction = "reread_module"     // read the optical module from the beginning
+)
+
+// known reports whether a is an action, or none.
+func (a RepairAction) known() bool {
+	switch a {
+	case "", ActionRedial, ActionRenew, ActionRestart, ActionReread:
+		return true
+	}
+	return false
 }
 
 // Validate checks everything that needs neither key, order nor device. An
@@ -75,6 +101,10 @@ func (c Command) Validate() error {
 		return errors.New("cancel names no target")
 	case c.Type != Cancel && c.Args.Target != "":
 		return fmt.Errorf("args.target is not an argument of %s", c.Type)
+	case c.Type != RepairCmd && (c.Args.Action != "" || c.Args.Standing):
+		return fmt.Errorf("args.action and args.standing are not arguments of %s", c.Type)
+	case !c.Args.Action.known():
+		return fmt.Errorf("args.action %q is not known", c.Args.Action)
 	}
 	return nil
 }
@@ -126,6 +156,8 @@ type Request struct {
 	Command *Envelope `json:"command"`
 	Trust   *Envelope `json:"trust,omitempty"` // a newer trust list than the gateway may have
 	Time    *Envelope `json:"time,omitempty"`  // answer to a challenge
+	// Extract is the AAA's word on the order's account.
+	Extract *Envelope `json:"extract,omitempty"`
 }
 
 // MaxRequest bounds an encoded request, in bytes.
@@ -143,6 +175,7 @@ func ParseRequest(data []byte) (Request, error) {
 		Command json.RawMessage `json:"command"`
 		Trust   json.RawMessage `json:"trust"`
 		Time    json.RawMessage `json:"time"`
+		Extract json.RawMessage `json:"extract"`
 	}
 	if err := decodeStrict(data, &raw); err != nil {
 		return Request{}, fmt.Errorf("%w: request: %w", ErrMalformed, err)
@@ -163,6 +196,7 @@ func ParseRequest(data []byte) (Request, error) {
 		{"command", raw.Command, &req.Command},
 		{"trust", raw.Trust, &req.Trust},
 		{"time", raw.Time, &req.Time},
+		{"extract", raw.Extract, &req.Extract},
 	} {
 		if part.raw == nil {
 			continue

@@ -24,6 +24,7 @@ const (
 	TypeRecord    = "application/vnd.ontagent.record+json"
 	TypeAck       = "application/vnd.ontagent.ack+json"
 	TypeConfig    = "application/vnd.ontagent.cfg+json"
+	TypeExtract   = "application/vnd.ontagent.extract+json"
 )
 
 // Envelope is a DSSE envelope with exactly one Ed25519 signature.

@@ -176,8 +176,14 @@ func (s Service) validate() error {
 		return errors.New("down_mbps or up_mbps is out of range")
 	case len(s.Account) > 128:
 		return errors.New("account is longer than 128 bytes")
-	case s.Account != "" && !strings.Contains(s.Account, "*"):
-		// The order travels inside the record: an account in full would too.
+	}
+	return validMasked(s.Account)
+}
+
+// validMasked refuses an account in full: orders and extracts travel inside the
+// record.
+func validMasked(account string) error {
+	if account != "" && !strings.Contains(account, "*") {
 		return errors.New("account is not masked: the account in full belongs into the sealed secrets")
 	}
 	return nil

@@ -45,6 +45,9 @@ type Record struct {
 	Command    order.Envelope  `json:"command"`
 	SignedTime *order.Envelope `json:"signed_time,omitempty"` // what the validity check relied on, if not the clock
 
+	// Extract is the AAA's word on the account, if one came with the command.
+	Extract *order.Envelope `json:"extract,omitempty"`
+
 	Verdict   string             `json:"verdict"`
 	Ladder    json.RawMessage    `json:"ladder"`    // acceptance.Report
 	Diagnosis json.RawMessage    `json:"diagnosis"` // diagnosis.Diagnosis

@@ -429,7 +429,7 @@ func (d *daemon) birth() json.RawMessage {
 // order.
 func (d *daemon) rungs() []string {
 	all := order.Order{Services: []order.Service{{Kind: "internet"}, {Kind: "iptv"}, {Kind: "voice"}, {Kind: "management"}}}
-	built := d.visits.Steps(all, order.Secrets{}, d.visits.Limits)
+	built := d.visits.Steps(agent.Visit{Order: all, Limits: d.visits.Limits})
 	names := []string{}
 	for _, rung := range acceptance.Ladder() {
 		if slices.ContainsFunc(built, func(s acceptance.Step) bool { return s.Rung() == rung }) {

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"ontagent/agent"
 	"ontagent/agent/acceptance"
 	"ontagent/agent/acceptance/steps"
 	"ontagent/agent/order"
@@ -34,8 +35,9 @@ import (
 )
 
 // ladder builds the rungs this agent can measure.
-func (s *sources) ladder(c config.Config) func(order.Order, order.Secrets, acceptance.Thresholds) []acceptance.Step {
-	return func(o order.Order, secrets order.Secrets, limits acceptance.Thresholds) []acceptance.Step {
+func (s *sources) ladder(c config.Config) func(agent.Visit) []acceptance.Step {
+	return func(v agent.Visit) []acceptance.Step {
+		o, secrets, limits := v.Order, v.Secrets, v.Limits
 		var readers []steps.OpticsReader
 		for _, r := range s.opticsReaders {
 			readers = append(readers, r)

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"ontagent/agent"
 	"ontagent/agent/acceptance"
 	"ontagent/agent/order"
 	"ontagent/agent/probe/throughput"
@@ -46,7 +47,7 @@ func TestLadderTriesWhatWasOrdered(t *testing.T) {
 				o.Services = append(o.Services, order.Service{Kind: kind, Access: test.access})
 			}
 			var built []acceptance.Rung
-			for _, step := range s.ladder(c)(o, order.Secrets{}, acceptance.Norms()) {
+			for _, step := range s.ladder(c)(agent.Visit{Order: o, Limits: acceptance.Norms()}) {
 				built = append(built, step.Rung())
 			}
 			if slices.Contains(built, acceptance.Dial) != test.dial {
@@ -92,7 +93,7 @@ func TestLadderTestsTheSpeedWhereItIsRequired(t *testing.T) {
 			for _, rung := range test.require {
 				o.Require = append(o.Require, string(rung))
 			}
-			built := s.ladder(c)(o, order.Secrets{}, acceptance.Norms())
+			built := s.ladder(c)(agent.Visit{Order: o, Limits: acceptance.Norms()})
 			plan, err := acceptance.NewPlan(test.require, built)
 			if err != nil {
 				t.Fatal(err)
