@@ -155,45 +155,6 @@ func (a *app) printVerification(path string, v record.Verification, asJSON bool,
 	return nil
 }
 
-func (a *app) recordShow(_ context.Context, args []string) error {
-	f := a.flags("record show")
-	lang := f.String("lang", defaultLang(), "zh-CN or en")
-	asJSON := f.Bool("json", false, "print the signed content as JSON")
-	root := f.String("root", "", "operator's root key (.pub `FILE`): say whether the record is genuine")
-	if err := a.parse(f, args, 1, 1); err != nil {
-		return err
-	}
-	if err := checkLang(f, *lang); err != nil {
-		return err
-	}
-	data, err := a.readFile(f.Arg(0))
-	if err != nil {
-		return fmt.Errorf("record show: %w", err)
-	}
-	var o record.VerifyOptions
-	if *root != "" {
-		key, err := readPublic(*root)
-		if err != nil {
-			return fmt.Errorf("record show: --root: %w", err)
-		}
-		o.Root = ed25519.PublicKey(key)
-	}
-	v := verifyRecord(data, o)
-	if v.Record == nil {
-		return cli.Exit(cli.Usage, "record show: %s: %s", f.Arg(0), v.Problem)
-	}
-	if *asJSON {
-		return a.writeJSON("-", v.Record)
-	}
-	if err := showRecord(a.out, v, words(*lang)); err != nil {
-		return fmt.Errorf("record show: %s: %w", f.Arg(0), err)
-	}
-	if v.Status == record.Altered || (*root != "" && v.Status != record.Valid) {
-		return cli.Silent(verifyExit(v.Status))
-	}
-	return nil
-}
-
 func (a *app) orderShow(_ context.Context, args []string) error {
 	f := a.flags("order show")
 	trustFile := f.String("trust", "", "trust list `FILE`: say whether an operator signed")
