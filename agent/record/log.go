@@ -134,16 +134,14 @@ func (l *Log) Close(r Record) (env order.Envelope, data []byte, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r.V, r.N, r.Prev = 1, l.head.N+1, l.head.Digest
-	payload, err := r.encode()
-	if err != nil {
-		return order.Envelope{}, nil, fmt.Errorf("cannot encode record %d: %w", r.N, err)
-	}
-	env, err = order.Sign(order.TypeRecord, payload, l.key)
-	if err != nil {
-		return order.Envelope{}, nil, fmt.Errorf("cannot sign record %d: %w", r.N, err)
-	}
-	if data, err = Marshal(env); err != nil {
-		return order.Envelope{}, nil, err
+	// What only tells where a record was altered goes before any evidence does.
+	for _, parts := range []bool{true, false} {
+		if env, data, err = l.sign(r, parts); err != nil {
+			return order.Envelope{}, nil, err
+		}
+		if len(data) <= MaxSize {
+			break
+		}
 	}
 	if len(data) > MaxSize {
 		return order.Envelope{}, nil, fmt.Errorf("cannot close record %d: %w: %d bytes", r.N, order.ErrTooLarge, len(data))
@@ -166,6 +164,19 @@ func (l *Log) Close(r Record) (env order.Envelope, data []byte, err error) {
 	}
 	l.prune()
 	return env, data, nil
+}
+
+func (l *Log) sign(r Record, parts bool) (order.Envelope, []byte, error) {
+	payload, err := r.encode(parts)
+	if err != nil {
+		return order.Envelope{}, nil, fmt.Errorf("cannot encode record %d: %w", r.N, err)
+	}
+	env, err := order.Sign(order.TypeRecord, payload, l.key)
+	if err != nil {
+		return order.Envelope{}, nil, fmt.Errorf("cannot sign record %d: %w", r.N, err)
+	}
+	data, err := Marshal(env)
+	return env, data, err
 }
 
 // write makes a record durable. On a full disk the oldest records make room: they

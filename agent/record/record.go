@@ -17,9 +17,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"strings"
-	"unicode"
 
 	"ontagent/agent/order"
 )
@@ -48,14 +45,33 @@ type Record struct {
 	// Extract is the AAA's word on the account, if one came with the command.
 	Extract *order.Envelope `json:"extract,omitempty"`
 
-	Verdict   string             `json:"verdict"`
-	Ladder    json.RawMessage    `json:"ladder"`    // acceptance.Report
-	Diagnosis json.RawMessage    `json:"diagnosis"` // diagnosis.Diagnosis
-	Baseline  map[string]float64 `json:"baseline,omitempty"`
+	Verdict   string          `json:"verdict"`
+	Ladder    json.RawMessage `json:"ladder"`           // acceptance.Report
+	Diagnosis json.RawMessage `json:"diagnosis"`        // diagnosis.Diagnosis
+	Limits    json.RawMessage `json:"limits,omitempty"` // []acceptance.Limit: all that were in force
+	// Baseline is what later readings of the line are compared with, if this
+	// record becomes the line's health record (宽带健康档案).
+	Baseline map[string]float64 `json:"baseline,omitempty"`
+	// Line is the health record that the line had before; nil: none.
+	Line *Line `json:"line,omitempty"`
 
+	// Parts are short digests of what each result of the ladder consists of, by
+	// the result's section: they name a reading that was altered. Old records,
+	// and those that would be too large, have none.
+	Parts map[string]map[string]string `json:"parts,omitempty"`
 	// Digests are the SHA-256, in hex, of each section as it was signed, so
 	// that an altered record tells where.
 	Digests map[string]string `json:"digests"`
+}
+
+// Line is a line's health record (宽带健康档案), as a later record refers to it.
+type Line struct {
+	N        uint64             `json:"n"` // of the record
+	SHA256   string             `json:"sha256"`
+	Order    string             `json:"order,omitempty"`
+	Closed   string             `json:"closed"` // RFC 3339, as good as the gateway's clock was
+	Clock    string             `json:"clock"`
+	Readings map[string]float64 `json:"readings"` // its Baseline
 }
 
 // Agent says which software made the record.
@@ -71,9 +87,17 @@ type Moment struct {
 	Clock   string  `json:"clock"` // ntp, floor, none
 }
 
-// encode fills in the digests and returns the payload.
-func (r Record) encode() ([]byte, error) {
-	r.Digests = map[string]string{}
+// encode fills in the digests, with those of parts if they are wanted, and
+// returns the payload.
+func (r Record) encode(parts bool) ([]byte, error) {
+	r.Parts, r.Digests = nil, map[string]string{}
+	if parts {
+		ladder, err := json.Marshal(r.Ladder) // as it will be signed
+		if err != nil {
+			return nil, err
+		}
+		r.Parts = ladderParts(ladder)
+	}
 	plain, err := json.Marshal(r)
 	if err != nil {
 		return nil, err
@@ -123,83 +147,22 @@ func ladderDigests(digests map[string]string, raw json.RawMessage) error {
 			}
 			// A result without a readable rung still has its place.
 			_ = json.Unmarshal(result, &head)
-			digests[fmt.Sprintf("ladder.results[%d] %s", i, head.Rung)] = digest(result)
+			digests[resultSection(i, head.Rung)] = digest(result)
 		}
 		digests["ladder.results"] = digest(fmt.Append(nil, len(results)))
 	}
 	return nil
 }
 
-// maxDepth bounds the nesting of a payload.
-const maxDepth = 64
-
-// checkNames refuses content that two readers could read differently: a name
-// that stands twice in one object, in whatever case – some readers take the
-// first, some the last, and encoding/json looks at no case – and a name of the
-// outermost object that no agent writes so.
-func checkNames(payload []byte) error {
-	dec := json.NewDecoder(bytes.NewReader(payload))
-	type level struct {
-		names map[string]bool // nil in an array
-		key   bool            // a name comes next
-	}
-	var stack []level
-	for {
-		tok, err := dec.Token()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		top := len(stack) - 1
-		if name, ok := tok.(string); ok && top >= 0 && stack[top].key {
-			folded := strings.Map(foldRune, name)
-			switch {
-			case stack[top].names[folded]:
-				return fmt.Errorf("member %.80q stands twice", name)
-			case top == 0 && strings.ToLower(name) != name:
-				return fmt.Errorf("member %.80q is not known in this case", name)
-			}
-			stack[top].names[folded] = true
-			stack[top].key = false
-			continue
-		}
-		switch tok {
-		case json.Delim('{'):
-			stack = append(stack, level{names: map[string]bool{}, key: true})
-		case json.Delim('['):
-			stack = append(stack, level{})
-		case json.Delim('}'), json.Delim(']'):
-			stack = stack[:top]
-			top--
-		}
-		if len(stack) > maxDepth {
-			return errors.New("nested too deeply")
-		}
-		// After a value its object expects a name again; a value that has just
-		// begun is its own top.
-		if top >= 0 && top == len(stack)-1 {
-			stack[top].key = stack[top].names != nil
-		}
-	}
-}
-
-// foldRune returns the smallest of the runes that differ from r by case only.
-func foldRune(r rune) rune {
-	least := r
-	for next := unicode.SimpleFold(r); next != r; next = unicode.SimpleFold(next) {
-		least = min(least, next)
-	}
-	return least
-}
+// resultSection names a result of the ladder.
+func resultSection(i int, rung string) string { return fmt.Sprintf("ladder.results[%d] %s", i, rung) }
 
 func digest(data []byte) string {
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:])
 }
 
-// Marshal encodes a signed record the one way in which it is written: compact
+// Marshal encodes a signed record or receipt the one way in which it is written: compact
 // JSON and a line end. Any other byte is an alteration.
 func Marshal(env order.Envelope) ([]byte, error) {
 	data, err := json.Marshal(env)
@@ -211,15 +174,15 @@ func Marshal(env order.Envelope) ([]byte, error) {
 
 // errNotCanonical means that a file differs from what Marshal writes, although
 // it may mean the same.
-var errNotCanonical = errors.New("the file is not in the form in which records are written")
+var errNotCanonical = errors.New("the file is not in the form in which it was written")
 
-func parse(data []byte) (order.Envelope, error) {
+func parse(data []byte, payloadType string) (order.Envelope, error) {
 	env, err := order.ParseEnvelope(data)
 	if err != nil {
 		return order.Envelope{}, err
 	}
-	if env.PayloadType != order.TypeRecord {
-		return order.Envelope{}, fmt.Errorf("payload type is %q, not a record's", env.PayloadType)
+	if env.PayloadType != payloadType {
+		return order.Envelope{}, fmt.Errorf("payload type is %q instead of %q", env.PayloadType, payloadType)
 	}
 	canonical, err := Marshal(env)
 	if err != nil {

@@ -134,11 +134,11 @@ func TestAlterationsAreNamed(t *testing.T) {
 		status Status
 		names  string
 	}{
-		"a reading":             {forge(t, data, nil, replace("-27.4", "-19.2")), Altered, "ladder.results[0] optical"},
+		"a reading":             {forge(t, data, nil, replace("-27.4", "-19.2")), Altered, "ladder.results[0] optical: rx"},
 		"the verdict":           {forge(t, data, nil, replace(`"technician":"T-7"`, `"technician":"T-8"`)), Altered, "technician"},
 		"re-signed by another":  {forge(t, data, stranger.gateway, replace("-27.4", "-19.2")), Altered, "signature"},
 		"re-signed, unchanged":  {forge(t, data, stranger.gateway, func(b []byte) []byte { return b }), Altered, "signature"},
-		"device's key, changed": {forge(t, data, p.gateway, replace("-27.4", "-19.2")), Altered, "ladder.results[0] optical"},
+		"device's key, changed": {forge(t, data, p.gateway, replace("-27.4", "-19.2")), Altered, "ladder.results[0] optical: rx"},
 		"white space":           {bytes.Replace(data, []byte(`{`), []byte(`{ `), 1), Altered, "form"},
 		"empty":                 {nil, Unreadable, ""},
 		"an order":              {must(json.Marshal(p.record("x").Order)), Unreadable, ""},

@@ -34,8 +34,13 @@ type Verification struct {
 	Signer  string `json:"signer,omitempty"` // key id
 
 	// Record is decoded wherever the payload is legible, trustworthy or not.
-	Record *Record      `json:"-"`
-	Order  *order.Order `json:"-"` // only if Status is Valid
+	Record  *Record        `json:"-"`
+	Order   *order.Order   `json:"-"` // only if Status is Valid
+	Command *order.Command `json:"-"` // likewise
+	// Newer says that the record is Unreadable because this program is older.
+	Newer bool `json:"newer,omitempty"`
+
+	trust order.TrustList // only if Status is Valid; with what was revoked since
 }
 
 // VerifyOptions say what a record is held against.
@@ -50,9 +55,9 @@ func Verify(data []byte, o VerifyOptions) Verification {
 	if len(data) > MaxSize {
 		return Verification{Status: Unreadable, Problem: fmt.Sprintf("%d bytes are more than any record has", len(data))}
 	}
-	env, err := parse(data)
+	env, err := parse(data, order.TypeRecord)
 	if err != nil {
-		return unreadable(data, err)
+		return unreadable(data, "record", err)
 	}
 	payload, err := base64.StdEncoding.Strict().DecodeString(env.Payload)
 	if err != nil {
@@ -60,14 +65,19 @@ func Verify(data []byte, o VerifyOptions) Verification {
 	}
 	v := Verification{Digest: order.Digest(env), Signer: env.Signatures[0].KeyID}
 	var rec Record
-	if err := json.Unmarshal(payload, &rec); err != nil {
+	err = json.Unmarshal(payload, &rec) // decodes what it can, whatever else is wrong
+	if n, ok := newerVersion(payload); ok {
+		v.Status, v.Problem, v.Newer, v.Record = Unreadable, (&VersionError{"record", n}).Error(), true, &rec
+		return v
+	}
+	if err != nil {
 		v.Status, v.Problem = Altered, fmt.Sprintf("the content is damaged: %v", err)
 		v.Altered = []string{"content"}
 		return v
 	}
 	v.Record = &rec
 	if rec.V != 1 {
-		v.Status, v.Problem = Unreadable, fmt.Sprintf("record version %d is not known to this program", rec.V)
+		v.Status, v.Problem = Unreadable, (&VersionError{"record", rec.V}).Error()
 		return v
 	}
 
@@ -161,11 +171,38 @@ func (v *Verification) checkAuthority(rec Record, claimed order.Statement, o Ver
 		inconsistent("job", "the record is of job %s, the command of %s", rec.Job, cmd.ID)
 	case technician.ID != rec.Technician:
 		inconsistent("technician", "the command was signed by technician %s, the record says %s", technician.ID, rec.Technician)
-	case cmd.Type != order.Accept || !slices.Contains(ord.Allow, cmd.Type):
+	case !makesRecord(cmd.Type) || !slices.Contains(ord.Allow, cmd.Type):
 		inconsistent("command", "a command to %s under order %s is no leave to make a record", cmd.Type, ord.Order)
 	default:
-		v.Status, v.Order = Valid, &ord
+		v.Status, v.Order, v.Command, v.trust = Valid, &ord, &cmd, trust
 		v.checkSignedTime(rec, cmd, trust)
+		v.checkExtract(rec, trust)
+		if v.Status != Valid {
+			v.Order, v.Command = nil, nil
+		}
+	}
+}
+
+// makesRecord reports whether a command of this type is leave to make a record.
+func makesRecord(t order.CommandType) bool {
+	return t == order.Accept || t == order.Inspection || t == order.RepairCmd
+}
+
+// checkExtract checks the AAA's word on the account: an operator's, on this
+// order and device.
+func (v *Verification) checkExtract(rec Record, trust order.TrustList) {
+	if rec.Extract == nil || v.Status != Valid {
+		return
+	}
+	e, err := order.OpenExtract(*rec.Extract, trust)
+	switch {
+	case errors.Is(err, order.ErrUnknownKey) && trust.KeyRevoked(signerOf(*rec.Extract)):
+		v.Status, v.Problem = SignerUnknown, fmt.Sprintf("%v: it is revoked", err)
+	case err != nil:
+		v.Status, v.Altered, v.Problem = Altered, []string{"extract"}, fmt.Sprintf("%v", err)
+	case e.Order != v.Order.Order || e.Device != rec.Device:
+		v.Status, v.Altered = Altered, []string{"extract"}
+		v.Problem = fmt.Sprintf("the AAA extract is for order %s of device %s", e.Order, e.Device)
 	}
 }
 
@@ -178,11 +215,11 @@ func (v *Verification) checkSignedTime(rec Record, cmd order.Command, trust orde
 	revoked := errors.Is(err, order.ErrUnknownKey) && trust.KeyRevoked(signerOf(*rec.SignedTime))
 	switch {
 	case revoked:
-		v.Status, v.Problem, v.Order = SignerUnknown, fmt.Sprintf("%v", err), nil
+		v.Status, v.Problem = SignerUnknown, fmt.Sprintf("%v", err)
 	case err != nil:
-		v.Status, v.Altered, v.Problem, v.Order = Altered, []string{"signed_time"}, fmt.Sprintf("%v", err), nil
+		v.Status, v.Altered, v.Problem = Altered, []string{"signed_time"}, fmt.Sprintf("%v", err)
 	case ts.Device != rec.Device || ts.Nonce != cmd.Nonce:
-		v.Status, v.Altered, v.Order = Altered, []string{"signed_time"}, nil
+		v.Status, v.Altered = Altered, []string{"signed_time"}
 		v.Problem = "the signed time is for another device or command"
 	}
 }
@@ -208,7 +245,35 @@ func (v *Verification) alteredSections(payload []byte, sure string) []string {
 			changed[name] = true
 		}
 	}
+	if err == nil && v.Record.Parts != nil && !changed["parts"] {
+		v.nameParts(changed)
+	}
 	return slices.Sorted(maps.Keys(changed))
+}
+
+// nameParts replaces the altered results of the ladder by what of them was
+// altered, as far as their parts tell. Parts that contradict results which were
+// not altered are no agent's.
+func (v *Verification) nameParts(changed map[string]bool) {
+	actual := ladderParts(v.Record.Ladder)
+	for section, parts := range actual {
+		names := alteredParts(section, v.Record.Parts[section], parts)
+		switch {
+		case len(names) == 0:
+		case !changed[section]:
+			changed["parts"] = true
+		case v.Record.Parts[section] != nil:
+			delete(changed, section)
+			for _, name := range names {
+				changed[name] = true
+			}
+		}
+	}
+	for section := range v.Record.Parts {
+		if actual[section] == nil && !changed[section] {
+			changed["parts"] = true
+		}
+	}
 }
 
 // claimedStatement reads the statement without asking who signed it.
@@ -224,6 +289,15 @@ func claimedStatement(rec Record) (order.Statement, error) {
 	return s, s.Validate()
 }
 
+// newerVersion tells the version of a payload, and whether it is later than what
+// we write: one that cannot be decoded as ours may still tell.
+func newerVersion(payload []byte) (int, bool) {
+	var head struct {
+		V int `json:"v"`
+	}
+	return head.V, json.Unmarshal(payload, &head) == nil && head.V > 1
+}
+
 func signerOf(env order.Envelope) string {
 	if len(env.Signatures) != 1 {
 		return ""
@@ -232,7 +306,7 @@ func signerOf(env order.Envelope) string {
 }
 
 // unreadable tells a damaged record from something that never was one.
-func unreadable(data []byte, err error) Verification {
+func unreadable(data []byte, what string, err error) Verification {
 	v := Verification{Status: Unreadable, Problem: err.Error()}
 	var syntax *json.SyntaxError
 	switch {
@@ -241,7 +315,7 @@ func unreadable(data []byte, err error) Verification {
 	case errors.Is(err, errNotCanonical):
 		v.Status, v.Altered = Altered, []string{"form"}
 	case errors.As(err, &syntax):
-		v.Problem = fmt.Sprintf("not a record: damaged or cut off near byte %d of %d: %v", syntax.Offset, len(data), err)
+		v.Problem = fmt.Sprintf("not a %s: damaged or cut off near byte %d of %d: %v", what, syntax.Offset, len(data), err)
 	}
 	return v
 }
