@@ -67,12 +67,20 @@ type Cause struct {
 
 // Lookup returns the entry of a code.
 func Lookup(code Code) (Cause, bool) {
-	for i := range catalogue {
-		if catalogue[i].Code == code {
-			return catalogue[i], true
-		}
+	if c := find(code); c.Code == code {
+		return *c, true
 	}
 	return Cause{}, false
+}
+
+// find returns the entry of a code, or that of Unknown, which is the last.
+func find(code Code) *Cause {
+	for i := range catalogue {
+		if catalogue[i].Code == code {
+			return &catalogue[i]
+		}
+	}
+	return &catalogue[len(catalogue)-1]
 }
 
 // Catalogue returns all entries, in the order of the ladder.

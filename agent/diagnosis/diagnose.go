@@ -127,18 +127,7 @@ func Diagnose(e Evidence) Diagnosis {
 		}
 		d.Consequences = append(d.Consequences, Consequence{Code: r.Code, Rung: rungs[r.rung].Name, By: root[i]})
 	}
-	sort.SliceStable(d.Causes, func(i, j int) bool {
-		a, b := &d.Causes[i], &d.Causes[j]
-		return cmp.Or(
-			cmp.Compare(a.Kind.rank(), b.Kind.rank()),
-			cmp.Compare(a.doubtful(), b.doubtful()),
-			cmp.Compare(a.Severity.rank(), b.Severity.rank()),
-			cmp.Compare(b.Confidence, a.Confidence),
-			cmp.Compare(a.rung, b.rung),
-			cmp.Compare(a.index, b.index),
-			cmp.Compare(a.Code, b.Code),
-		) < 0
-	})
+	rank(d.Causes)
 	if first, ok := d.First(); ok && first.Kind == KindFault {
 		for _, r := range rungs {
 			if r.Verdict == skipped {
@@ -152,6 +141,38 @@ func Diagnose(e Evidence) Diagnosis {
 	}
 	return d
 }
+
+// rank sorts causes, the most probable and most grave first.
+func rank(causes []Ranked) {
+	sort.SliceStable(causes, func(i, j int) bool {
+		a, b := &causes[i], &causes[j]
+		return cmp.Or(
+			cmp.Compare(a.Kind.rank(), b.Kind.rank()),
+			cmp.Compare(a.doubtful(), b.doubtful()),
+			cmp.Compare(a.Severity.rank(), b.Severity.rank()),
+			cmp.Compare(b.Confidence, a.Confidence),
+			cmp.Compare(a.rung, b.rung),
+			cmp.Compare(a.index, b.index),
+			cmp.Compare(a.Code, b.Code),
+		) < 0
+	})
+}
+
+// ranked returns the entry as a cause for which nothing speaks yet.
+func (c *Cause) ranked(kind Kind) Ranked {
+	return Ranked{Code: c.Code, Side: c.Side, OrSide: c.OrSide, Severity: c.Severity, Kind: kind, Confidence: c.Certainty}
+}
+
+// likelier halves the doubt in a cause: something else speaks for it. Nothing
+// speaks for what is unknown.
+func (r *Ranked) likelier() {
+	if r.Code != Unknown {
+		r.Confidence = 1 - (1-r.Confidence)*supported
+	}
+}
+
+// round leaves two decimals: more than the figures are worth.
+func round(v float64) float64 { return float64(int(v*100+0.5)) / 100 }
 
 // doubtful is 1 for a cause that the evidence contradicts, so that it comes
 // after the others however grave it would be.
@@ -261,7 +282,7 @@ func weigh(found []Ranked, rungs []Rung) {
 		c, _ := Lookup(r.Code)
 		for _, other := range base {
 			if other.Code != r.Code && slices.Contains(c.With, other.Code) {
-				r.Confidence = 1 - (1-r.Confidence)*supported
+				r.likelier()
 				r.For = append(r.For, Ref{Rung: rungs[other.rung].Name, What: "cause", Value: string(other.Code)})
 			}
 		}
@@ -269,8 +290,7 @@ func weigh(found []Ranked, rungs []Rung) {
 			r.Confidence *= contradicted
 			r.Against = append(r.Against, against...)
 		}
-		// Two decimals are more than the figures are worth.
-		r.Confidence = float64(int(r.Confidence*100+0.5)) / 100
+		r.Confidence = round(r.Confidence)
 	}
 }
 
