@@ -48,9 +48,9 @@ dist/linux-mips dist/linux-mipsle: export GOMIPS := softfloat
 # encoding with what that calls (JSON would take twice as long), and below the
 # cryptography that signs and connects (P-256 would take five times as long).
 SMALL := ontagent/... github.com/... go.bug.st/... golang.org/x/net/... golang.org/x/sys/... \
-	net net/... mime/... regexp/... log/... os/... fmt flag math/big \
+	net net/... mime/... regexp/... log/... os/... io/fs path path/filepath fmt flag time context bufio sort math/big \
 	vendor/golang.org/x/net/... vendor/golang.org/x/text/... \
-	encoding/asn1 vendor/golang.org/x/crypto/cryptobyte/... \
+	encoding/asn1 encoding/hex encoding/pem compress/flate compress/gzip html vendor/golang.org/x/crypto/cryptobyte/... \
 	crypto/x509/... crypto/tls/... crypto/rsa crypto/ecdsa crypto/ecdh crypto/elliptic crypto/hpke crypto/mlkem \
 	$(addprefix crypto/internal/fips140/,rsa ecdsa ecdh)
 dist/linux-mips dist/linux-mipsle: GCFLAGS := $(SMALL:%=-gcflags='%=-l')
