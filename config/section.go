@@ -257,6 +257,7 @@ func (c *Config) sections() []section {
 			limit("memory.max", "ratio", 0, 2, "Use of the memory must be below it; above 1 it binds nothing."),
 			limit("temperature.max_celsius", "°C", -40, 150, "Temperatures must be below it."),
 			limit("iptv.loss_max_ratio", "ratio", 0, 1, "At most this part of a television stream may be lost."),
+			limit("account.extract_max_age", "seconds", 0, 31536000, "What the AAA says of an account counts no longer."),
 			limit("fault.respond", "seconds", 0, 31536000, "A fault is answered within it."),
 			limit("fault.line_due", "seconds", 0, 31536000, "A line fault is repaired within it."),
 			limit("fault.network_due", "seconds", 0, 31536000, "A network fault is repaired within it."),

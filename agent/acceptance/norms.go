@@ -39,6 +39,8 @@ const (
 	ReachRTTMaxMs       = "reachability.rtt_max_ms"
 	TemperatureMax      = "temperature.max_celsius"
 	IPTVLossMaxRatio    = "iptv.loss_max_ratio"
+
+	AccountExtractMaxAge = "account.extract_max_age"
 )
 
 // ErrUnknownThreshold is found by errors.Is in the error of With for a name
@@ -82,6 +84,7 @@ func norms() []norm {
 		{Limit{ReachRTTMaxMs, 100, "<=", OriginAgent}, "ms", 0, 60_000},
 		{Limit{TemperatureMax, 95, "<", OriginAgent}, "Cel", -40, 150},
 		{Limit{IPTVLossMaxRatio, 0.001, "<=", OriginAgent}, "ratio", 0, 1},
+		{Limit{AccountExtractMaxAge, day, "<=", OriginAgent}, "s", 0, 365 * day},
 	}
 }
 

@@ -39,6 +39,7 @@ func TestNormsAreThoseOfTheField(t *testing.T) {
 		"reachability.rtt_max_ms":      {"<=", 100, "ms", "agent"},
 		"temperature.max_celsius":      {"<", 95, "Cel", "agent"},
 		"iptv.loss_max_ratio":          {"<=", 0.001, "ratio", "agent"},
+		"account.extract_max_age":      {"<=", 24 * 3600, "s", "agent"},
 	}
 	got := map[string]limit{}
 	for _, l := range acceptance.Norms().All() {
