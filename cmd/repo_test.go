@@ -227,6 +227,8 @@ func TestArrows(t *testing.T) {
 		"agent/job":     append([]string{"transport"}, signed...),
 		"agent/record":  signed,
 		"agent/control": append([]string{"transport"}, signed...),
+		// What an order allows: consents, actions, standing orders.
+		"agent/repair": signed,
 		// The concrete rungs.
 		"agent/acceptance/steps": {"agent/probe/", "agent/command", "agent/diagnosis", "collectors", "collectors/"},
 		"cmd":                    {"agent/", "agent", "collectors/", "collectors", "transport/", "transport", "config"},

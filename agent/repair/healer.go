@@ -1,0 +1,171 @@
+package repair
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"ontagent/agent/diagnosis"
+	"ontagent/agent/order"
+)
+
+// Report is told of each automatic repair, also of one that was not done.
+type Report func(Result, order.Order, error)
+
+// HealerOptions configure a Healer.
+type HealerOptions struct {
+	Repairer *Repairer
+	Standing *Standing
+	Journal  *Journal
+	// Judge says whether what is kept still holds; *order.Authority.Standing is
+	// one.
+	Judge func(order.Request) (order.Verified, error)
+	// Look climbs the read-only ladder under an order.
+	Look func(ctx context.Context, o order.Order) (View, error)
+	// Turn waits for the line to be nobody else's – of a visit, say – and takes
+	// it until release.
+	Turn func(ctx context.Context) (release func(), err error)
+	// Grace is how long a fault must last before anything is done.
+	Grace  time.Duration
+	Report Report
+	Log    *slog.Logger
+}
+
+// How long the healer waits after an attempt that did not help: the first pause,
+// doubled each time.
+const (
+	retryFirst   = 5 * time.Minute
+	retryLongest = 4 * time.Hour
+)
+
+// Healer repairs the line under a standing order, when it is told of a fault. It
+// has no right of its own: each time the authority judges the order anew, and
+// the Repairer has the same limits as for a command. Use NewHealer.
+type Healer struct {
+	o       HealerOptions
+	changes chan change
+}
+
+// change is that a fault opened, or cleared.
+type change struct {
+	cause diagnosis.Code
+	open  bool
+}
+
+// NewHealer returns a Healer; Serve runs it.
+func NewHealer(o HealerOptions) *Healer {
+	return &Healer{o: o, changes: make(chan change, 16)}
+}
+
+// Opened tells of a fault. It does not wait: what there is to do is done by
+// Serve. More than a few within one repair are dropped: the look that comes
+// before every action sees what is wrong by then.
+func (h *Healer) Opened(_ context.Context, cause diagnosis.Code) { h.tell(change{cause, true}) }
+
+// Cleared tells that a fault is over. It may never be told: a line that is fine
+// is found to be.
+func (h *Healer) Cleared(_ context.Context, cause diagnosis.Code) { h.tell(change{cause, false}) }
+
+func (h *Healer) tell(c change) {
+	select {
+	case h.changes <- c:
+	default:
+	}
+}
+
+// Serve heals until ctx ends.
+func (h *Healer) Serve(ctx context.Context) error {
+	open := map[diagnosis.Code]bool{}
+	timer := time.NewTimer(time.Hour)
+	timer.Stop()
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case c := <-h.changes:
+			switch {
+			case c.open && len(open) == 0:
+				timer.Reset(max(h.o.Grace, h.rest()))
+				open[c.cause] = true
+			case c.open && len(open) < maxAttempts:
+				open[c.cause] = true
+			case !c.open:
+				if delete(open, c.cause); len(open) == 0 {
+					timer.Stop()
+				}
+			}
+		case <-timer.C:
+			if h.heal(ctx) {
+				clear(open)
+				continue
+			}
+			timer.Reset(max(h.o.Grace, h.rest(), retryFirst))
+		}
+	}
+}
+
+// rest is how much longer the healer waits after attempts that did not help.
+func (h *Healer) rest() time.Duration {
+	n, last := h.o.Journal.Failures()
+	if n == 0 {
+		return 0
+	}
+	pause := retryFirst
+	for i := 1; i < n && pause < retryLongest; i++ {
+		pause *= 2
+	}
+	return max(0, min(pause, retryLongest)-last)
+}
+
+// heal does one automatic repair, if it may, and reports whether there is
+// nothing more to do until the next fault.
+func (h *Healer) heal(ctx context.Context) (over bool) {
+	req, ok := h.o.Standing.Request()
+	if !ok {
+		return true
+	}
+	release, err := h.o.Turn(ctx)
+	if err != nil {
+		return false
+	}
+	defer release()
+	v, err := h.o.Judge(req)
+	if err != nil {
+		return h.refused(req, err)
+	}
+	res, err := h.o.Repairer.Repair(ctx, Task{
+		Action: v.Command.Args.Action, Consents: v.Order.Consents, Auto: true,
+		Look: func(ctx context.Context) (View, error) { return h.o.Look(ctx, v.Order) },
+	})
+	if ctx.Err() == nil || res.Outcome != "" {
+		h.o.Report(res, v.Order, err)
+	}
+	if err != nil {
+		return false
+	}
+	switch res.Outcome {
+	case NotNeeded, NoAction:
+		return true
+	}
+	return res.Verdict() == pass
+}
+
+// refused is told why the standing order does not hold, and forgets one that
+// never will again.
+func (h *Healer) refused(req order.Request, err error) (over bool) {
+	reason := order.ReasonInternal
+	if r, ok := errors.AsType[*order.RefusalError](err); ok {
+		reason = r.Reason
+	}
+	h.o.Log.Warn("no repair under the standing order", "reason", reason, "error", err)
+	switch reason {
+	case order.ReasonClockUntrusted, order.ReasonNotYetValid, order.ReasonInternal:
+		return false // that may pass
+	}
+	if err := h.o.Standing.Drop(req); err != nil {
+		h.o.Log.Warn("cannot forget the standing order", "error", err)
+	}
+	return true
+}
