@@ -59,8 +59,6 @@ func (s *spec) onPage() string {
 	return fmt.Sprintf("text, ≤ %d bytes", s.maxLen)
 }
 
-func cell(s string) string { return strings.ReplaceAll(strings.ReplaceAll(s, "|", `\|`), "\n", " ") }
-
 func code(s string) string {
 	if s == "" {
 		return ""

@@ -111,6 +111,7 @@ type Result struct {
 	Rungs           Rungs    `json:"rungs"`
 	DurationS       float64  `json:"duration_s"` // of the visit
 	Where           string   `json:"where,omitempty"`
+	Plays           int      `json:"plays,omitempty"` // how often it was played; 0: once
 	Causes          []string `json:"causes"`
 	Events          []string `json:"events"` // each name once
 	Mismatches      []string `json:"mismatches"`
