@@ -8,7 +8,6 @@ package acceptance
 
 import (
 	"context"
-	"encoding/json"
 	"time"
 )
 
@@ -145,9 +144,6 @@ type Report struct {
 	// Interrupted says that the ladder was cut short; what was not climbed is
 	// inconclusive.
 	Interrupted bool `json:"interrupted,omitempty"`
-	// Repair is what was done before this ladder was climbed, and how the line
-	// was before that (a Result of agent/repair); nil for other visits.
-	Repair json.RawMessage `json:"repair,omitempty"`
 }
 
 // Result returns the result for a rung.
