@@ -476,7 +476,7 @@ var catalogue = [...]Cause{
 		Action: Words{"请派单方补上密封的账号密码，再测一次。", "Have the order issued with the sealed account and password, then test again."},
 	},
 	{
-		Code: DialMACBlocked, Side: SideBRAS, Severity: Critical, Certainty: 0.7,
+		Code: DialMACBlocked, Side: SideBRAS, Severity: Critical, Certainty: 0.7, Produced: true,
 		Title:    Words{"被 BRAS 临时锁定", "Locked out by the BRAS"},
 		Means:    Words{"连续认证失败，BRAS 暂时屏蔽本机 MAC（常见 60 分钟）。", "After repeated failures the BRAS blocks this MAC for a while, often 60 minutes."},
 		Action:   Words{"停止拨号，等待解锁或请局方解锁，再用正确账号拨一次。", "Stop dialling, wait or have it unlocked, then dial once with the right account."},
@@ -575,16 +575,16 @@ var catalogue = [...]Cause{
 		Explains: []Code{ThroughputBelow, ThroughputUploadOnly},
 	},
 	{
-		Code: AccountNotSynced, Side: SideBRAS, OrSide: SidePlatform, Severity: Major, Certainty: 0.9,
+		Code: AccountNotSynced, Side: SideBRAS, OrSide: SidePlatform, Severity: Major, Certainty: 0.9, Produced: true,
 		Title:  Words{"3A 信息不同步", "AAA data out of step with the order"},
 		Means:  Words{"3A 里的速率、业务或状态与工单不一致。", "Rate, service or state in AAA differ from the order."},
 		Action: Words{"请局方按工单重新同步 3A。", "Have AAA synchronised with the order."},
 	},
 	{
-		Code: AccountNoExtract, Side: SidePlatform, Severity: Info, Certainty: 0.9,
+		Code: AccountNoExtract, Side: SidePlatform, Severity: Info, Certainty: 0.9, Produced: true,
 		Title:  Words{"没有 3A 数据", "No AAA extract"},
-		Means:  Words{"没有收到运营商签名的 3A 摘录，速率和会话无法核对。", "There is no AAA extract signed by the operator, so rate and session cannot be checked."},
-		Action: Words{"请派单系统随工单附上 3A 摘录。", "Have the extract sent along with the order."},
+		Means:  Words{"没有收到运营商签名的 3A 摘录，或者摘录过期、不全，速率和会话无法核对。", "There is no AAA extract signed by the operator, or it is stale or lacks what matters, so rate and session cannot be checked."},
+		Action: Words{"请派单系统随工单附上新的 3A 摘录。", "Have a fresh extract sent along with the order."},
 	},
 
 	// Addresses.
@@ -877,10 +877,32 @@ var catalogue = [...]Cause{
 		Action: Words{"请平台核对 LOID/SN 并绑定。", "Have LOID or SN checked and bound."},
 	},
 	{
-		Code: RoutedInternetDown, Side: SideBRAS, OrSide: SidePlatform, Severity: Critical, Certainty: 0.6,
+		Code: RoutedInternetDown, Side: SideBRAS, OrSide: SidePlatform, Severity: Critical, Certainty: 0.6, Produced: true,
 		Title:  Words{"专线/路由上网不通", "Routed internet down"},
 		Means:  Words{"商务线路的路由模式不能上网。", "The business line's routed internet does not work."},
 		Action: Words{"核对工单里的地址、网关和路由，报局方。", "Compare address, gateway and routes with the order; report to the operator."},
+		Shows:  []string{"lan_addresses", "lan_probe", "wan_probe"},
+	},
+	{
+		Code: RoutedForwardingOff, Side: SideDevice, Severity: Critical, Certainty: 0.9, Produced: true,
+		Title:    Words{"网关没有打开转发", "Forwarding is off"},
+		Means:    Words{"网关自己能上网，但内核的转发开关是关的，下挂设备上不了网。", "The gateway itself gets on, but its kernel forwards nothing: no device behind it does."},
+		Action:   Words{"核对网关是不是路由模式，打开转发后重测。", "Check that the gateway is set to route, switch forwarding on, test again."},
+		Explains: []Code{RoutedInternetDown}, Shows: []string{"forwarding_v4", "forwarding_v6"},
+	},
+	{
+		Code: RoutedNoLANAddress, Side: SideDevice, OrSide: SidePlatform, Severity: Critical, Certainty: 0.9, Produced: true,
+		Title:    Words{"LAN 侧没有地址", "No address on the LAN"},
+		Means:    Words{"网关的 LAN 口没有地址或地址段，下挂设备没有网关可用。", "The gateway's LAN has no address or prefix: devices behind it have no gateway."},
+		Action:   Words{"按工单配置 LAN 地址段，再测一次。", "Set the LAN's addresses as ordered, test again."},
+		Explains: []Code{RoutedInternetDown}, Shows: []string{"lan_addresses"},
+	},
+	{
+		Code: RoutedNoNAT, Side: SideDevice, Severity: Critical, Certainty: 0.85, Produced: true,
+		Title:    Words{"没有做地址转换", "Addresses are not translated"},
+		Means:    Words{"从 WAN 地址发包有回应，从 LAN 私网地址发包没有回应：网关没有做 NAT。", "Servers answer the WAN's address, but not a private one of the LAN: the gateway does no NAT."},
+		Action:   Words{"核对网关 WAN 区域的地址伪装（masquerade）设置，再测一次。", "Check masquerading on the gateway's WAN zone, test again."},
+		Explains: []Code{RoutedInternetDown}, Shows: []string{"lan_probe", "wan_probe", "lan_addresses"},
 	},
 
 	// The gateway.
@@ -951,7 +973,7 @@ var catalogue = [...]Cause{
 		Action: Words{"重测一次，并把日志报给平台。", "Try again and report the log."},
 	},
 	{
-		Code: ClockUntrusted, Side: SideDevice, Severity: Info, Certainty: 0.9,
+		Code: ClockUntrusted, Side: SideDevice, Severity: Info, Certainty: 0.9, Produced: true,
 		Title:  Words{"时钟不可信", "Clock cannot be trusted"},
 		Means:  Words{"网关没有校时，记录里的时间不能作准（先后顺序仍可信）。", "The gateway's clock is not set; times in the record are not reliable (their order is)."},
 		Action: Words{"上网后等待校时；需要准确时间的请重验。", "Wait until the clock is set; accept again if times matter."},

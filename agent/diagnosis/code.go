@@ -173,6 +173,9 @@ const (
 	ManagementUnreachable Code = "management.unreachable"
 	ManagementNotBound    Code = "management.not_bound"
 	RoutedInternetDown    Code = "routed_internet.down"
+	RoutedForwardingOff   Code = "routed_internet.forwarding_off"
+	RoutedNoLANAddress    Code = "routed_internet.no_lan_address"
+	RoutedNoNAT           Code = "routed_internet.no_nat"
 )
 
 // The gateway.

@@ -5,8 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strconv"
-	"strings"
+	"sync/atomic"
 	"time"
 
 	"ontagent/agent/acceptance"
@@ -56,6 +55,10 @@ type DialOptions struct {
 	PPPoE    func(ctx context.Context, o pppoe.Options) (pppoe.Result, error) // pppoe.Dial if nil
 	DHCP     func(ctx context.Context, o dhcp.Options) (dhcp.Result, error)   // dhcp.Run if nil
 
+	// Refusals remembers the refused authentications of an order, over visits;
+	// nil: of this visit alone.
+	Refusals *Refusals
+
 	// Grace is how long the gateway may take to log in while it is at it, and
 	// to follow a test that succeeded; twice as long while it is at it. 6 s if
 	// zero.
@@ -69,7 +72,13 @@ type DialOptions struct {
 // the proof, and one PADI or INFORM shows who is at the other end. Where it is
 // not, it dials once in user space with the order's account, or asks for an
 // address without taking it.
-type Dial struct{ o DialOptions }
+type Dial struct {
+	o DialOptions
+	// What the last run came to, and its test dial if there was one: for the
+	// rung of the account. A run that was given up may still end.
+	last   atomic.Pointer[acceptance.Outcome]
+	tested atomic.Pointer[pppoe.Result]
+}
 
 var _ acceptance.Step = (*Dial)(nil)
 
@@ -82,6 +91,9 @@ func NewDial(o DialOptions) *Dial {
 	}
 	if o.DHCP == nil {
 		o.DHCP = dhcp.Run
+	}
+	if o.Refusals == nil {
+		o.Refusals = &Refusals{}
 	}
 	return &Dial{o: o}
 }
@@ -126,6 +138,8 @@ func (s *Dial) Run(ctx context.Context, note func(string)) acceptance.Outcome {
 	if ctx.Err() != nil {
 		stopped(ctx, &out)
 	}
+	kept := out
+	s.last.Store(&kept)
 	return out
 }
 
@@ -198,9 +212,8 @@ func (s *Dial) read(ctx context.Context) line {
 // mine reports whether a session may be the internet service's: it is not if
 // its device is named after another VLAN.
 func (s *Dial) mine(session Session) bool {
-	_, tag, _ := strings.Cut(session.Device, ".")
-	id, err := strconv.Atoi(tag)
-	return err != nil || s.o.VLAN == 0 || id == int(s.o.VLAN)
+	id, named := tagOf(session.Device)
+	return !named || s.o.VLAN == 0 || id == int(s.o.VLAN)
 }
 
 // wait reads the connection until it is as wanted: for a grace, and for up to

@@ -36,6 +36,9 @@ func (s *Dial) pppoe(ctx context.Context, out *acceptance.Outcome, discovery boo
 		return r, err
 	}
 	s.pppoeMeasurements(out, r)
+	if !discovery {
+		s.tested.Store(&r)
+	}
 	note(fmt.Sprintf("PPPoE on %s, VLAN %d: %s at %s after %.0f ms", s.o.Device, s.o.VLAN, r.Outcome, r.Stage, r.TotalMs))
 	for _, offer := range r.Offers {
 		// One that offers several services is still one.
@@ -51,13 +54,18 @@ func (s *Dial) pppoe(ctx context.Context, out *acceptance.Outcome, discovery boo
 func (s *Dial) dial(ctx context.Context, out *acceptance.Outcome, note func(string)) {
 	bridge := s.o.Access == AccessBridge
 	forbidden := bridge && !s.o.MayDisturb
-	r, err := s.pppoe(ctx, out, forbidden || s.o.Username == "", note)
+	refused, locked := s.o.Refusals.spent()
+	r, err := s.pppoe(ctx, out, forbidden || s.o.Username == "" || locked, note)
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
 		decide(out, acceptance.Inconclusive, fmt.Sprintf("cannot dial: %v", err), diagnosis.AgentCannotMeasure)
 	case forbidden && s.o.Username == "" && r.Outcome == pppoe.NoPADO:
 		decide(out, acceptance.Inconclusive, "no access concentrator answers; a bridged line is not asked for an address without the customer's consent", diagnosis.AgentCannotMeasure)
+	case r.Outcome == pppoe.Offered && locked && !forbidden && s.o.Username != "":
+		if bridge || !s.came(ctx, out, 0, note) {
+			decide(out, acceptance.Inconclusive, fmt.Sprintf("the BRAS answers; %d authentications under this order have failed, and another could lock the line out", maxRefusals), refused)
+		}
 	case r.Outcome == pppoe.Offered && bridge && s.o.Username != "":
 		decide(out, acceptance.Inconclusive, "the BRAS answers; a bridged line is not dialled without the customer's consent", diagnosis.AgentCannotMeasure)
 	case r.Outcome == pppoe.Offered:
@@ -95,11 +103,15 @@ func (s *Dial) refused(ctx context.Context, out *acceptance.Outcome, r pppoe.Res
 	switch r.Outcome {
 	case pppoe.NoPADO:
 		code = diagnosis.DialNoPADO
+		if s.o.Refusals.any() {
+			// It answered before it refused.
+			code = diagnosis.DialMACBlocked
+		}
 	case pppoe.PADOError, pppoe.NoMatch, pppoe.NoPADS, pppoe.PADSError:
 		code = diagnosis.DialPADSError
 		message = errorTexts(r.Errors)
 		// Some count sessions before they ask for the account.
-		if told := rejectCause(message); told == diagnosis.AccountTooManySessions {
+		if told := rejectCause(message); told == diagnosis.AccountTooManySessions || told == diagnosis.DialMACBlocked {
 			code = told
 		}
 	case pppoe.LCPNoAnswer, pppoe.LCPRejected, pppoe.LCPNoAgreement, pppoe.AuthUnsupported:
@@ -122,6 +134,9 @@ func (s *Dial) refused(ctx context.Context, out *acceptance.Outcome, r pppoe.Res
 		fallthrough
 	default:
 		code, verdict = diagnosis.AgentCannotMeasure, acceptance.Inconclusive
+	}
+	if r.Auth.Attempts > 0 && r.Auth.Result != "accepted" {
+		s.o.Refusals.add(code)
 	}
 	grace := time.Duration(0)
 	if code == diagnosis.AccountTooManySessions {

@@ -24,7 +24,7 @@ type rejection struct {
 func rejections() [11]rejection {
 	return [...]rejection{
 		// Locked for failures, which are not sessions.
-		{diagnosis.AccountState, "too many fail|too many auth|too many attempt|too many login|too many password|too many wrong|too many incorrect|次数过多|\xb4\xce\xca\xfd\xb9\xfd\xb6\xe0"},
+		{diagnosis.DialMACBlocked, "too many fail|too many auth|too many attempt|too many login|too many password|too many wrong|too many incorrect|次数过多|\xb4\xce\xca\xfd\xb9\xfd\xb6\xe0"},
 		{diagnosis.AccountTooManySessions, "too many|already logged in|simultaneous|session limit|sessions exceeded|already online|maximum number of sessions|multiple login|" +
 			"超出限制|超过限制|用户数超|已在线|重复登录|\xb3\xac\xb3\xf6\xcf\xde\xd6\xc6|\xb3\xac\xb9\xfd\xcf\xde\xd6\xc6|\xd3\xc3\xbb\xa7\xca\xfd\xb3\xac|\xd2\xd1\xd4\xda\xcf\xdf|\xd6\xd8\xb8\xb4\xb5\xc7\xc2\xbc"},
 		{diagnosis.AccountBinding, "bind|wrong port|port mismatch|vlan mismatch|nas-port|calling-station|绑定|\xb0\xf3\xb6\xa8"},

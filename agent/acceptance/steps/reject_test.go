@@ -50,9 +50,9 @@ func TestRejectCause(t *testing.T) {
 		"\xd3\xc3\xbb\xa7\xc3\xfb\xb2\xbb\xb4\xe6\xd4\xda":         diagnosis.AccountNoSuchUser,
 
 		// Locked for failures, which are not sessions.
-		"Too many failed attempts, account locked":                         diagnosis.AccountState,
-		"Too many authentication failures":                                 diagnosis.AccountState,
-		"密码错误次数过多":                                                         diagnosis.AccountState,
+		"Too many failed attempts, account locked":                         diagnosis.DialMACBlocked,
+		"Too many authentication failures":                                 diagnosis.DialMACBlocked,
+		"密码错误次数过多":                                                         diagnosis.DialMACBlocked,
 		"Too many sessions for this user":                                  diagnosis.AccountTooManySessions,
 		"\xb3\xac\xb3\xf6\xcf\xde\xd6\xc6\xb5\xc4\xd3\xc3\xbb\xa7\xca\xfd": diagnosis.AccountTooManySessions,
 		"password expired":                                                 diagnosis.AccountState,
