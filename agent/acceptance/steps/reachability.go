@@ -187,6 +187,10 @@ func unreachable(err error) bool {
 	return errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH)
 }
 
+// goneRatio is the loss above which a gateway that has answered no longer does:
+// the line broke off while it was asked.
+const goneRatio = 0.5
+
 func (s *Reachability) verdict(out *acceptance.Outcome, hops []hop) {
 	lossMax, rttMax := s.o.Thresholds.Limit(acceptance.ReachLossMaxRatio), s.o.Thresholds.Limit(acceptance.ReachRTTMaxMs)
 	out.Limits = []acceptance.Limit{lossMax, rttMax}
@@ -201,7 +205,7 @@ func (s *Reachability) verdict(out *acceptance.Outcome, hops []hop) {
 			continue
 		}
 		if h.gateway {
-			gatewayAnswers = gatewayAnswers || h.answers()
+			gatewayAnswers = gatewayAnswers || h.answers() && h.loss() <= goneRatio
 			gatewaySilent = gatewaySilent || !h.answers()
 			continue
 		}

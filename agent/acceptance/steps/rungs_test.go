@@ -372,6 +372,7 @@ func TestReachability(t *testing.T) {
 		{name: "nothing answers", gateway: true, answers: map[string]answer{gw: silent, t1: silent, t2: silent}, verdict: fail, causes: []diagnosis.Code{diagnosis.ReachNoReply}},
 		{name: "nothing answers, no gateway known", answers: map[string]answer{t1: silent}, verdict: fail, causes: []diagnosis.Code{diagnosis.ReachNoReply}},
 		{name: "nothing beyond the gateway", gateway: true, answers: map[string]answer{gw: ok, t1: silent}, verdict: fail, causes: []diagnosis.Code{diagnosis.ReachTargetSilent}},
+		{name: "a gateway that broke off answers no more", gateway: true, answers: map[string]answer{gw: {lost: [2]int{15, 80}, rtt: 5}, t1: silent}, verdict: fail, causes: []diagnosis.Code{diagnosis.ReachNoReply}},
 		{name: "one of two targets is silent", answers: map[string]answer{t1: silent, t2: ok}, verdict: pass, warnings: []diagnosis.Code{diagnosis.ReachTargetSilent}},
 		{name: "no route to the target", answers: map[string]answer{t1: {noWay: true}}, verdict: fail, causes: []diagnosis.Code{diagnosis.ReachNoReply}},
 		{name: "one lost of 100 is within the limit", answers: map[string]answer{t1: {lost: [2]int{1, 0}, rtt: 5}}, verdict: pass},
