@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -15,9 +14,13 @@ import (
 	"ontagent/agent/record"
 )
 
-// RecordLog closes records; *record.Log is one.
+// RecordLog keeps and closes records; *record.Log is one.
 type RecordLog interface {
 	Close(r record.Record) (order.Envelope, []byte, error)
+	// Find returns the record of a job; fs.ErrNotExist: there is none.
+	Find(job string) ([]byte, error)
+	// Line returns the line's health record; nil: there is none yet.
+	Line() *record.Line
 }
 
 // Visit is what a ladder is built for.
@@ -26,6 +29,11 @@ type Visit struct {
 	Secrets order.Secrets         // what was sealed into the order
 	Limits  acceptance.Thresholds // the order's have the last word
 	Extract *order.Extract        // the AAA's word on the account; nil: none came
+	// Line is the line's health record (宽带健康档案); nil: none yet, or what is
+	// installed or moved begins a new one.
+	Line *record.Line
+
+	journal *journal // keeps what was found so far; nil: nothing does
 }
 
 // Visits carries the commands accept and diagnose out.
@@ -35,6 +43,9 @@ type Visits struct {
 	// Limits are the norms with this gateway's own overrides.
 	Limits  acceptance.Thresholds
 	Records RecordLog
+	// Open keeps the visit that is under way, so that one cut short leaves a
+	// record too; nil: nothing does.
+	Open *OpenVisit
 	// Statement returns the operator's word on this gateway's keys.
 	Statement func() (order.Envelope, error)
 	// Frame is what every record of this agent says: device, tenant, agent.
@@ -49,16 +60,34 @@ type Visits struct {
 
 // Accept is the job.Handler of accept: the ladder, a diagnosis, a signed record.
 func (v *Visits) Accept(ctx context.Context, g order.Grant, tell func(job.Progress)) job.Outcome {
+	return v.Recorded(ctx, g, tell, v.Climb)
+}
+
+// Work is what a command does that ends in a record. It returns soon after ctx
+// ends, with what was found until then.
+type Work func(ctx context.Context, visit Visit, tell func(job.Progress)) (Result, error)
+
+// Recorded carries a granted command out and closes the record of it, also of
+// one that was cut short. Without the operator's word on this gateway's keys
+// nothing is done: nobody could believe the record.
+func (v *Visits) Recorded(ctx context.Context, g order.Grant, tell func(job.Progress), work Work) job.Outcome {
 	statement, err := v.Statement()
 	if err != nil {
-		// Without it nobody could believe the record; better to say so first.
 		return job.Outcome{Err: fmt.Errorf("cannot vouch for a record: %w", err)}
 	}
-	result, err := v.climb(ctx, Visit{Order: g.Order, Secrets: g.Secrets, Extract: g.Extract}, tell)
+	r := v.frame(g, statement)
+	visit := visitOf(g)
+	if !beginsLine(g.Order) {
+		visit.Line = v.Records.Line()
+	}
+	r.Line = visit.Line
+	visit.journal = v.journal(r)
+	defer visit.journal.end()
+	result, err := work(ctx, visit, tell)
 	if err != nil {
 		return job.Outcome{Err: err}
 	}
-	env, err := v.close(g, statement, result)
+	env, err := v.close(r, g.Order, g.Command.Type, result)
 	if err != nil {
 		return job.Outcome{Err: err}
 	}
@@ -70,26 +99,36 @@ func (v *Visits) Accept(ctx context.Context, g order.Grant, tell func(job.Progre
 
 // Diagnose is the job.Handler of diagnose: the same ladder, no record.
 func (v *Visits) Diagnose(ctx context.Context, g order.Grant, tell func(job.Progress)) job.Outcome {
-	result, err := v.climb(ctx, Visit{Order: g.Order, Secrets: g.Secrets, Extract: g.Extract}, tell)
+	result, err := v.Climb(ctx, visitOf(g), tell)
 	if err != nil {
 		return job.Outcome{Err: err}
 	}
 	return result.outcome()
 }
 
+func visitOf(g order.Grant) Visit {
+	return Visit{Order: g.Order, Secrets: g.Secrets, Extract: g.Extract}
+}
+
 // Result is a climbed ladder and what it means.
 type Result struct {
 	Report    acceptance.Report   `json:"report"`
 	Diagnosis diagnosis.Diagnosis `json:"diagnosis"`
+	// Work is what was done beside measuring, for the record; nil: nothing.
+	Work json.RawMessage `json:"work,omitempty"`
+
+	limits []acceptance.Limit // that were in force
 }
 
 // Look climbs the read-only rungs for local root, without an order and without
 // a record.
 func (v *Visits) Look(ctx context.Context, tell func(job.Progress)) (Result, error) {
-	return v.climb(ctx, Visit{Order: order.Order{Type: order.Inspect}}, tell)
+	return v.Climb(ctx, Visit{Order: order.Order{Type: order.Inspect}}, tell)
 }
 
-func (v *Visits) climb(ctx context.Context, visit Visit, tell func(job.Progress)) (Result, error) {
+// Climb is the Work of an acceptance: the ladder that the order asks for, and
+// what it means.
+func (v *Visits) Climb(ctx context.Context, visit Visit, tell func(job.Progress)) (Result, error) {
 	var err error
 	if visit.Limits, err = v.Limits.With(acceptance.OriginOrder, visit.Order.Thresholds); err != nil {
 		return Result{}, fmt.Errorf("cannot use the order's thresholds: %w", err)
@@ -98,7 +137,11 @@ func (v *Visits) climb(ctx context.Context, visit Visit, tell func(job.Progress)
 	if err != nil {
 		return Result{}, fmt.Errorf("cannot plan the ladder: %w", err)
 	}
+	visit.journal.begin(plan, visit.Limits)
 	runner := acceptance.Runner{Now: v.Now, OnEvent: func(e acceptance.Event) {
+		if e.Result != nil {
+			visit.journal.add(*e.Result)
+		}
 		p := job.Progress{Step: string(e.Rung), Fraction: e.Progress}
 		if e.Result != nil {
 			p.StepVerdict, p.StepReason = string(e.Result.Verdict), e.Result.Reason
@@ -109,7 +152,7 @@ func (v *Visits) climb(ctx context.Context, visit Visit, tell func(job.Progress)
 		tell(p)
 	}}
 	report := runner.Run(ctx, plan)
-	return Result{Report: report, Diagnosis: diagnosis.Diagnose(report.Evidence())}, nil
+	return Result{Report: report, Diagnosis: diagnosis.Diagnose(report.Evidence()), limits: visit.Limits.All()}, nil
 }
 
 // required returns the rungs that decide: the order's, or the usual ones of its
@@ -146,69 +189,4 @@ func (r Result) outcome() job.Outcome {
 		out.Summary = append(out.Summary, rv)
 	}
 	return out
-}
-
-// close makes the record. One that is too large leaves out evidence, the least
-// telling first, and says so.
-func (v *Visits) close(g order.Grant, statement order.Envelope, result Result) (order.Envelope, error) {
-	r := v.Frame
-	r.Job, r.Technician, r.Time = g.Command.ID, g.Technician.ID, v.Moment()
-	r.Trust, r.Statement, r.Order, r.Command = g.Trust, statement, *g.Request.Order, *g.Request.Command
-	if g.ClockProof == "signed_time" {
-		r.SignedTime = g.Request.Time
-	}
-	r.Extract = g.Request.Extract
-	r.Verdict = string(result.Report.Verdict)
-	r.Baseline = baseline(result.Report)
-	var err error
-	if r.Diagnosis, err = json.Marshal(result.Diagnosis); err != nil {
-		return order.Envelope{}, fmt.Errorf("cannot encode diagnosis: %w", err)
-	}
-	for _, reduce := range []func(*acceptance.Result){nil, dropLog, dropRaw} {
-		if reduce != nil {
-			for i := range result.Report.Results {
-				reduce(&result.Report.Results[i])
-			}
-		}
-		if r.Ladder, err = json.Marshal(result.Report); err != nil {
-			return order.Envelope{}, fmt.Errorf("cannot encode ladder: %w", err)
-		}
-		env, _, err := v.Records.Close(r)
-		if !errors.Is(err, order.ErrTooLarge) {
-			return env, err
-		}
-		v.Log.Warn("record is too large, leaving evidence out", "job", r.Job)
-	}
-	return order.Envelope{}, fmt.Errorf("cannot close record of job %s: %w", r.Job, order.ErrTooLarge)
-}
-
-func dropLog(r *acceptance.Result) {
-	if len(r.Log) > 0 {
-		r.Log = []string{"log left out: the record would have been too large"}
-	}
-}
-
-func dropRaw(r *acceptance.Result) {
-	for i := range r.Measurements {
-		r.Measurements[i].Raw = ""
-	}
-}
-
-// baseline takes from a report what later readings of the line are compared
-// with: measured numbers of the optical rung.
-func baseline(report acceptance.Report) map[string]float64 {
-	res, ok := report.Result(acceptance.Optical)
-	if !ok {
-		return nil
-	}
-	base := map[string]float64{}
-	for _, m := range res.Measurements {
-		if v, ok := m.Value.(float64); ok && m.Status == "ok" {
-			switch m.Name {
-			case "rx_power_dbm", "tx_power_dbm", "bias_ma", "module_temperature_celsius", "supply_voltage_v":
-				base[m.Name] = v
-			}
-		}
-	}
-	return base
 }

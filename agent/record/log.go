@@ -34,6 +34,7 @@ type Log struct {
 type head struct {
 	N      uint64 `json:"n"`
 	Digest string `json:"sha256"`
+	Line   *Line  `json:"line,omitempty"` // the line's health record
 }
 
 const (
@@ -95,7 +96,7 @@ func OpenLog(o LogOptions) (*Log, error) {
 	case v.Status != SignerUnknown || v.Record.N != n:
 		return nil, fmt.Errorf("cannot open record log: %s is damaged and the head of the chain is lost: %s", last, v.Problem)
 	}
-	l.head = head{N: n, Digest: v.Digest}
+	l.head = head{N: n, Digest: v.Digest, Line: v.Record.lineAfter(v.Digest)}
 	return l, nil
 }
 
@@ -153,7 +154,8 @@ func (l *Log) Close(r Record) (env order.Envelope, data []byte, err error) {
 		_ = durable.Remove(l.fs, "record.undo", path)
 		return order.Envelope{}, nil, fmt.Errorf("cannot keep record %d: %w", r.N, err)
 	}
-	l.head = head{N: r.N, Digest: order.Digest(env)}
+	digest := order.Digest(env)
+	l.head = head{N: r.N, Digest: digest, Line: r.lineAfter(digest)}
 	headData, err := json.Marshal(l.head)
 	if err == nil {
 		err = durable.WriteFile(l.fs, "record.head", filepath.Join(l.dir, headFile), headData, 0o600)
@@ -229,6 +231,14 @@ func (l *Log) Head() (n uint64, digest string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.head.N, l.head.Digest
+}
+
+// Line returns the line's health record (宽带健康档案): the last one that said of
+// itself that it is, unless a later one began anew. nil: there is none.
+func (l *Log) Line() *Line {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.head.Line
 }
 
 // Find returns the record of a job as it is kept, if it still is.

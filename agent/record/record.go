@@ -54,6 +54,10 @@ type Record struct {
 	Baseline map[string]float64 `json:"baseline,omitempty"`
 	// Line is the health record that the line had before; nil: none.
 	Line *Line `json:"line,omitempty"`
+	// Renews says that this record is the line's health record from now on.
+	Renews bool `json:"renews_line,omitempty"`
+	// Work is what was done beside measuring: a repair, an inspection.
+	Work json.RawMessage `json:"work,omitempty"`
 
 	// Parts are short digests of what each result of the ladder consists of, by
 	// the result's section: they name a reading that was altered. Old records,
@@ -68,10 +72,17 @@ type Record struct {
 type Line struct {
 	N        uint64             `json:"n"` // of the record
 	SHA256   string             `json:"sha256"`
-	Order    string             `json:"order,omitempty"`
 	Closed   string             `json:"closed"` // RFC 3339, as good as the gateway's clock was
 	Clock    string             `json:"clock"`
 	Readings map[string]float64 `json:"readings"` // its Baseline
+}
+
+// lineAfter is the line's health record once r is closed.
+func (r Record) lineAfter(digest string) *Line {
+	if !r.Renews {
+		return r.Line
+	}
+	return &Line{N: r.N, SHA256: digest, Closed: r.Time.UTC, Clock: r.Time.Clock, Readings: r.Baseline}
 }
 
 // Agent says which software made the record.
