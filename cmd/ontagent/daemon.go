@@ -195,7 +195,7 @@ func (d *daemon) openVisits() error {
 		return fmt.Errorf("%s: thresholds: %w", d.c.Path, err)
 	}
 	d.visits = &agent.Visits{
-		Steps: d.sources.ladder(d.c), Limits: limits, Statement: d.statement,
+		Steps: d.sources.ladder(d.c, d.clock.Now), Limits: limits, Statement: d.statement,
 		Frame: record.Record{
 			Device: d.c.Main.Device, Tenant: d.c.Main.Tenant,
 			Agent: record.Agent{Version: version, Epoch: d.epoch},
@@ -226,7 +226,9 @@ func (d *daemon) openAuthority(root ed25519.PublicKey) error {
 		return err
 	}
 	d.visits.Records = d.records
-	store, err := job.OpenDir(d.fs, filepath.Join(d.c.Main.StateDir, "jobs"))
+	jobs := filepath.Join(d.c.Main.StateDir, "jobs")
+	d.visits.Open = &agent.OpenVisit{FS: d.fs, Path: filepath.Join(jobs, "visit.open")}
+	store, err := job.OpenDir(d.fs, jobs)
 	if err != nil {
 		return err
 	}
@@ -245,6 +247,9 @@ func (d *daemon) openAuthority(root ed25519.PublicKey) error {
 			order.Diagnose: d.visits.Diagnose,
 		},
 	})
+	if err == nil {
+		d.recoverVisit("") // of a job that was found interrupted when flash took no record
+	}
 	return err
 }
 
@@ -258,9 +263,18 @@ func (d *daemon) jobChanged(st job.Status) {
 	d.reporter.Status(st)
 }
 
-// recorded finds the record of a job that was cut short after closing it, and
-// queues it: nobody knows whether it was queued before.
+// recoverVisit closes the record of a visit that was cut short, and queues it unless
+// somebody will who asks for the record of job.
+func (d *daemon) recoverVisit(job string) {
+	if c, ok := d.visits.Recover(); ok && c.Job != job {
+		d.reporter.Record(c.Order, c.Record)
+	}
+}
+
+// recorded finds the record of a job that was cut short, closed by itself or
+// now, and queues it: nobody knows whether it was queued before.
 func (d *daemon) recorded(st job.Status) (sha256 string, ok bool) {
+	d.recoverVisit(st.ID)
 	data, err := d.records.Find(st.ID)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", false

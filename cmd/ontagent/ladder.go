@@ -16,7 +16,6 @@ import (
 	"ontagent/agent/acceptance"
 	"ontagent/agent/acceptance/steps"
 	"ontagent/agent/order"
-	"ontagent/agent/platform/linux"
 	"ontagent/agent/probe/dhcp"
 	"ontagent/agent/probe/dns"
 	"ontagent/agent/probe/http"
@@ -34,8 +33,10 @@ import (
 	"ontagent/config"
 )
 
-// ladder builds the rungs this agent can measure.
-func (s *sources) ladder(c config.Config) func(agent.Visit) []acceptance.Step {
+// ladder builds the rungs this agent can measure. now tells the time, and
+// whether it can be relied on.
+func (s *sources) ladder(c config.Config, now func() (time.Time, bool)) func(agent.Visit) []acceptance.Step {
+	refusals := &refusalBook{}
 	return func(v agent.Visit) []acceptance.Step {
 		o, secrets, limits := v.Order, v.Secrets, v.Limits
 		var readers []steps.OpticsReader
@@ -47,6 +48,9 @@ func (s *sources) ladder(c config.Config) func(agent.Visit) []acceptance.Step {
 			ports = append(ports, c.WAN.LANPort)
 		}
 		line := wanAdapter{s}
+		dialing := dialOptions(c, line, o, secrets)
+		dialing.Refusals = refusals.of(o.Order)
+		dial := steps.NewDial(dialing)
 		// A visit has a minute, and the speed test takes half of it: these
 		// windows are as long as they must be, not as long as they could be.
 		const pause = 500 * time.Millisecond
@@ -58,7 +62,7 @@ func (s *sources) ladder(c config.Config) func(agent.Visit) []acceptance.Step {
 				Reader: lanPorts{s}, Ordered: o.Resources.LANPort, Ports: ports,
 				ContractMbps: contract(o), Thresholds: limits, Watch: 3 * time.Second,
 			}),
-			steps.NewDial(dialOptions(c, line, o, secrets)),
+			dial,
 			steps.NewAddressing(steps.AddressingOptions{Reader: line}),
 			steps.NewDNS(steps.DNSOptions{Resolvers: resolvers{s, c.WAN.Resolvers}, Names: c.WAN.DNSNames, Thresholds: limits}),
 			steps.NewReachability(steps.ReachabilityOptions{
@@ -74,6 +78,16 @@ func (s *sources) ladder(c config.Config) func(agent.Visit) []acceptance.Step {
 		}
 		// What was not ordered is not tried: what nobody pays for need not come.
 		ladder = slices.DeleteFunc(ladder, func(s acceptance.Step) bool { return pointless(o, s.Rung()) })
+		// Without an extract it is inconclusive: evidence of nothing where
+		// nobody asks.
+		if v.Extract != nil || must(o, acceptance.Account) {
+			account := s.accountOptions(c, v, dial)
+			account.Clock = now
+			ladder = append(ladder, steps.NewAccount(account))
+		}
+		if must(o, acceptance.RoutedInternet) {
+			ladder = append(ladder, steps.NewRoutedInternet(s.routedOptions(c, o)))
+		}
 		if wanted(o, acceptance.IPTV) {
 			ladder = append(ladder, steps.NewIPTV(steps.IPTVOptions{Probe: channel(c, o), Join: multicast.Run, Thresholds: limits}))
 		}
@@ -222,14 +236,7 @@ func dialOptions(c config.Config, line steps.WANReader, o order.Order, secrets o
 		Username: secrets.Account, Password: pppoe.Password(secrets.Password),
 		MayDisturb: slices.Contains(o.Consents, order.ConsentDisturb),
 		PPPoE:      pppoe.Dial, DHCP: dhcp.Run,
-		Sessions: func(context.Context) ([]steps.Session, error) {
-			sessions, err := linux.PPPoESessions("/")
-			var own []steps.Session
-			for _, s := range sessions {
-				own = append(own, steps.Session(s))
-			}
-			return own, err
-		},
+		Sessions: pppoeSessions,
 	}
 	if s, ordered := service(o, "internet"); ordered {
 		d.Access, d.VLAN = s.Access, s.VLAN
