@@ -48,6 +48,7 @@ type Config struct {
 	Voice      Voice
 	Management Management
 	Throughput Throughput
+	Repair     Repair
 	Collectors Collectors
 	// Thresholds hold the limits that the file overrides, by the name that the
 	// norms give them (optical.rx_min_dbm), in the norms' unit.
@@ -169,6 +170,18 @@ type Throughput struct {
 	Window       time.Duration
 }
 
+// Repair is what this gateway may do to itself to bring a line back, and how
+// often.
+type Repair struct {
+	Enabled   bool
+	Interface string // that is restarted; empty: none is
+	Session   string // that is redialled or whose lease is renewed; empty: the WAN's
+	PerHour   int
+	PerDay    int           // not below PerHour
+	Wait      time.Duration // for an action to show
+	Grace     time.Duration // that a fault must last before the gateway heals itself
+}
+
 // Collectors hold a schedule each.
 type Collectors struct {
 	Link, Host, WAN, Optics, PON Collector
@@ -220,6 +233,7 @@ func Default() Config {
 		},
 		IPTV:       IPTV{Port: 5000},
 		Throughput: Throughput{UploadMethod: "POST", Connections: 4, Window: 10 * time.Second},
+		Repair:     Repair{Enabled: true, PerHour: 2, PerDay: 6, Wait: 30 * time.Second, Grace: 60 * time.Second},
 		Collectors: Collectors{
 			Link:   Collector{Enabled: true, Interval: 30 * time.Second, Timeout: 5 * time.Second},
 			Host:   Collector{Enabled: true, Interval: 60 * time.Second, Timeout: 5 * time.Second},

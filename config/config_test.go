@@ -143,6 +143,9 @@ func TestFullFile(t *testing.T) {
 		URL: "http://speed.example.net:8080/1g", UploadURL: "iperf3://[2001:db8::5201]", UploadMethod: "PUT",
 		SecondURL: "http://192.0.2.80/1g?x=y", Connections: 8, Window: 15 * time.Second,
 	}
+	want.Repair = config.Repair{
+		Interface: "pon0.41", Session: "pppoe-wan", PerHour: 3, PerDay: 9, Wait: 45 * time.Second, Grace: 2 * time.Minute,
+	}
 	want.Collectors.Link = config.Collector{
 		Enabled: true, Interval: time.Second, Timeout: time.Second, Include: []string{"eth*", "pon[0-9]"}, Exclude: []string{"lo"},
 	}

@@ -227,6 +227,22 @@ func (c *Config) sections() []section {
 			seconds("window", &c.Throughput.Window, 1, 15,
 				"How long a direction is measured, once its rate is stable. The traffic grows with it."),
 		}},
+		{typ: "repair", help: "What this gateway may do to itself to bring a line back: by a command, or by itself under a standing order. See [self-healing.md](self-healing.md).", options: []*option{
+			boolean("enabled", &c.Repair.Enabled,
+				"Take orders to repair. 0: every one is refused, and a standing order rests."),
+			text("interface", &c.Repair.Interface, optional(networkInterface()),
+				"The interface that may be taken down and up: the port or VLAN device towards the operator that carries the WAN.").or("none is"),
+			text("session", &c.Repair.Session, optional(networkInterface()),
+				"The interface whose PPPoE session is redialled or whose lease is renewed.").or("`interface` of section wan, else that of the default route"),
+			number("per_hour", &c.Repair.PerHour, "repairs", 1, 12,
+				"At most so many within an hour, commanded or not."),
+			number("per_day", &c.Repair.PerDay, "repairs", 1, 48,
+				"At most so many within a day."),
+			seconds("wait", &c.Repair.Wait, 5, 90,
+				"How long an action may take to bring the line back before it is looked at again."),
+			seconds("grace", &c.Repair.Grace, 60, 3600,
+				"How long a fault must last before the gateway heals itself under a standing order."),
+		}},
 	}
 	for _, n := range c.Collectors.all() {
 		all = append(all, section{typ: "collector", name: n.name, help: n.what, options: []*option{
@@ -342,6 +358,18 @@ func (c *Config) examine() (warnings []Warning, problems []error) {
 			refuse(n.key(), "timeout", "option timeout: %v seconds is longer than the interval of %v seconds",
 				n.c.Timeout.Seconds(), n.c.Interval.Seconds())
 		}
+	}
+	if r := c.Repair; r.PerDay < r.PerHour {
+		refuse("repair", "per_day", "option per_day: %d is below per_hour, %d", r.PerDay, r.PerHour)
+	}
+	switch name := c.Repair.Interface; {
+	case name == "":
+	case name == "lo" || strings.HasPrefix(name, "br-") || strings.HasPrefix(name, "ppp"):
+		refuse("repair", "interface", "option interface: %s is no port towards the operator", name)
+	case name == c.WAN.LANPort:
+		refuse("repair", "interface", "option interface: %s is lan_port of section wan, the customer's", name)
+	case name == m.BindInterface && name != c.WAN.Interface && name != c.WAN.Device:
+		refuse("repair", "interface", "option interface: %s is bind_interface of section mqtt, by which this gateway is reached", name)
 	}
 	if low, ok := c.Thresholds["optical.rx_min_dbm"]; ok {
 		if high, ok := c.Thresholds["optical.rx_max_dbm"]; ok && low >= high {
