@@ -35,9 +35,10 @@ type Options struct {
 	// Unended reports whether the trail knows that a command was granted, and
 	// not that it ended: asked at the start of jobs that have. May be nil.
 	Unended func(id string) bool
-	// Recorded returns the digest of the record that a job closed just before
-	// it was cut short, if it did; whoever keeps records then sends it. Asked at
-	// the start of jobs that are found interrupted. May be nil.
+	// Recorded returns the digest of the record of a job that was cut short, if
+	// it has one, or gets one of what it had found; whoever keeps records then
+	// sends it. Asked at the start of jobs that are found interrupted. May be
+	// nil.
 	Recorded func(Status) (sha256 string, ok bool)
 	Timeout  time.Duration // of one job
 	Now      func() time.Time
@@ -88,7 +89,7 @@ func New(o Options) (*Manager, error) {
 			if o.Recorded != nil {
 				if sha, ok := o.Recorded(s.Status); ok {
 					s.Status.RecordSHA = sha
-					s.Status.Detail += "; its record had been closed"
+					s.Status.Detail += "; its record is closed"
 				}
 			}
 			if err := o.Store.Put(s); err != nil {
