@@ -374,7 +374,9 @@ func before(a, b diagnosis.Happening) bool {
 	if a.At != b.At {
 		return a.At < b.At
 	}
-	text := func(x diagnosis.Happening) string { return x.Group + "\x00" + x.Name + "\x00" + x.Subject + "\x00" + x.Before }
+	text := func(x diagnosis.Happening) string {
+		return x.Group + "\x00" + x.Name + "\x00" + x.Subject + "\x00" + x.Before
+	}
 	return text(a) < text(b)
 }
 
