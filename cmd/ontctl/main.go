@@ -44,6 +44,8 @@ func commands() []command {
 		{"order new", "--type TYPE --device ID --technician ID:PUB …", "write a work order, unsigned", (*app).orderNew},
 		{"order sign", "--operator KEY [--secrets FILE --statement FILE] ORDER", "sign a work order", (*app).orderSign},
 		{"order show", "[--trust FILE --root KEY] ORDER", "show a work order, signed or not", (*app).orderShow},
+		{"extract sign", "--key OPERATOR EXTRACT", "sign what the AAA says of an order's account", (*app).extractSign},
+		{"extract show", "[--trust FILE --root KEY] EXTRACT", "show an AAA extract, signed or not", (*app).extractShow},
 		{"accept", "--order FILE --key KEY (--broker URL | --gateway HOST:PORT)", "run the acceptance and follow it", (*app).accept},
 		{"diagnose", "(--order FILE | --device ID) --key KEY (--broker URL | --gateway HOST:PORT)", "run the read-only rungs, without a record", (*app).diagnose},
 		{"cancel", "--order FILE --key KEY --job ID …", "stop a running job", (*app).cancelJob},

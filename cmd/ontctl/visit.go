@@ -27,6 +27,7 @@ type visitFlags struct {
 	orderFile string
 	keyFile   string
 	trustFile string
+	extract   string
 	timeKey   string
 	root      string
 	record    string
@@ -46,6 +47,7 @@ func (v *visitFlags) register(f *flag.FlagSet) {
 	f.StringVar(&v.orderFile, "order", "", "signed work order `FILE`")
 	f.StringVar(&v.keyFile, "key", "", "technician's secret key `FILE`")
 	f.StringVar(&v.trustFile, "trust", "", "trust list `FILE` to hand over, for a gateway with an older one")
+	f.StringVar(&v.extract, "extract", "", "signed AAA extract `FILE` for the order's account: what the rung account compares with")
 	f.StringVar(&v.timeKey, "time-key", "", "time key `FILE`, to answer a gateway that does not trust its clock")
 	f.StringVar(&v.root, "root", "", "operator's root key (.pub `FILE`): needed with --gateway; the record is checked against it")
 	f.StringVar(&v.lang, "lang", defaultLang(), "zh-CN or en")
@@ -242,6 +244,14 @@ func (a *app) newConversation(v *visitFlags, cmd order.Command) (*conversation, 
 			return nil, fmt.Errorf("--trust: %w", err)
 		}
 		c.envs.Trust = &env
+	}
+	if v.extract != "" {
+		if v.orderFile == "" {
+			return nil, cli.Exit(cli.Usage, "--extract needs --order: it is the account of an order")
+		}
+		if c.envs.Extract, err = a.readExtract(v.extract, c.order); err != nil {
+			return nil, cli.Exit(cli.Usage, "--extract: %w", err)
+		}
 	}
 	var id [12]byte
 	if _, err := rand.Read(id[:]); err != nil {
