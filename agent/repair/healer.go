@@ -43,65 +43,54 @@ const (
 // has no right of its own: each time the authority judges the order anew, and
 // the Repairer has the same limits as for a command. Use NewHealer.
 type Healer struct {
-	o       HealerOptions
-	changes chan change
-}
-
-// change is that a fault opened, or cleared.
-type change struct {
-	cause diagnosis.Code
-	open  bool
+	o      HealerOptions
+	causes chan diagnosis.Code
 }
 
 // NewHealer returns a Healer; Serve runs it.
 func NewHealer(o HealerOptions) *Healer {
-	return &Healer{o: o, changes: make(chan change, 16)}
+	return &Healer{o: o, causes: make(chan diagnosis.Code, 1)}
 }
 
-// Opened tells of a fault. It does not wait: what there is to do is done by
-// Serve. More than a few within one repair are dropped: the look that comes
-// before every action sees what is wrong by then.
-func (h *Healer) Opened(_ context.Context, cause diagnosis.Code) { h.tell(change{cause, true}) }
-
-// Cleared tells that a fault is over. It may never be told: a line that is fine
-// is found to be.
-func (h *Healer) Cleared(_ context.Context, cause diagnosis.Code) { h.tell(change{cause, false}) }
-
-func (h *Healer) tell(c change) {
+// Opened tells of a fault. It neither blocks nor does anything: that is Serve's.
+// Faults that come while one waits to be repaired need not be told apart: the
+// look before every action sees what is wrong by then, or that nothing is.
+func (h *Healer) Opened(cause diagnosis.Code) {
 	select {
-	case h.changes <- c:
+	case h.causes <- cause:
 	default:
 	}
 }
 
-// Serve heals until ctx ends.
+// finishEvery is how often what could not be undone is tried again.
+const finishEvery = 30 * time.Second
+
+// Serve heals until ctx ends, and goes on trying to undo what an action left.
 func (h *Healer) Serve(ctx context.Context) error {
-	open := map[diagnosis.Code]bool{}
-	timer := time.NewTimer(time.Hour)
+	finish := time.NewTicker(finishEvery)
+	defer finish.Stop()
+	timer := time.NewTimer(h.o.Grace)
 	timer.Stop()
 	defer timer.Stop()
+	waiting := false
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case c := <-h.changes:
-			switch {
-			case c.open && len(open) == 0:
-				timer.Reset(max(h.o.Grace, h.rest()))
-				open[c.cause] = true
-			case c.open && len(open) < maxAttempts:
-				open[c.cause] = true
-			case !c.open:
-				if delete(open, c.cause); len(open) == 0 {
-					timer.Stop()
-				}
-			}
-		case <-timer.C:
-			if h.heal(ctx) {
-				clear(open)
+		case <-finish.C:
+			h.o.Repairer.Finish()
+		case cause := <-h.causes:
+			if waiting {
 				continue
 			}
-			timer.Reset(max(h.o.Grace, h.rest(), retryFirst))
+			waiting = true
+			pause := max(h.o.Grace, h.rest())
+			h.o.Log.Info("a fault opened", "cause", cause, "wait_s", pause.Seconds())
+			timer.Reset(pause)
+		case <-timer.C:
+			if waiting = !h.heal(ctx); waiting {
+				timer.Reset(max(retryFirst, h.rest()))
+			}
 		}
 	}
 }

@@ -25,10 +25,11 @@ type Rung struct {
 	Verdict string `json:"verdict"` // pass, fail, inconclusive, skipped
 }
 
-// The verdicts of a View that decide.
+// The verdicts of a View.
 const (
-	pass = "pass"
-	fail = "fail"
+	pass         = "pass"
+	fail         = "fail"
+	inconclusive = "inconclusive"
 )
 
 // Cause returns the code of the first cause, or "" if nothing is wrong.
@@ -68,6 +69,9 @@ type Options struct {
 	// that was seen. Where it cannot tell, err says why, and the line is taken
 	// for busy.
 	Busy func(ctx context.Context) (busy bool, seen string, err error)
+	// Finish undoes what an action left that was cut short: see Journal.Keep. It
+	// takes the intent back by itself.
+	Finish func(intent []byte) error
 	// Journal remembers what was tried, for the limits.
 	Journal *Journal
 	// PerHour and PerDay bound the actions, commanded or not.
@@ -86,6 +90,24 @@ type Repairer struct {
 
 // New returns a Repairer.
 func New(o Options) *Repairer { return &Repairer{o: o} }
+
+// Finish undoes what an action left undone, unless one is under way: at the
+// start what one left that was killed, later what could not be undone at once.
+func (r *Repairer) Finish() {
+	if !r.mu.TryLock() {
+		return
+	}
+	defer r.mu.Unlock()
+	intent := r.o.Journal.Intent()
+	if intent == nil {
+		return
+	}
+	if err := r.o.Finish(intent); err != nil {
+		r.o.Log.Error("cannot undo what a repair left", "error", err)
+		return
+	}
+	r.o.Log.Warn("undid what a repair left that was cut short")
+}
 
 // Task is one repair to do.
 type Task struct {
@@ -127,13 +149,16 @@ type Result struct {
 // Verdict says how the line is after the repair: pass, fail or inconclusive.
 func (r Result) Verdict() string {
 	v := r.Before
-	if r.After != nil {
+	switch {
+	case r.After != nil:
 		v = *r.After
+	case r.Outcome == Unclear:
+		return inconclusive
 	}
 	if v.Verdict == pass || v.Verdict == fail {
 		return v.Verdict
 	}
-	return "inconclusive"
+	return inconclusive
 }
 
 // Why a repair is refused, in RefusedError.Why.

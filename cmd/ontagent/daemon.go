@@ -109,6 +109,8 @@ type daemon struct {
 	trail     *audit.Log
 	jobs      *job.Manager
 	visits    *agent.Visits
+	healing   *healing
+	line      chan struct{} // holds a token while somebody works on the line
 	queue     *spool.Queue
 	stamper   *transport.Stamper
 	reporter  *agent.Reporter
@@ -121,7 +123,7 @@ type daemon struct {
 }
 
 func newDaemon(c config.Config, log *slog.Logger) (*daemon, error) {
-	d := &daemon{c: c, log: log, fs: durable.OS{}, started: time.Now(), looking: make(chan struct{}, 1)}
+	d := &daemon{c: c, log: log, fs: durable.OS{}, started: time.Now(), looking: make(chan struct{}, 1), line: make(chan struct{}, 1)}
 	if err := durable.MkdirAll(d.fs, "state.dir", c.Main.StateDir, 0o700); err != nil {
 		return nil, err
 	}
@@ -163,6 +165,9 @@ func newDaemon(c config.Config, log *slog.Logger) (*daemon, error) {
 	d.sources.optics.Keep(baselineFile{d.fs, filepath.Join(c.Main.StateDir, "optics.json")})
 	d.registry = d.sources.registry(c, log)
 	if err := d.openVisits(); err != nil {
+		return nil, err
+	}
+	if err := d.openRepair(); err != nil {
 		return nil, err
 	}
 	root, err := c.RootPublicKey()
@@ -238,19 +243,30 @@ func (d *daemon) openAuthority(root ed25519.PublicKey) error {
 	if err != nil {
 		return err
 	}
+	d.openHealer()
 	d.jobs, err = job.New(job.Options{
 		Authority: d.authority, Store: store, Publish: d.jobChanged, Answer: d.jobAnswered,
 		Audit: d.auditJob, Unended: d.trail.Unended, Recorded: d.recorded,
 		Timeout: jobTimeout, Now: time.Now, Log: d.log,
-		Handlers: map[order.CommandType]job.Handler{
-			order.Accept:   d.visits.Accept,
-			order.Diagnose: d.visits.Diagnose,
-		},
+		Handlers: d.handlers(),
 	})
 	if err == nil {
 		d.recoverVisit("") // of a job that was found interrupted when flash took no record
 	}
 	return err
+}
+
+// handlers carry commands out, one by one with the repairs that the gateway does
+// by itself.
+func (d *daemon) handlers() map[order.CommandType]job.Handler {
+	all := map[order.CommandType]job.Handler{
+		order.Accept:   d.inTurn(d.visits.Accept),
+		order.Diagnose: d.inTurn(d.visits.Diagnose),
+	}
+	if d.c.Repair.Enabled {
+		all[order.RepairCmd] = d.inTurn(d.repair)
+	}
+	return all
 }
 
 // jobChanged tells the NOC of every change of a job, and the log of those that
@@ -412,7 +428,7 @@ func (d *daemon) birth() json.RawMessage {
 	info := map[string]any{
 		"agent_version": version, "model": board.Model, "os": board.OS, "kernel": board.Kernel,
 		"session_nonce": d.nonce,
-		"actions":       []string{"accept", "diagnose", "cancel", "close"},
+		"actions":       d.actions(),
 		"rungs":         d.rungs(),
 		"collectors":    d.collectorNames(),
 	}
@@ -437,6 +453,15 @@ func (d *daemon) birth() json.RawMessage {
 		return nil
 	}
 	return body
+}
+
+// actions are the commands that are carried out.
+func (d *daemon) actions() []string {
+	all := []string{"accept", "diagnose", "cancel", "close"}
+	if d.c.Repair.Enabled {
+		all = append(all, "repair")
+	}
+	return all
 }
 
 // rungs are those that can be measured if all services are ordered, in climbing
@@ -473,6 +498,7 @@ func (d *daemon) serve(ctx context.Context, local net.Listener) error {
 	sup.Add("pulse", agent.Func(d.pulse))
 	sup.Add("clock", agent.Func(func(ctx context.Context) error { return d.clock.Watch(ctx, clockInterval, d.clockSet) }))
 	if d.jobs != nil {
+		sup.Add("repair", d.healing.healer)
 		sup.Add("jobs", d.jobs)
 	}
 	if address := d.c.Control.LANListen; address != "" && d.keys.Made() {

@@ -19,6 +19,9 @@ import (
 // back. It is made by PrepareRestart, encodes as JSON, and may be undone by
 // another process than the one that made it.
 type Restart struct {
+	// Boot is the kernel's own name of this boot: after another one all that is
+	// below is of the past.
+	Boot      string `json:"boot"`
 	Interface string `json:"interface"`
 	// Index tells an interface from another that got its name since.
 	Index int  `json:"index"`
@@ -59,7 +62,7 @@ func PrepareRestart(root, name string) (*Restart, error) {
 	case portErr == nil:
 		return nil, fmt.Errorf("cannot restart %s: it is a port of a bridge, hence of the home", name)
 	}
-	r := &Restart{Interface: name, Index: ifi.Index, WasUp: ifi.Flags&net.FlagUp != 0}
+	r := &Restart{Boot: bootID(root), Interface: name, Index: ifi.Index, WasUp: ifi.Flags&net.FlagUp != 0}
 	if !r.WasUp {
 		return r, nil // it has nothing to lose
 	}
@@ -203,9 +206,18 @@ func (r *Restart) Restore(ctx context.Context) error {
 	return r.Up(ctx)
 }
 
+// ErrGone is found by errors.Is in the error of what was meant for an interface
+// that is not there any more.
+var ErrGone = errors.New("it is gone")
+
+func bootID(root string) string {
+	id, _ := readSome(root+"/proc/sys/kernel/random/boot_id", 64) // every Linux has one
+	return strings.TrimSpace(string(id))
+}
+
 // ParseRestart decodes a Restart, and refuses one that could not have been
-// encoded.
-func ParseRestart(data []byte) (*Restart, error) {
+// encoded. Of one of an earlier boot the error is ErrGone.
+func ParseRestart(root string, data []byte) (*Restart, error) {
 	var r Restart
 	if err := json.Unmarshal(data, &r); err != nil {
 		return nil, fmt.Errorf("cannot read a restart: %w", err)
@@ -219,6 +231,9 @@ func ParseRestart(data []byte) (*Restart, error) {
 	if r.Interface == "" || len(r.Interface) >= unix.IFNAMSIZ || r.Index <= 0 || len(r.Lost) > maxLost || size > maxLostBytes {
 		return nil, errors.New("cannot read a restart: it names no interface, or has more than one can")
 	}
+	if r.Boot != bootID(root) {
+		return nil, fmt.Errorf("cannot undo the restart of %s, which was before the machine's: %w", r.Interface, ErrGone)
+	}
 	return &r, nil
 }
 
@@ -230,10 +245,10 @@ func setUp(name string, index int, up bool) error {
 	}
 	ifi, err := net.InterfaceByName(name)
 	if err != nil {
-		return fmt.Errorf("cannot take %s %s: %w", name, what, err)
+		return fmt.Errorf("cannot take %s %s: %w: %w", name, what, ErrGone, err)
 	}
 	if ifi.Index != index {
-		return fmt.Errorf("cannot take %s %s: it is another interface by now", name, what)
+		return fmt.Errorf("cannot take %s %s: another interface has this name: %w", name, what, ErrGone)
 	}
 	if (ifi.Flags&net.FlagUp != 0) == up {
 		return nil
