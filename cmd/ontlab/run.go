@@ -58,7 +58,7 @@ type runner struct {
 	// report is the file that gets how often the agent was right; "": none.
 	report string
 	log    *slog.Logger
-	noise io.Writer // where what labs say besides goes
+	noise  io.Writer // where what labs say besides goes
 }
 
 // scenarios plays files and prints what came of them.

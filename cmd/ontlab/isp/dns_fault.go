@@ -13,6 +13,7 @@ import (
 type DNSFault struct {
 	Silent   bool          // it does not answer; the rest is for nobody then
 	Servfail bool          // it answers SERVFAIL
+	NoNames  bool          // it knows no name: NXDOMAIN
 	Late     time.Duration // it answers so much later
 	// Every is the address of every name, those that exist as well; Missing is
 	// that of names that do not exist. Of the other family they have none. The
@@ -42,6 +43,8 @@ func (f DNSFault) handler(healthy dnsHandler, ttl time.Duration) dnsHandler {
 		return func(*dns.Msg, <-chan struct{}) *dns.Msg { return nil }
 	case f.Servfail:
 		answer = dnsServfail
+	case f.NoNames:
+		answer = func(q *dns.Msg, _ <-chan struct{}) *dns.Msg { return new(dns.Msg).SetRcode(q, dns.RcodeNameError) }
 	case f.Every.IsValid():
 		answer = dnsEvery(f.Every, ttl)
 	case f.Missing.IsValid():
