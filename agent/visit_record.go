@@ -55,9 +55,13 @@ func (v *Visits) close(r record.Record, o order.Order, t order.CommandType, resu
 	}
 	for _, reduce := range reductions() {
 		if reduce != nil {
+			v.Log.Warn("record is too large, leaving evidence out", "job", r.Job)
 			for i := range result.Report.Results {
 				reduce(&result.Report.Results[i])
 			}
+		}
+		if atLeast(result.Report) > record.MaxSize {
+			continue // to encode it would take a slow processor minutes
 		}
 		if r.Ladder, err = json.Marshal(result.Report); err != nil {
 			return order.Envelope{}, fmt.Errorf("cannot encode ladder: %w", err)
@@ -66,9 +70,28 @@ func (v *Visits) close(r record.Record, o order.Order, t order.CommandType, resu
 		if !errors.Is(err, order.ErrTooLarge) {
 			return env, err
 		}
-		v.Log.Warn("record is too large, leaving evidence out", "job", r.Job)
 	}
 	return order.Envelope{}, fmt.Errorf("cannot close record of job %s: %w", r.Job, order.ErrTooLarge)
+}
+
+// atLeast is what a report takes in a record at least, in bytes.
+func atLeast(report acceptance.Report) (n int) {
+	for _, r := range report.Results {
+		n += len(r.Reason)
+		for _, line := range r.Log {
+			n += len(line)
+		}
+		for k, v := range r.Conditions {
+			n += len(k) + len(v)
+		}
+		for _, m := range r.Measurements {
+			n += len(m.Name) + len(m.Raw) + len(m.Note)
+			if s, ok := m.Value.(string); ok {
+				n += len(s)
+			}
+		}
+	}
+	return n
 }
 
 // reductions are what is left out of a record that is too large, one after the

@@ -236,6 +236,32 @@ func TestRecordTooLargeLeavesEvidenceOut(t *testing.T) {
 	}
 }
 
+// TestEndlessEvidenceStillLeavesARecord: whatever sources are made to say, the
+// visit ends in a record with its verdicts.
+func TestEndlessEvidenceStillLeavesARecord(t *testing.T) {
+	long := strings.Repeat("<", 500) // six bytes each in JSON
+	var steps []acceptance.Step
+	for _, rung := range acceptance.Ladder() {
+		out := acceptance.Outcome{Verdict: acceptance.Fail, Reason: long, Causes: []string{"unknown"}, Passable: true, Conditions: map[string]string{}}
+		for i := range 128 {
+			out.Measurements = append(out.Measurements, acceptance.Measurement{Name: fmt.Sprintf("m%d", i), Value: long, Status: "ok", Raw: long, Note: long})
+			out.Conditions[fmt.Sprint(i)] = long
+		}
+		steps = append(steps, fakeStep{rung: rung, out: out, run: func(_ context.Context, note func(string)) {
+			for range 100 {
+				note(long)
+			}
+		}})
+	}
+	s := newSite(t, steps...)
+	if out := s.visits.Accept(t.Context(), s.grant(nil), ignore); out.Err != nil {
+		t.Fatal(out.Err)
+	}
+	if v, report := s.verify(); v.Status != record.Valid || len(report.Results) != len(acceptance.Ladder()) || v.Record.Verdict != "fail" {
+		t.Errorf("%s, %d results", v.Status, len(report.Results))
+	}
+}
+
 func TestDiagnoseLeavesNoRecord(t *testing.T) {
 	s := newSite(t, weak(), passing(acceptance.Host))
 	out := s.visits.Diagnose(t.Context(), s.grant(nil), ignore)
