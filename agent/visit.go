@@ -142,7 +142,7 @@ func (v *Visits) Climb(ctx context.Context, visit Visit, tell func(job.Progress)
 		if e.Result != nil {
 			visit.journal.add(*e.Result)
 		}
-		p := job.Progress{Step: string(e.Rung), Fraction: e.Progress}
+		p := job.Progress{Step: string(e.Rung), Fraction: e.Progress, EtaS: e.EtaS}
 		if e.Result != nil {
 			p.StepVerdict, p.StepReason = string(e.Result.Verdict), e.Result.Reason
 			if len(e.Result.Causes) > 0 {

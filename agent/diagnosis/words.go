@@ -218,6 +218,7 @@ var words = [...]struct {
 	{"label.the_line", Words{"线路", "the line"}},
 	{"label.runs", Words{"各次结果", "runs"}},
 	{"label.error", Words{"错误", "error"}},
+	{"label.seconds_left", Words{"约剩 %.0f 秒", "about %.0f s left"}},
 	{"label.filed", Words{"验收记录已存入", "record filed as"}},
 
 	{"record.valid", Words{"有效：内容未改动，签名可追溯到运营商根密钥", "valid: intact, and vouched for up to the operator's root key"}},

@@ -61,6 +61,7 @@ type Status struct {
 	StepReason  string            `json:"step_reason,omitempty"` // English, for experts
 	StepCause   string            `json:"step_cause,omitempty"`  // catalogue code
 	Progress    float64           `json:"progress"`              // 0 to 1
+	EtaS        float64           `json:"eta_s,omitempty"`       // estimate of what is left, while it runs
 	Verdict     string            `json:"verdict,omitempty"`     // of the whole
 	FirstCause  string            `json:"first_cause,omitempty"` // catalogue code
 	Summary     []RungVerdict     `json:"summary,omitempty"`
@@ -92,6 +93,7 @@ type Progress struct {
 	StepReason  string  // English, for experts
 	StepCause   string  // catalogue code
 	Fraction    float64 // 0 to 1
+	EtaS        float64 // seconds that are left, as far as can be told
 }
 
 // Handler carries one granted command out. It returns soon after ctx ends.

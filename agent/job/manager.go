@@ -276,7 +276,7 @@ func (m *Manager) execute(ctx context.Context, job *Stored, g order.Grant, handl
 			defer m.mu.Unlock()
 			job.Status.Step, job.Status.StepVerdict = p.Step, p.StepVerdict
 			job.Status.StepReason, job.Status.StepCause = p.StepReason, p.StepCause
-			job.Status.Progress = p.Fraction
+			job.Status.Progress, job.Status.EtaS = p.Fraction, p.EtaS
 			if p.StepVerdict != "" {
 				// How a step ended is told; on flash the beginning of the next
 				// says as much.
@@ -294,7 +294,7 @@ func (m *Manager) execute(ctx context.Context, job *Stored, g order.Grant, handl
 	defer m.mu.Unlock()
 	m.running = nil
 	st := job.Status
-	st.Step, st.StepVerdict, st.StepReason, st.StepCause = "", "", "", ""
+	st.Step, st.StepVerdict, st.StepReason, st.StepCause, st.EtaS = "", "", "", "", 0
 	st.Verdict, st.FirstCause, st.RecordSHA, st.Summary = out.Verdict, out.FirstCause, out.RecordSHA, out.Summary
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errCancelled):

@@ -113,6 +113,9 @@ func (p *textPrinter) status(st job.Status) {
 		if st.StepVerdict != string(acceptance.Pass) {
 			line += stepDetail(st, w)
 		}
+		if st.EtaS >= 1 {
+			line += fmt.Sprintf(" (%s)", fmt.Sprintf(w.label("seconds_left"), st.EtaS))
+		}
 	case st.State == job.Rejected:
 		line += fmt.Sprintf(": %s [%s] %s", w.refusal(st.Reason), st.Reason, clean(st.Detail))
 	case st.Detail != "":
