@@ -84,7 +84,7 @@ func New(o Options) (*Manager, error) {
 		m.n = max(m.n, s.N)
 		switch {
 		case !s.Status.State.Terminal():
-			s.Status.State = Interrupted
+			s.Status.State, s.Status.EtaS = Interrupted, 0
 			s.Status.Detail = "the daemon stopped or lost power while the job was under way"
 			if o.Recorded != nil {
 				if sha, ok := o.Recorded(s.Status); ok {
