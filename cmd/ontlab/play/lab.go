@@ -124,6 +124,7 @@ func Build(ctx context.Context, s scenario.Scenario, o Options) (l *Lab, err err
 		{"events", l.watchEvents},
 		{"order", l.writeOrder},
 		{"settling", l.settle},
+		{"extract", l.writeExtract},
 	} {
 		began := time.Now()
 		if err = step.do(ctx); err != nil {

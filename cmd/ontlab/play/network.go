@@ -113,7 +113,7 @@ func (l *Lab) layHome() error {
 		l.gateway.Address(homePort, gatewayLAN+"/24"),
 		l.home.Address("eth0", homeLAN+"/24"),
 		l.home.Route("default", gatewayLAN),
-		l.gateway.Forward(true),
+		l.gateway.Forward(l.sc.Gateway.Forwarding),
 	)
 }
 

@@ -52,11 +52,15 @@ func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Se
 
 // accept runs ontctl on the home's PC and tells what the gateway says.
 func (l *Lab) accept(ctx context.Context, record string, tell func(job.Status)) error {
-	p, err := l.home.Start(ctx, netbox.Service{Name: "ontctl", Path: l.office.Ctl, Args: []string{
+	args := []string{
 		"accept", "--gateway", lanListen, "--json", "--order", l.office.Path(orderName + ".signed"),
 		"--key", l.office.Path("technician.key"), "--time-key", l.office.Path("time.key"),
 		"--root", l.office.Path("root.pub"), "--record", record,
-	}})
+	}
+	if l.sc.Order.Extract.Given {
+		args = append(args, "--extract", l.extractPath())
+	}
+	p, err := l.home.Start(ctx, netbox.Service{Name: "ontctl", Path: l.office.Ctl, Args: args})
 	if err != nil {
 		return err
 	}

@@ -149,8 +149,10 @@ func (l *Lab) connectInternet(ctx context.Context) error {
 		}
 		return l.pppd(ctx, l.pc, "eth0", "ppp0", c)
 	}
-	if err := l.masquerade(ctx); err != nil {
-		return err
+	if l.sc.Gateway.NAT {
+		if err := l.masquerade(ctx); err != nil {
+			return err
+		}
 	}
 	if c.Dial == scenario.DialNever {
 		return nil

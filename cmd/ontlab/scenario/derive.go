@@ -36,6 +36,7 @@ func (s *Scenario) derive(root *yaml.Node) {
 	}
 	s.deriveGateway(has)
 	s.deriveNetwork(root, has)
+	s.deriveExtract(root)
 	for i, n := range lookupList(root, "timeline") {
 		s.deriveMoment(&s.Timeline[i], n)
 	}

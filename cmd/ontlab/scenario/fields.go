@@ -61,9 +61,10 @@ func orderSpec() spec {
 		{name: "type", def: "install", example: "repair", doc: "Kind of visit.", spec: spec{kind: text, oneOf: []string{"install", "move", "repair", "inspect", "other"}}},
 		{
 			name: "require", derived: "see [rungs that decide](#rungs-that-decide)", example: "[optical, registration, dial]",
-			doc:  "The rungs that decide the verdict. One that this agent cannot measure yet (account, routed_internet) makes the visit inconclusive. throughput is measured only if it is named.",
+			doc:  "The rungs that decide the verdict. throughput is measured only if it is named.",
 			spec: spec{kind: list, maxItems: 15, unique: true, items: &spec{kind: text, oneOf: names(acceptance.Ladder())}},
 		},
+		{name: "extract", doc: "What the operator's AAA says of the account of the internet service, signed, beside the order. What is not said is as the network really has it.", spec: spec{kind: mapping, keys: extractKeys()}},
 		{name: "thresholds", derived: "the norms, but no limit of the gateway's own load", example: "{optical.rx_min_dbm: -27}", doc: "Limits that the order overrides, by name; units and ranges are those of [norms](norms.md).", spec: spec{kind: mapping, keys: thresholds}},
 		{
 			name: "consents", def: "[disturb]", example: "[]", doc: "What the customer agreed to. Without `disturb` nothing is tested that interrupts the line.",
@@ -88,7 +89,7 @@ func thresholdNames() []string {
 		acceptance.UtilisationMax, acceptance.CPUMax, acceptance.MemoryMax, acceptance.FaultLineDue, acceptance.FaultNetworkDue,
 		acceptance.FaultRespond, acceptance.RecordRetention, acceptance.OpticalMarginWarnDB, acceptance.OpticalSpreadMaxDB,
 		acceptance.LANSpeedMinMbps, acceptance.DNSLatencyWarnMs, acceptance.ReachLossMaxRatio, acceptance.ReachRTTMaxMs,
-		acceptance.TemperatureMax, "iptv.loss_max_ratio",
+		acceptance.TemperatureMax, "iptv.loss_max_ratio", acceptance.AccountExtractMaxAge,
 	}
 }
 
@@ -197,6 +198,8 @@ func gatewaySpec() spec {
 	return spec{kind: mapping, keys: []key{
 		{name: "serial", def: "HWTC12345678", example: "ZTEG0A1B2C3D", doc: "GPON serial number, also the gateway's name to the platform: 4 letters, 8 hexadecimal digits.", spec: spec{kind: text, maxLen: 12, like: shape(`^[A-Z]{4}[0-9A-Fa-f]{8}$`, "4 capital letters and 8 hexadecimal digits")}},
 		{name: "mac", def: `"02:00:00:64:00:02"`, example: `"02:00:00:00:00:01"`, doc: "MAC of the WAN port. Quote it.", spec: spec{kind: text, maxLen: 17, like: shape(`^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$`, "a unicast MAC, six pairs of hexadecimal digits with : between them")}},
+		{name: "forwarding", def: "true", example: "false", doc: "Whether it forwards what comes from the LAN.", spec: spec{kind: yesNo}},
+		{name: "nat", def: "true", example: "false", doc: "Whether it translates the LAN's addresses to its own.", spec: spec{kind: yesNo}},
 		{name: "console", def: "rtl960x", example: "falcon", doc: "Family whose serial console is played.", spec: spec{kind: text, oneOf: consoles()}},
 		habitList(key{name: "console_habits", def: "[]", doc: "Awkward habits of the console from the start; some are those of rtl960x alone."}),
 		rxPower(key{def: "-19.2"}),

@@ -20,6 +20,7 @@ func (ms *mistakes) judge(s Scenario, root *yaml.Node) {
 		j.wrong("scenario", fmt.Sprintf("is %s, but the file is named %s; both must be the same", quote(s.Name), quote(name)))
 	}
 	j.order()
+	j.extract()
 	j.services()
 	j.network()
 	j.timeline()

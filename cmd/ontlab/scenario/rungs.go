@@ -10,8 +10,8 @@ import (
 func BuiltRungs() []acceptance.Rung {
 	return []acceptance.Rung{
 		acceptance.Identity, acceptance.Optical, acceptance.Registration, acceptance.LANCabling, acceptance.Dial,
-		acceptance.Addressing, acceptance.DNS, acceptance.Reachability, acceptance.Throughput,
-		acceptance.IPTV, acceptance.Voice, acceptance.Management, acceptance.Host,
+		acceptance.Addressing, acceptance.DNS, acceptance.Reachability, acceptance.Account, acceptance.Throughput,
+		acceptance.IPTV, acceptance.Voice, acceptance.Management, acceptance.RoutedInternet, acceptance.Host,
 	}
 }
 
@@ -21,8 +21,9 @@ func BuiltRungs() []acceptance.Rung {
 // the gateway itself is the one that gets on, for addressing, dns and
 // reachability; iptv, voice and management each for the rung of its name.
 //
-// lan_cabling, throughput and host never decide by default, and throughput is
-// measured only where it does.
+// lan_cabling, account, throughput, routed_internet and host never decide by
+// default; throughput and routed_internet are measured only where they do, and
+// account only where it does or an extract is given.
 func DefaultRequire(services []Service) []acceptance.Rung {
 	kind := func(k string) (Service, bool) { return Scenario{Services: services}.Service(k) }
 	internet, online := kind(Internet)

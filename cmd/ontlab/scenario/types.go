@@ -62,6 +62,7 @@ type Order struct {
 	PONPort      string             `yaml:"pon_port"`
 	SplitterPort string             `yaml:"splitter_port"`
 	LANPort      string             `yaml:"lan_port"`
+	Extract      Extract            `yaml:"extract"`
 }
 
 // Service is one ordered service, and how the network serves it unless Network
@@ -98,6 +99,8 @@ func NoLight() DBm { return DBm(math.Inf(-1)) }
 type Gateway struct {
 	Serial             string          `yaml:"serial"` // GPON serial number; also the agent's device id
 	MAC                string          `yaml:"mac"`    // of the WAN port
+	Forwarding         bool            `yaml:"forwarding"`
+	NAT                bool            `yaml:"nat"`
 	Console            string          `yaml:"console"`
 	ConsoleHabits      []string        `yaml:"console_habits"`
 	RxPowerDBm         DBm             `yaml:"rx_power_dbm"`
