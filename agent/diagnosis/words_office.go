@@ -16,6 +16,7 @@ const (
 	KeyRated       = "rated."      // with what
 	KeyRelation    = "relation."   // of who signs on behalf to the customer
 	KeyValue       = "value."      // an answer out of a few
+	KeyUnit        = "unit."       // a unit that is not the same in all languages
 	KeyShow        = "show."       // what a page about a record says around all that
 	KeyDiff        = "diff."       // what a comparison of two records says
 )
@@ -174,6 +175,10 @@ var officeWords = [...]struct {
 	{"show.receipt_other", Words{"回执不属于本记录", "The receipt is not of this record"}},
 	{"show.receipt_bad", Words{"回执无效：内容被改动或签名不对", "The receipt is not valid: altered, or wrongly signed"}},
 	{"show.receipt_unproven", Words{"回执的签名未能追溯到根密钥", "The receipt's signature was not traced to a root key"}},
+	{"show.receipt_future", Words{"此回执由更新版本的软件出具，只能显示能读懂的部分", "This receipt was made by newer software; only what is legible is shown"}},
+	{"show.receipt_digest", Words{"回执摘要 SHA-256", "Receipt digest SHA-256"}},
+	{"show.unsigned", Words{"客户未签名", "not signed"}},
+	{"show.meter", Words{"光功率计", "power meter"}},
 	{"show.receipt_unreadable", Words{"回执读不出来", "The receipt cannot be read"}},
 	{"show.receipt_time", Words{"回执时间", "Receipt of"}},
 	{"show.splitter_reading", Words{"分纤箱测光（人工）", "Light at the splitter box (by hand)"}},
@@ -437,6 +442,21 @@ var officeWords = [...]struct {
 	{"m.throughput.server_bytes", Words{"服务器计数", "bytes, as the server counted"}},
 	{"m.throughput.connections", Words{"连接数", "connections"}},
 	{"m.throughput.tr143_bytes_full_loading", Words{"TR-143 满载字节", "TR-143 bytes under full loading"}},
+
+	{"show.claimed", Words{"记录所称", "as the record claims"}},
+	{"show.min_s", Words{"%d 分 %d 秒", "%d min %d s"}},
+	{"show.h_min", Words{"%d 小时 %d 分", "%d h %d min"}},
+	{"show.d_h", Words{"%d 天 %d 小时", "%d d %d h"}},
+	{"show.limits_all", Words{"全部生效门限", "All limits in force"}},
+	{"show.line_before", Words{"此前的线路健康档案", "The line's health record before"}},
+	{"show.line_none", Words{"此线路此前没有健康档案，本次为首次建档", "The line had no health record before; this is its first"}},
+	{"show.what", Words{"项目", "What"}},
+	{"show.now", Words{"本次", "now"}},
+	{"show.before", Words{"此前", "before"}},
+
+	{"unit.B", Words{"字节", "bytes"}},
+	{"unit.s", Words{"秒", "s"}},
+	{"unit.ms", Words{"毫秒", "ms"}},
 
 	{"diff.title", Words{"两次验收对比", "Two visits compared"}},
 	{"diff.old", Words{"前次", "before"}},

@@ -453,7 +453,7 @@ func TestRecords(t *testing.T) {
 		t.Errorf("record verify --json: %+v, %v", v, err)
 	}
 	shown := d.do("record", "show", "--lang", "en", "--root", "@root.pub", "@record2")
-	for _, part := range []string{"#2", "WO-7 rev 1, repair", "T-1024", "verdict: fail", "rx_power_dbm = -27.4  [console:rtl960x]"} {
+	for _, part := range []string{"no. 2", "WO-7 rev 1", "repair", "T-1024", "verdict: fail", "received optical power: -27.4 dBm  [console:rtl960x]"} {
 		if !strings.Contains(shown, part) {
 			t.Errorf("record show leaves out %q:\n%s", part, shown)
 		}

@@ -1,0 +1,199 @@
+package render
+
+import (
+	"fmt"
+	"html/template"
+	"strconv"
+
+	"ontagent/agent/diagnosis"
+	"ontagent/agent/record"
+)
+
+// File is what was found of an attachment.
+type File struct {
+	State FileState
+	// Thumbnail is a data URL of a small picture of it; empty: there is none.
+	Thumbnail template.URL
+}
+
+// FileState says whether a file is the one that the receipt names.
+type FileState string
+
+// The states.
+const (
+	FileThere   FileState = "there"   // it is the one
+	FileMissing FileState = "missing" // nothing is there, or nothing legible
+	FileSwapped FileState = "swapped" // another file is there
+)
+
+// ReceiptView is what is shown of a receipt.
+type ReceiptView struct {
+	Standing    Standing
+	Rows        []Row
+	Splitter    *Element
+	Signature   string
+	OnBehalf    string // the 代 mark; empty: the customer signed
+	Behalf      string // who did
+	Ratings     []Rated
+	Attachments []Attached
+	Remarks     string
+	Digest      string
+	// Drawn is the picture of the signature, if it was found.
+	Drawn template.URL
+}
+
+// Rated is what the customer said of one thing.
+type Rated struct{ What, Rating, Class string }
+
+// Attached is an attachment.
+type Attached struct {
+	Kind, Name, Type, Size, SHA256, State, Class string
+	Thumbnail                                    template.URL
+}
+
+func (x text) receipt(o Options) *ReceiptView {
+	v := o.Receipt
+	if v == nil {
+		return nil
+	}
+	out := &ReceiptView{Digest: v.Digest, Standing: x.receiptStanding(*v)}
+	r := v.Receipt
+	if r == nil {
+		return out
+	}
+	add := func(name, value string) {
+		if value != "" {
+			out.Rows = append(out.Rows, Row{name, value})
+		}
+	}
+	by := Clean(r.Technician)
+	if v.Signer != "" {
+		by += " (" + x.t("show.technician_key") + " " + Clean(v.Signer) + ")"
+	}
+	add(x.t("show.run_by"), by)
+	if !r.Made.IsZero() {
+		add(x.t("show.receipt_time"), x.time(r.Made))
+	}
+	if s := r.Splitter; s != nil {
+		out.Splitter = x.splitter(*s)
+	}
+	x.signature(out, r, o.Attachments)
+	for _, item := range record.RatingItems() {
+		if rating, ok := r.Customer.Ratings[item]; ok {
+			out.Ratings = append(out.Ratings, Rated{
+				x.t(diagnosis.KeyRated + string(item)), Clean(x.t(diagnosis.KeyRating + string(rating))), ratingClass(rating),
+			})
+		}
+	}
+	for _, a := range r.Attachments {
+		out.Attachments = append(out.Attachments, x.attachment(a, o.Attachments))
+	}
+	out.Remarks = Clean(r.Remarks)
+	return out
+}
+
+func (x text) receiptStanding(v record.ReceiptVerification) Standing {
+	s := Standing{Problem: Clean(v.Problem)}
+	for _, name := range v.Altered {
+		s.Altered = append(s.Altered, x.section(name))
+	}
+	key := ""
+	switch {
+	case v.Newer:
+		s.Class, key = "newer", "show.receipt_future"
+	case v.Status == record.Valid:
+		s.Class, key = "valid", "show.receipt_valid"
+	case v.Status == record.SignerUnknown:
+		s.Class, key = "unproven", "show.receipt_unproven"
+	case v.Status == record.Altered:
+		s.Class, key = "altered", "show.receipt_bad"
+		if len(v.Altered) == 1 && v.Altered[0] == "record_sha256" {
+			key = "show.receipt_other"
+		}
+	default:
+		s.Class, key = "altered", "show.receipt_unreadable"
+	}
+	s.Text = x.t(key)
+	return s
+}
+
+// splitter is judged like a measured value.
+func (x text) splitter(s record.Splitter) *Element {
+	e := &Element{Name: x.t("show.splitter_reading"), Badge: Badge{Class: "fail", Mark: "✗", Text: x.t("show.splitter_weak")}}
+	if s.RxPowerDBm > s.RxMinDBm {
+		e.Badge = Badge{Class: "pass", Mark: "✓", Text: x.t("show.splitter_ok")}
+	}
+	e.Lines = []string{x.short("rx_power_dbm", s.RxPowerDBm, s.RxMinDBm), "> " + x.number("rx_min_dbm", s.RxMinDBm)}
+	if s.Port != "" {
+		e.Lines = append(e.Lines, x.t("show.splitter_port")+" "+Clean(s.Port))
+	}
+	if s.Meter != "" {
+		e.Lines = append(e.Lines, x.t("show.meter")+" "+Clean(s.Meter))
+	}
+	return e
+}
+
+func (x text) signature(out *ReceiptView, r *record.Receipt, files map[string]File) {
+	s := r.Customer.Signature
+	if s == nil {
+		out.Signature = x.t("show.unsigned")
+		return
+	}
+	out.Signature = Clean(s.Typed)
+	if s.Attachment != "" {
+		out.Signature = Clean(s.Attachment)
+		if f := files[s.Attachment]; f.State == FileThere {
+			out.Drawn = f.Thumbnail
+		}
+	}
+	if s.OnBehalf {
+		out.OnBehalf, out.Behalf = x.t("show.on_behalf"), x.t("show.on_behalf_by")
+		if s.Relation != "" {
+			out.Behalf += x.colon() + Clean(x.t(diagnosis.KeyRelation+string(s.Relation)))
+		}
+	}
+}
+
+func ratingClass(r record.Rating) string {
+	switch r {
+	case record.VerySatisfied:
+		return "pass"
+	case record.Satisfied:
+		return "open"
+	case record.Dissatisfied:
+		return "fail"
+	}
+	return "skip"
+}
+
+func (x text) attachment(a record.Attachment, files map[string]File) Attached {
+	out := Attached{
+		Kind: Clean(x.t(diagnosis.KeyAttachment + string(a.Kind))), Name: Clean(a.Name), Type: Clean(a.MediaType), Size: size(a.Bytes),
+		SHA256: Clean(a.SHA256), State: x.t("show.attachment_unchecked"), Class: "skip",
+	}
+	if files == nil {
+		return out
+	}
+	switch f := files[a.Name]; f.State {
+	case FileThere:
+		out.State, out.Class, out.Thumbnail = x.t("show.attachment_there"), "pass", f.Thumbnail
+	case FileSwapped:
+		out.State, out.Class = x.t("show.attachment_swapped"), "fail"
+	case FileMissing:
+		out.State, out.Class = x.t("show.attachment_missing"), "open"
+	default:
+		out.State, out.Class = x.t("show.attachment_missing"), "open"
+	}
+	return out
+}
+
+// size shows bytes as people read them.
+func size(n int64) string {
+	switch {
+	case n < 1<<10:
+		return strconv.FormatInt(n, 10) + " B"
+	case n < 1<<20:
+		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+	}
+	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+}
