@@ -43,7 +43,7 @@ func (*IPTV) Rung() acceptance.Rung { return acceptance.IPTV }
 func (*IPTV) Needs() []acceptance.Rung { return []acceptance.Rung{acceptance.Registration} }
 
 // Deadline implements acceptance.Step.
-func (s *IPTV) Deadline() time.Duration { return s.o.Probe.Duration() + time.Second }
+func (s *IPTV) Deadline() time.Duration { return s.o.Probe.Duration() + slack }
 
 // Estimate implements acceptance.Estimator.
 func (*IPTV) Estimate() time.Duration { return 4 * time.Second }

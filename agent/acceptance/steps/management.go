@@ -40,7 +40,7 @@ func (*Management) Rung() acceptance.Rung { return acceptance.Management }
 func (*Management) Needs() []acceptance.Rung { return []acceptance.Rung{acceptance.Registration} }
 
 // Deadline implements acceptance.Step.
-func (s *Management) Deadline() time.Duration { return s.o.ACS.Duration() + time.Second }
+func (s *Management) Deadline() time.Duration { return s.o.ACS.Duration() + slack }
 
 // Estimate implements acceptance.Estimator.
 func (*Management) Estimate() time.Duration { return 500 * time.Millisecond }

@@ -45,7 +45,7 @@ func (*Voice) Rung() acceptance.Rung { return acceptance.Voice }
 func (*Voice) Needs() []acceptance.Rung { return []acceptance.Rung{acceptance.Registration} }
 
 // Deadline implements acceptance.Step.
-func (s *Voice) Deadline() time.Duration { return s.o.Probe.Duration() + time.Second }
+func (s *Voice) Deadline() time.Duration { return s.o.Probe.Duration() + slack }
 
 // Estimate implements acceptance.Estimator.
 func (*Voice) Estimate() time.Duration { return 500 * time.Millisecond }
