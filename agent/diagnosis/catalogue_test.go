@@ -114,55 +114,100 @@ func TestCatalogueExplainsInNoCircle(t *testing.T) {
 	}
 }
 
-// TestCodesAndCatalogueAgree reads the source: every constant has an entry,
-// and Produced is true of exactly those that steps and runner use.
+// TestCodesAndCatalogueAgree reads the source: every constant has an entry.
 func TestCodesAndCatalogueAgree(t *testing.T) {
-	named := namedConstants(t, "code.go", "Code") // constant → code
 	var constant, entries []string
-	for _, code := range named {
+	for _, code := range namedConstants(t, "code.go", "Code") {
 		constant = append(constant, code)
 	}
 	for _, c := range diagnosis.Catalogue() {
 		entries = append(entries, string(c.Code))
+	}
+	if last := entries[len(entries)-1]; last != string(diagnosis.Unknown) {
+		t.Errorf("the last entry is %s: what is not known has to be", last)
 	}
 	slices.Sort(constant)
 	slices.Sort(entries)
 	if diff := cmp.Diff(constant, entries); diff != "" {
 		t.Errorf("constants and catalogue differ (-constants +catalogue):\n%s", diff)
 	}
+}
 
-	used := map[string]bool{string(diagnosis.Unknown): true}
-	files, err := filepath.Glob("../acceptance/steps/*.go")
-	if err != nil || len(files) == 0 {
-		t.Fatal("no steps", err)
-	}
-	for _, file := range append(files, "../acceptance/runner.go") {
-		if strings.HasSuffix(file, "_test.go") {
-			continue
-		}
+// origins reads the source for which rungs, or what else, come to each code.
+func origins(t *testing.T) map[string][]string {
+	t.Helper()
+	named := namedConstants(t, "code.go", "Code") // constant → code
+	out := map[string][]string{}
+	add := func(file, from string) {
 		ast.Inspect(parse(t, file), func(n ast.Node) bool {
-			sel, ok := n.(*ast.SelectorExpr)
+			id, ok := n.(*ast.Ident)
+			if sel, isSel := n.(*ast.SelectorExpr); isSel {
+				if x, isIdent := sel.X.(*ast.Ident); isIdent && x.Name == "diagnosis" {
+					id, ok = sel.Sel, true
+				}
+			}
 			if !ok {
 				return true
 			}
-			if x, ok := sel.X.(*ast.Ident); ok && x.Name == "diagnosis" {
-				if code, ok := named[sel.Sel.Name]; ok {
-					used[code] = true
-				}
+			if code, known := named[id.Name]; known && !slices.Contains(out[code], from) {
+				out[code] = append(out[code], from)
 			}
 			return true
 		})
 	}
-	var produced []string
-	for _, c := range diagnosis.Catalogue() {
-		if c.Produced {
-			produced = append(produced, string(c.Code))
+	rungs := constants(t, "../acceptance/acceptance.go", "Rung")
+	files, err := filepath.Glob("../acceptance/steps/*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no steps", err)
+	}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		name := strings.TrimSuffix(filepath.Base(file), ".go")
+		var from []string
+		switch first, _, _ := strings.Cut(name, "_"); first {
+		case "reject":
+			from = []string{"dial"}
+		case "path":
+			from = []string{"reachability"}
+		case "channel":
+			from = []string{"voice", "management"}
+		case "lan":
+			from = []string{"lan_cabling"}
+		case "routed":
+			from = []string{"routed_internet"}
+		default:
+			if from = []string{first}; !slices.Contains(rungs, first) {
+				from = []string{"*"}
+			}
+		}
+		for _, f := range from {
+			add(file, f)
 		}
 	}
-	slices.Sort(produced)
-	if diff := cmp.Diff(slices.Sorted(maps.Keys(used)), produced); diff != "" {
-		t.Errorf("what is emitted and what is marked produced differ (-emitted +marked):\n%s", diff)
+	add("../acceptance/runner.go", "*")
+	add("happenings.go", "telemetry")
+	// Inference names many codes; it comes to those that it looks up or chooses.
+	note := func(n ast.Node) {
+		if id, ok := n.(*ast.Ident); ok && named[id.Name] != "" && !slices.Contains(out[named[id.Name]], "inference") {
+			out[named[id.Name]] = append(out[named[id.Name]], "inference")
+		}
 	}
+	ast.Inspect(parse(t, "infer.go"), func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.CallExpr:
+			if fun, ok := n.Fun.(*ast.Ident); ok && fun.Name == "find" {
+				note(n.Args[0])
+			}
+		case *ast.AssignStmt:
+			if left, ok := n.Lhs[0].(*ast.Ident); ok && (left.Name == "then" || left.Name == "code") {
+				note(n.Rhs[0])
+			}
+		}
+		return true
+	})
+	return out
 }
 
 // TestCodesAreNeverRenamed holds every code that was ever released. Lines are
@@ -287,7 +332,7 @@ func TestParseLang(t *testing.T) {
 
 func TestCausesPageIsGenerated(t *testing.T) {
 	const file = "../../docs/causes.md"
-	want := page()
+	want := page(t)
 	if *update {
 		if err := os.WriteFile(file, want, 0o644); err != nil {
 			t.Fatal(err)
@@ -303,15 +348,22 @@ func TestCausesPageIsGenerated(t *testing.T) {
 }
 
 // page is docs/causes.md.
-func page() []byte {
+func page(t *testing.T) []byte {
+	t.Helper()
+	from := origins(t)
 	var b bytes.Buffer
 	fmt.Fprint(&b, `# Causes · 原因目录
 
 Generated from agent/diagnosis by `+"`go test ./agent/diagnosis -update`"+`; don't edit. A code is never renamed.
-● says that a rung of this release can come to the cause; ○ that the code is reserved for a rung still to be built.
-"Sure" is the confidence if nothing else speaks for or against it.
 
-本页由目录自动生成。● 表示本版本已能判出，○ 表示编码已保留、对应步骤还没有实现。
+"Sure" is the confidence if nothing else speaks for or against it. *By* says what comes to a cause: a rung of the
+ladder (any: \*), *inference* from several rungs' measurements, *telemetry* of the last minutes; a code that nothing
+comes to yet (○) is reserved. *Evidence* are the measurements shown with it, *likelier with* causes that raise it,
+*not if* rungs that could not have passed: if they did, it is doubted. What it *explains* needs no cause of its own.
+
+本页由目录自动生成，编码不会改名。“把握”是没有其他旁证时的可信度；“来源”是能得出该原因的步骤（* 为任意步骤）、
+综合推断（inference）或最近几分钟的遥测（telemetry），○ 表示编码已保留、还没有来源；“依据”是随附的测量值；
+“旁证”使其更可信；这些步骤若已通过，则构成“反证”；“连带”现象不再单独算作原因。
 
 `)
 	family := "?"
@@ -327,28 +379,39 @@ Generated from agent/diagnosis by `+"`go test ./agent/diagnosis -update`"+`; don
 			family = name
 			fmt.Fprintf(&b, "\n## %s\n", family)
 		}
-		mark := "○"
-		if c.Produced {
-			mark = "●"
+		mark := "●"
+		if len(from[string(c.Code)]) == 0 {
+			mark = "○"
 		}
-		side := side(c, diagnosis.English)
 		fmt.Fprintf(&b, "\n### %s `%s` – %s · %s\n", mark, c.Code, c.Title.ZH, c.Title.EN)
-		fmt.Fprintf(&b, "%s · %s · %s · sure %s\n\n", c.Severity, side, sideZH(c), strconv.FormatFloat(c.Certainty, 'f', -1, 64))
+		fmt.Fprintf(&b, "%s · %s · 把握 %s\\\n", diagnosis.Text(diagnosis.Chinese, diagnosis.KeySeverity+string(c.Severity)), side(c, diagnosis.Chinese), sure(c))
+		fmt.Fprintf(&b, "%s · %s · sure %s\n\n", c.Severity, side(c, diagnosis.English), sure(c))
 		fmt.Fprintf(&b, "- %s\n  **下一步：**%s\n", c.Means.ZH, c.Action.ZH)
 		fmt.Fprintf(&b, "- %s\n  **Next:** %s\n", c.Means.EN, c.Action.EN)
-		if len(c.Explains) > 0 {
-			var list []string
-			for _, e := range c.Explains {
-				if strings.HasSuffix(string(e), ".") {
-					e += "*"
-				}
-				list = append(list, "`"+string(e)+"`")
-			}
-			fmt.Fprintf(&b, "- explains: %s\n", strings.Join(list, " "))
-		}
+		list(&b, "来源 · by", from[string(c.Code)])
+		list(&b, "依据 · evidence", c.Shows)
+		list(&b, "旁证 · likelier with", c.With)
+		list(&b, "反证 · not if", c.NotIf)
+		list(&b, "连带 · explains", c.Explains)
 	}
 	return b.Bytes()
 }
+
+func list[T ~string](b *bytes.Buffer, title string, items []T) {
+	if len(items) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "- %s:", title)
+	for _, e := range items {
+		if strings.HasSuffix(string(e), ".") {
+			e += "*"
+		}
+		fmt.Fprintf(b, " `%s`", e)
+	}
+	fmt.Fprintln(b)
+}
+
+func sure(c diagnosis.Cause) string { return strconv.FormatFloat(c.Certainty, 'f', -1, 64) }
 
 func side(c diagnosis.Cause, lang diagnosis.Lang) string {
 	s := diagnosis.Text(lang, diagnosis.KeySide+string(c.Side))
@@ -357,8 +420,6 @@ func side(c diagnosis.Cause, lang diagnosis.Lang) string {
 	}
 	return s
 }
-
-func sideZH(c diagnosis.Cause) string { return side(c, diagnosis.Chinese) }
 
 func parse(t *testing.T, file string) *ast.File {
 	t.Helper()

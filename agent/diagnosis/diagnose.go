@@ -8,9 +8,20 @@ import (
 	"strings"
 )
 
-// Evidence is what a ladder, or a part of one, has shown. The order of the
-// rungs is that of the ladder; a rung that appears twice counts the first time.
-type Evidence struct{ Rungs []Rung }
+// Evidence is what a ladder, or a part of one, has shown. The rungs may come in
+// any order; one that appears twice counts the first time.
+type Evidence struct {
+	Rungs []Rung
+	// Clock is how far the gateway's clock could be believed: "ntp", "floor",
+	// "none", or "" if nobody said.
+	Clock string
+	// Recent is what telemetry saw change while the rungs were climbed: what was
+	// well when its rung looked may have failed since.
+	Recent []Happening
+	// Hour is the hour of the day at the line, from 1 to 24, in which it was
+	// measured; 0 if it is not known. It means nothing without a Clock of "ntp".
+	Hour int
+}
 
 // Rung is what one rung has shown.
 type Rung struct {
@@ -23,6 +34,15 @@ type Rung struct {
 	// Numbers and Texts are its measurements by name, those that have a value.
 	Numbers map[string]float64
 	Texts   map[string]string
+	// Statuses say of measurements without a value why there is none:
+	// "no_light", "unsupported", "untrusted", "error".
+	Statuses map[string]string
+	// Limits are the thresholds that it held measurements against, by name.
+	Limits map[string]float64
+	// Conditions are the circumstances it was measured under.
+	Conditions map[string]string
+	// SkippedFor is the rung because of which it was skipped, if somebody said.
+	SkippedFor string
 }
 
 // The verdicts of a Rung.
@@ -55,7 +75,11 @@ type Ranked struct {
 	For        []Ref   `json:"for,omitempty"`
 	Against    []Ref   `json:"against,omitempty"`
 
-	rung, index int // place in the evidence
+	entry       *Cause
+	rung, index int  // place in the evidence
+	optional    bool // no rung that it comes from is required
+	promoted    bool // explains others, although it is no fault by itself
+	late        bool // telemetry saw it, after its rung had looked
 }
 
 // Kind says what a cause is the cause of.
@@ -96,50 +120,267 @@ func (d Diagnosis) First() (Ranked, bool) {
 const (
 	supported    = 0.5  // a supporting cause halves the doubt
 	contradicted = 0.25 // a rung that could not have passed leaves a quarter
+	unsure       = 0.8  // a reading that is not to be trusted, or too old
+	unseen       = 0.9  // what lies below could not be told
 	explainsFrom = 0.3  // below this a cause explains nothing away
 	derived      = 0.7  // a cause that only a contradiction shows
+)
+
+// What is looked at, of any evidence.
+const (
+	maxRungs = 64
+	maxCodes = 32 // of a rung
 )
 
 // Diagnose ranks the causes that explain the evidence.
 //
 // Each cause that a rung came to starts with the certainty of the catalogue;
-// other causes that go with it raise it, rungs that passed although they could
-// not have lower it. What a fault explains is no cause of its own but a
+// what only several rungs, or their measurements, show together is added.
+// Other causes that go with one raise it; rungs that passed although they could
+// not have, readings that are old or not to be trusted and what could not be
+// told below lower it. What a fault explains is no cause of its own but a
 // consequence. What remains is ranked: faults before what could not be told
 // before warnings; what is contradicted last of its kind; then by severity,
-// confidence and place on the ladder. Two independent faults stay two.
+// what was required, confidence and place on the ladder. Two independent faults
+// stay two.
 //
 // A failed rung that names no cause, or none that this catalogue knows, is
 // Unknown, and so is evidence in which nothing was measured at all. The same
-// evidence always gets the same answer.
+// evidence always gets the same answer, whatever the order of its rungs.
 func Diagnose(e Evidence) Diagnosis {
-	rungs := distinct(e.Rungs)
-	found := gather(rungs)
-	found = contradictions(found, rungs)
-	weigh(found, rungs)
+	l := look{rungs: ordered(e.Rungs), clock: e.Clock, hour: e.Hour}
+	l.gather()
+	l.infer(e.Recent)
+	l.weigh()
 
 	d := Diagnosis{Causes: []Ranked{}}
-	root := explain(found)
-	for i, r := range found {
-		if root[i] == "" {
+	by := l.explain()
+	for i, r := range l.found {
+		if by[i] < 0 {
 			d.Causes = append(d.Causes, r)
 			continue
 		}
-		d.Consequences = append(d.Consequences, Consequence{Code: r.Code, Rung: rungs[r.rung].Name, By: root[i]})
+		d.Consequences = append(d.Consequences, Consequence{Code: r.Code, Rung: l.rungs[r.rung].Name, By: l.found[by[i]].Code})
 	}
 	rank(d.Causes)
 	if first, ok := d.First(); ok && first.Kind == KindFault {
-		for _, r := range rungs {
+		for i, r := range l.rungs {
 			if r.Verdict == skipped {
-				d.Consequences = append(d.Consequences, Consequence{Rung: r.Name, By: blocker(d.Causes, rungs, r.Name)})
+				d.Consequences = append(d.Consequences, Consequence{Rung: r.Name, By: l.blocker(d, by, i)})
 			}
 		}
 	}
-	if len(d.Causes) == 0 && !measured(rungs) {
-		c, _ := Lookup(Unknown)
-		d.Causes = append(d.Causes, Ranked{Code: Unknown, Side: c.Side, Severity: c.Severity, Kind: KindUnknown})
+	if len(d.Causes) == 0 && !l.measured() {
+		d.Causes = append(d.Causes, find(Unknown).ranked(KindUnknown))
 	}
 	return d
+}
+
+// look is evidence, and what was found in it.
+type look struct {
+	rungs []Rung
+	clock string
+	hour  int
+	found []Ranked
+}
+
+// ladder is the order of the rungs.
+var ladder = [...]string{
+	"identity", "optical", "registration", "lan_cabling", "dial", "addressing", "dns", "reachability",
+	"account", "throughput", "iptv", "voice", "management", "routed_internet", "host",
+}
+
+// ordered puts rungs in the order of the ladder, others behind by name, and
+// keeps the first of each.
+func ordered(in []Rung) []Rung {
+	out := slices.Clone(in)
+	place := func(name string) int {
+		if i := slices.Index(ladder[:], name); i >= 0 {
+			return i
+		}
+		return len(ladder)
+	}
+	slices.SortStableFunc(out, func(a, b Rung) int {
+		if c := place(a.Name) - place(b.Name); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	out = slices.CompactFunc(out, func(a, b Rung) bool { return a.Name == b.Name })
+	return out[:min(len(out), maxRungs)]
+}
+
+// measured reports whether any rung came to a verdict of its own.
+func (l *look) measured() bool {
+	return slices.ContainsFunc(l.rungs, func(r Rung) bool { return r.Verdict == pass || r.Verdict == fail })
+}
+
+// gather collects what the rungs themselves came to.
+func (l *look) gather() {
+	for i := range l.rungs {
+		r := &l.rungs[i]
+		if r.Verdict == skipped {
+			continue
+		}
+		kind := kindOf(r.Verdict)
+		for _, code := range r.Codes[:min(len(r.Codes), maxCodes)] {
+			l.add(i, kind, "cause", code)
+		}
+		if len(r.Codes) == 0 && kind != KindWarning {
+			l.add(i, kind, "verdict", string(Unknown))
+		}
+		for _, code := range r.Warnings[:min(len(r.Warnings), maxCodes)] {
+			l.add(i, KindWarning, "warning", code)
+		}
+	}
+}
+
+// kindOf is what a cause is of that a rung with this verdict came to.
+func kindOf(verdict string) Kind {
+	switch verdict {
+	case fail:
+		return KindFault
+	case inconclusive:
+		return KindUnknown
+	}
+	return KindWarning
+}
+
+// add adds what a rung came to.
+func (l *look) add(i int, kind Kind, what, code string) {
+	c := find(Code(code))
+	refs := append([]Ref{{Rung: l.rungs[i].Name, What: what, Value: code}}, shown(&l.rungs[i], c.Shows)...)
+	l.put(c, i, kind, refs)
+}
+
+// put adds a cause with what speaks for it. A code that several rungs came to is
+// one cause, as grave as its gravest use.
+func (l *look) put(c *Cause, i int, kind Kind, refs []Ref) *Ranked {
+	if k := l.index(c.Code); k >= 0 {
+		r := &l.found[k]
+		if r.rung != i {
+			r.For = append(r.For, refs...)
+		}
+		if kind.rank() < r.Kind.rank() {
+			r.Kind = kind
+		}
+		r.optional = r.optional && !l.rungs[i].Required
+		return r
+	}
+	r := c.ranked(kind)
+	r.entry, r.For, r.rung, r.index, r.optional = c, refs, i, len(l.found), !l.rungs[i].Required
+	l.found = append(l.found, r)
+	return &l.found[len(l.found)-1]
+}
+
+// index returns the place of a cause in what was found, or -1.
+func (l *look) index(code Code) int {
+	return slices.IndexFunc(l.found, func(r Ranked) bool { return r.Code == code })
+}
+
+// weigh moves the confidences by what else was found.
+func (l *look) weigh() {
+	for i := range l.found {
+		r := &l.found[i]
+		for j := range l.found {
+			if other := &l.found[j]; j != i && slices.Contains(r.entry.With, other.Code) {
+				r.likelier()
+				r.For = append(r.For, Ref{Rung: l.rungs[other.rung].Name, What: "cause", Value: string(other.Code)})
+			}
+		}
+		if against := l.contradiction(r); len(against) > 0 {
+			r.Confidence *= contradicted
+			r.Against = append(r.Against, against...)
+		}
+		l.doubt(r)
+		r.Confidence = round(r.Confidence)
+	}
+}
+
+// contradiction returns the rungs that could not have passed if a fault were
+// the cause. What the AAA itself says is not contradicted by a line that still
+// works.
+func (l *look) contradiction(r *Ranked) []Ref {
+	if r.Kind != KindFault || r.late || len(r.entry.NotIf) == 0 || l.rungs[r.rung].Name == "account" {
+		return nil
+	}
+	var refs []Ref
+	for i := range l.rungs {
+		if o := &l.rungs[i]; o.Verdict == pass && slices.Contains(r.entry.NotIf, o.Name) {
+			refs = append(refs, Ref{Rung: o.Name, What: "verdict", Value: pass})
+		}
+	}
+	return refs
+}
+
+// explain returns for each cause the place of the one at the root of it, or -1
+// if it stands by itself. Only what is sure enough explains others: faults, and
+// what was promoted.
+func (l *look) explain() []int {
+	by := make([]int, len(l.found))
+	for i := range l.found {
+		by[i] = -1
+		for j := range l.found {
+			other := &l.found[j]
+			if i == j || other.Kind != KindFault && !other.promoted || other.Confidence < explainsFrom {
+				continue
+			}
+			if other.entry.explains(&l.found[i]) && (by[i] < 0 || other.Confidence > l.found[by[i]].Confidence) {
+				by[i] = j
+			}
+		}
+	}
+	for i := range by {
+		// The catalogue has no circles (a test sees to it); the bound is for
+		// those who read this.
+		for range by {
+			if by[i] < 0 || by[by[i]] < 0 {
+				break
+			}
+			by[i] = by[by[i]]
+		}
+	}
+	return by
+}
+
+// explains reports whether c explains r.
+func (c *Cause) explains(r *Ranked) bool {
+	for _, e := range c.Explains {
+		if e == r.Code {
+			return true
+		}
+		// A whole family: all that says that something is wrong, not what
+		// could not be told.
+		if n := len(e); n > 0 && e[n-1] == '.' && strings.HasPrefix(string(r.Code), string(e)) && r.Severity != Info && r.Code != c.Code {
+			return true
+		}
+	}
+	return false
+}
+
+// blocker returns the cause for which a rung was skipped: that of the rung that
+// stood in the way, if somebody said which, else the first cause of a rung below
+// that explains whole families, else the first.
+func (l *look) blocker(d Diagnosis, by []int, at int) Code {
+	if name := l.rungs[at].SkippedFor; name != "" {
+		for _, c := range d.Causes {
+			if c.Kind == KindFault && l.rungs[c.rung].Name == name {
+				return c.Code
+			}
+		}
+		for i := range l.found {
+			if by[i] >= 0 && l.rungs[l.found[i].rung].Name == name {
+				return l.found[by[i]].Code
+			}
+		}
+	}
+	for _, c := range d.Causes {
+		family := slices.ContainsFunc(c.entry.Explains, func(e Code) bool { return strings.HasSuffix(string(e), ".") })
+		if c.Kind == KindFault && c.rung < at && family {
+			return c.Code
+		}
+	}
+	return d.Causes[0].Code
 }
 
 // rank sorts causes, the most probable and most grave first.
@@ -150,6 +391,7 @@ func rank(causes []Ranked) {
 			cmp.Compare(a.Kind.rank(), b.Kind.rank()),
 			cmp.Compare(a.doubtful(), b.doubtful()),
 			cmp.Compare(a.Severity.rank(), b.Severity.rank()),
+			cmp.Compare(count(a.optional), count(b.optional)),
 			cmp.Compare(b.Confidence, a.Confidence),
 			cmp.Compare(a.rung, b.rung),
 			cmp.Compare(a.index, b.index),
@@ -160,7 +402,7 @@ func rank(causes []Ranked) {
 
 // ranked returns the entry as a cause for which nothing speaks yet.
 func (c *Cause) ranked(kind Kind) Ranked {
-	return Ranked{Code: c.Code, Side: c.Side, OrSide: c.OrSide, Severity: c.Severity, Kind: kind, Confidence: c.Certainty}
+	return Ranked{entry: c, Code: c.Code, Side: c.Side, OrSide: c.OrSide, Severity: c.Severity, Kind: kind, Confidence: c.Certainty}
 }
 
 // likelier halves the doubt in a cause: something else speaks for it. Nothing
@@ -176,200 +418,10 @@ func round(v float64) float64 { return float64(int(v*100+0.5)) / 100 }
 
 // doubtful is 1 for a cause that the evidence contradicts, so that it comes
 // after the others however grave it would be.
-func (r Ranked) doubtful() int {
-	if len(r.Against) > 0 && r.Confidence < explainsFrom {
-		return 1
-	}
-	return 0
-}
-
-// distinct keeps the first of each rung.
-func distinct(in []Rung) []Rung {
-	var out []Rung
-	for _, r := range in {
-		if !slices.ContainsFunc(out, func(o Rung) bool { return o.Name == r.Name }) {
-			out = append(out, r)
-		}
-	}
-	return out
-}
-
-// measured reports whether any rung came to a verdict of its own.
-func measured(rungs []Rung) bool {
-	return slices.ContainsFunc(rungs, func(r Rung) bool { return r.Verdict == pass || r.Verdict == fail })
-}
-
-// gather collects what the rungs themselves came to.
-func gather(rungs []Rung) []Ranked {
-	var found []Ranked
-	add := func(i int, kind Kind, what, code string) {
-		c, ok := Lookup(Code(code))
-		if !ok {
-			c, _ = Lookup(Unknown)
-		}
-		refs := append([]Ref{{Rung: rungs[i].Name, What: what, Value: code}}, shown(rungs[i], c.Shows)...)
-		// A code that several rungs came to is one cause, as grave as its
-		// gravest use.
-		for k := range found {
-			if r := &found[k]; r.Code == c.Code {
-				if r.rung != i {
-					r.For = append(r.For, refs...)
-				}
-				if kind.rank() < r.Kind.rank() {
-					r.Kind = kind
-				}
-				return
-			}
-		}
-		found = append(found, Ranked{
-			Code: c.Code, Side: c.Side, OrSide: c.OrSide, Severity: c.Severity, Kind: kind, Confidence: c.Certainty, For: refs,
-			rung: i, index: len(found),
-		})
-	}
-	for i, r := range rungs {
-		kind := KindWarning
-		switch r.Verdict {
-		case fail:
-			kind = KindFault
-		case inconclusive:
-			kind = KindUnknown
-		case skipped:
-			continue
-		}
-		for _, code := range r.Codes {
-			add(i, kind, "cause", code)
-		}
-		if len(r.Codes) == 0 && kind != KindWarning {
-			add(i, kind, "verdict", string(Unknown))
-		}
-		for _, code := range r.Warnings {
-			add(i, KindWarning, "warning", code)
-		}
-	}
-	return found
-}
-
-// contradictions adds the causes that only show when rungs contradict one
-// another, each in place of a reading that cannot be right.
-func contradictions(found []Ranked, rungs []Rung) []Ranked {
-	for _, c := range []struct{ seen, then Code }{
-		{OpticalNoLight, OpticalReadBroken}, // registered without light
-		{PONFakeO5, PONOMCIUnknown},         // traffic without provisioning
-	} {
-		i := slices.IndexFunc(found, func(r Ranked) bool { return r.Code == c.seen && r.Kind == KindFault })
-		if i < 0 || slices.ContainsFunc(found, func(r Ranked) bool { return r.Code == c.then }) {
-			continue
-		}
-		seen, _ := Lookup(c.seen)
-		against := passed(rungs, seen.NotIf)
-		if len(against) == 0 {
-			continue
-		}
-		then, _ := Lookup(c.then)
-		found = append(found, Ranked{
-			Code: c.then, Side: then.Side, OrSide: then.OrSide, Severity: then.Severity, Kind: KindFault, Confidence: derived,
-			For: against, rung: found[i].rung, index: len(found),
-		})
-	}
-	return found
-}
-
-// weigh moves the confidences by what else was found.
-func weigh(found []Ranked, rungs []Rung) {
-	base := slices.Clone(found)
-	for i := range found {
-		r := &found[i]
-		c, _ := Lookup(r.Code)
-		for _, other := range base {
-			if other.Code != r.Code && slices.Contains(c.With, other.Code) {
-				r.likelier()
-				r.For = append(r.For, Ref{Rung: rungs[other.rung].Name, What: "cause", Value: string(other.Code)})
-			}
-		}
-		if against := passed(rungs, c.NotIf); len(against) > 0 && r.Kind == KindFault {
-			r.Confidence *= contradicted
-			r.Against = append(r.Against, against...)
-		}
-		r.Confidence = round(r.Confidence)
-	}
-}
-
-// passed returns references to the named rungs that passed.
-func passed(rungs []Rung, names []string) []Ref {
-	var refs []Ref
-	for _, r := range rungs {
-		if r.Verdict == pass && slices.Contains(names, r.Name) {
-			refs = append(refs, Ref{Rung: r.Name, What: "verdict", Value: pass})
-		}
-	}
-	return refs
-}
-
-// explain returns for each cause the one at the root of it, or "" if it stands
-// by itself. Only faults that are sure enough explain others.
-func explain(found []Ranked) []Code {
-	by := make([]int, len(found))
-	for i, r := range found {
-		by[i] = -1
-		for j, other := range found {
-			if i == j || other.Kind != KindFault || other.Confidence < explainsFrom {
-				continue
-			}
-			c, _ := Lookup(other.Code)
-			if explains(c, r) && (by[i] < 0 || other.Confidence > found[by[i]].Confidence) {
-				by[i] = j
-			}
-		}
-	}
-	root := make([]Code, len(found))
-	for i := range found {
-		// The catalogue has no circles (a test sees to it); the bound is for
-		// those who read this.
-		at := by[i]
-		for range found {
-			if at < 0 || by[at] < 0 {
-				break
-			}
-			at = by[at]
-		}
-		if at >= 0 {
-			root[i] = found[at].Code
-		}
-	}
-	return root
-}
-
-// explains reports whether c explains r.
-func explains(c Cause, r Ranked) bool {
-	for _, e := range c.Explains {
-		if e == r.Code {
-			return true
-		}
-		// A whole family: all that says that something is wrong, not what
-		// could not be told.
-		if strings.HasSuffix(string(e), ".") && strings.HasPrefix(string(r.Code), string(e)) && r.Severity != Info {
-			return true
-		}
-	}
-	return false
-}
-
-// blocker returns the first cause of the nearest failed rung below the named
-// one that explains families above it, else the first cause.
-func blocker(causes []Ranked, rungs []Rung, name string) Code {
-	at := slices.IndexFunc(rungs, func(r Rung) bool { return r.Name == name })
-	for _, c := range causes {
-		entry, _ := Lookup(c.Code)
-		family := slices.ContainsFunc(entry.Explains, func(e Code) bool { return strings.HasSuffix(string(e), ".") })
-		if c.Kind == KindFault && c.rung < at && family {
-			return c.Code
-		}
-	}
-	return causes[0].Code
-}
+func (r *Ranked) doubtful() int { return count(len(r.Against) > 0 && r.Confidence < explainsFrom) }
 
 // shown returns references to the named measurements of a rung.
-func shown(r Rung, names []string) []Ref {
+func shown(r *Rung, names []string) []Ref {
 	var refs []Ref
 	for _, name := range names {
 		if v, ok := r.Numbers[name]; ok {
@@ -381,6 +433,33 @@ func shown(r Rung, names []string) []Ref {
 	return refs
 }
 
-func (k Kind) rank() int { return slices.Index([]Kind{KindFault, KindUnknown, KindWarning}, k) }
+func count(is bool) int {
+	if is {
+		return 1
+	}
+	return 0
+}
 
-func (s Severity) rank() int { return slices.Index([]Severity{Critical, Major, Minor, Info}, s) }
+func (k Kind) rank() int {
+	switch k {
+	case KindFault:
+		return 0
+	case KindUnknown:
+		return 1
+	case KindWarning:
+	}
+	return 2
+}
+
+func (s Severity) rank() int {
+	switch s {
+	case Critical:
+		return 0
+	case Major:
+		return 1
+	case Minor:
+		return 2
+	case Info:
+	}
+	return 3
+}
