@@ -18,6 +18,7 @@ const (
 	KeyAction   = "action."
 	KeyLabel    = "label."
 	KeyRecord   = "record."
+	KeyRepaired = "repaired." // what a repair was worth
 	keyCause    = "cause."
 )
 
@@ -220,6 +221,20 @@ var words = [...]struct {
 	{"label.error", Words{"错误", "error"}},
 	{"label.seconds_left", Words{"约剩 %.0f 秒", "about %.0f s left"}},
 	{"label.filed", Words{"验收记录已存入", "record filed as"}},
+
+	{"action.redial", Words{"重新拨号", "redial"}},
+	{"action.renew", Words{"重新获取地址", "renewing the lease"}},
+	{"action.restart_interface", Words{"重启接口", "restarting the interface"}},
+	{"action.reread_module", Words{"重读光模块", "reading the optical module again"}},
+	{"repaired.helped", Words{"有效，故障已消除或减轻", "it helped"}},
+	{"repaired.useless", Words{"无效，故障依旧", "it was useless: the fault is still there"}},
+	{"repaired.worse", Words{"线路反而更差", "the line is worse than before"}},
+	{"repaired.unclear", Words{"无法判定效果", "whether it helped cannot be told"}},
+	{"repaired.not_needed", Words{"线路正常，无需修复", "nothing to repair: the line is fine"}},
+	{"repaired.no_action", Words{"网关自身无法消除该故障，未做任何操作", "nothing that the gateway could do would end this; nothing was done"}},
+	{"repaired.not_done", Words{"本机无法执行该操作，未做任何改动", "the gateway cannot do it; nothing was changed"}},
+	{"label.repair", Words{"修复", "repair"}},
+	{"label.undone", Words{"已还原", "put back"}},
 
 	{"record.valid", Words{"有效：内容未改动，签名可追溯到运营商根密钥", "valid: intact, and vouched for up to the operator's root key"}},
 	{"record.signer_unknown", Words{"内容未改动，但签名人无法追溯到根密钥", "intact, signer unknown: the chain does not reach the root key"}},

@@ -37,6 +37,8 @@ type visitFlags struct {
 	nonce     string
 	wait      time.Duration
 	target    string
+	action    string
+	standing  bool
 	nocDevice string
 	nocTenant string
 }
@@ -72,6 +74,24 @@ func (a *app) diagnose(ctx context.Context, args []string) error {
 	f.StringVar(&v.nocDevice, "device", "", "without --order: `ID` of the gateway; --key is then a NOC key")
 	f.StringVar(&v.nocTenant, "tenant", "default", "without --order: tenant `NAME` of the gateway")
 	return a.visit(ctx, f, v, args, order.Command{Type: order.Diagnose})
+}
+
+func (a *app) inspect(ctx context.Context, args []string) error {
+	v := &visitFlags{}
+	f := a.flags("inspect")
+	v.register(f)
+	f.StringVar(&v.record, "record", "", "file the signed record as `FILE`")
+	return a.visit(ctx, f, v, args, order.Command{Type: order.Inspection})
+}
+
+func (a *app) repair(ctx context.Context, args []string) error {
+	v := &visitFlags{}
+	f := a.flags("repair")
+	v.register(f)
+	f.StringVar(&v.record, "record", "", "file the signed record as `FILE`")
+	f.StringVar(&v.action, "action", "", "`ACTION`: redial, renew, restart_interface or reread_module; what the diagnosis advises if none is given")
+	f.BoolVar(&v.standing, "standing", false, "the gateway keeps the order, and heals itself under it while it is valid")
+	return a.visit(ctx, f, v, args, order.Command{Type: order.RepairCmd})
 }
 
 func (a *app) cancelJob(ctx context.Context, args []string) error {
@@ -262,7 +282,11 @@ func (a *app) newConversation(v *visitFlags, cmd order.Command) (*conversation, 
 		return nil, err
 	}
 	cmd.V, cmd.ID, cmd.Counter = 1, hex.EncodeToString(id[:]), counter
-	cmd.Order, cmd.Rev, cmd.Device, cmd.Args.Target = c.order.Order, c.order.Rev, c.order.Device, v.target
+	cmd.Order, cmd.Rev, cmd.Device = c.order.Order, c.order.Rev, c.order.Device
+	cmd.Args = order.Args{Target: v.target, Action: order.RepairAction(v.action), Standing: v.standing}
+	if err := cmd.Validate(); err != nil {
+		return nil, cli.Exit(cli.Usage, "%w", err)
+	}
 	c.cmd = cmd
 	if v.json {
 		c.screen = &jsonPrinter{out: a.out}
@@ -377,10 +401,15 @@ func (c *conversation) missing() error {
 	return cli.Exit(cli.Inconclusive, "the job ended, but its record did not arrive within %v", recordGrace)
 }
 
+// makesRecord reports whether a command of this type ends in a record.
+func makesRecord(t order.CommandType) bool {
+	return t == order.Accept || t == order.Inspection || t == order.RepairCmd
+}
+
 // needsRecord reports whether the end of the job alone will not do. Statuses
 // are not signed: with a root key at hand, only the record says what came out.
 func (c *conversation) needsRecord(end job.Status) bool {
-	if c.cmd.Type != order.Accept || end.State != job.Succeeded && end.RecordSHA == "" {
+	if !makesRecord(c.cmd.Type) || end.State != job.Succeeded && end.RecordSHA == "" {
 		return false
 	}
 	return c.root != nil || c.flags.record != "" && end.RecordSHA != ""
@@ -413,6 +442,7 @@ func (c *conversation) file(data []byte) error {
 // finish prints the result and chooses the exit code.
 func (c *conversation) finish(end job.Status) error {
 	if c.checked != nil {
+		c.screen.repaired(c.checked.Record.Work, c.cmd.Type)
 		c.screen.filed(c.flags.record, c.checked.Status)
 		if c.root != nil && (c.checked.Digest != end.RecordSHA || c.checked.Record.Verdict != end.Verdict) {
 			return cli.Exit(cli.Fail, "the record says %s, what the broker delivered as the job's end says %q: trust the record",
@@ -442,12 +472,16 @@ type printer interface {
 	// filed tells of the job's record: where it went, if anywhere, and whether
 	// it holds.
 	filed(path string, status record.Status)
+	// repaired tells what the record of a repair says was done.
+	repaired(work json.RawMessage, t order.CommandType)
 }
 
 type jsonPrinter struct{ out io.Writer }
 
 func (p *jsonPrinter) sent(order.Command)          {}
 func (p *jsonPrinter) filed(string, record.Status) {}
+
+func (p *jsonPrinter) repaired(json.RawMessage, order.CommandType) {}
 
 func (p *jsonPrinter) status(st job.Status) {
 	data, err := json.Marshal(st)
