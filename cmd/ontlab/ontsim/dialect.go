@@ -178,11 +178,12 @@ func (s *Sim) lit() bool {
 	return !s.darkNow() && slices.Contains([]string{"O3", "O4", "O5"}, s.opts.State)
 }
 
-const txDBm = 2.287339
+// shines reports whether the laser is on and gives light.
+func (s *Sim) shines() bool { return s.lit() && s.opts.TxPowerDBm >= -40 }
 
 func (s *Sim) bias() float64 {
 	if s.lit() {
-		return 14.35
+		return s.opts.BiasMA
 	}
 	return 0
 }
@@ -218,9 +219,9 @@ func askFalcon(s *Sim, line string) (string, bool) {
 			row("maximum bias / modulation current (chip)", "78.00mA / 95.00mA") +
 			row("actual bias / modulation current", "%.2fmA / 34.18mA", s.bias()) +
 			row("RSSI 1490 voltage, current", "127.75mV   127.75uA") +
-			row("DDMI voltage", "3170.30mV") +
+			row("DDMI voltage", "%.2fmV", s.opts.SupplyV*1e3) +
 			row("RSSI 1490 power", "%s", power(s.opts.RxPowerDBm, !s.darkNow())) +
-			row("tx power (se*(bias+mod/2-ith))", "%s", power(txDBm, s.lit())), true
+			row("tx power (se*(bias+mod/2-ith))", "%s", power(s.opts.TxPowerDBm, s.shines())), true
 	case "onu ploamsg":
 		state := strings.TrimPrefix(s.opts.State, "O")
 		if s.dialect.logins == 2 {
@@ -246,8 +247,8 @@ func askPRX(s *Sim, line string) (string, bool) {
 		if s.has(ReadFailed) {
 			return "i2c read failed\n", true
 		}
-		return "Rx Power:\t" + power(s.opts.RxPowerDBm, !s.darkNow()) + "Tx Power:\t" + power(txDBm, s.lit()) +
-			fmt.Sprintf("Voltage:\t3170 mV\nBias Current:\t%d uA\nTemperature:\t%.2f C\nSFP SN:\tAZRS00000000\n", int(s.bias()*1000), s.opts.TemperatureCelsius), true
+		return "Rx Power:\t" + power(s.opts.RxPowerDBm, !s.darkNow()) + "Tx Power:\t" + power(s.opts.TxPowerDBm, s.shines()) +
+			fmt.Sprintf("Voltage:\t%.0f mV\nBias Current:\t%d uA\nTemperature:\t%.2f C\nSFP SN:\tAZRS00000000\n", s.opts.SupplyV*1e3, int(s.bias()*1000), s.opts.TemperatureCelsius), true
 	case "pon psg":
 		code := strings.TrimPrefix(s.opts.State, "O") + "0"
 		if s.opts.State == "O5" {
@@ -283,19 +284,19 @@ func askCIG(s *Sim, line string) (string, bool) {
 func askHuawei(s *Sim, line string) (string, bool) {
 	switch line {
 	case "display optic":
-		link, rx, tx := "ok", fmt.Sprintf("%5.2f", s.opts.RxPowerDBm), fmt.Sprintf("%5.2f", txDBm)
+		link, rx, tx := "ok", fmt.Sprintf("%5.2f", s.opts.RxPowerDBm), fmt.Sprintf("%5.2f", s.opts.TxPowerDBm)
 		if s.darkNow() {
 			link, rx = "down", "--"
 		}
-		if !s.lit() {
+		if !s.shines() {
 			tx = "--"
 		}
 		if s.has(ReadFailed) {
 			return "\nsuccess!\n", true
 		}
-		return fmt.Sprintf("LinkStatus  : %s \nVoltage      : 3170 (mV)\nBias         : %.0f (mA)\nTemperature  : %.0f (C)\nRxPower      : %s (dBm)\n"+
+		return fmt.Sprintf("LinkStatus  : %s \nVoltage      : %.0f (mV)\nBias         : %.0f (mA)\nTemperature  : %.0f (C)\nRxPower      : %s (dBm)\n"+
 			"TxPower      : %s (dBm)\nRfRxPower    : -3.10 (dBm)\nRfOutputPower: -- (dBmV)\nVendorName   : HUAWEI         \n\nsuccess!\n",
-			link, s.bias(), s.opts.TemperatureCelsius, rx, tx), true
+			link, s.opts.SupplyV*1e3, s.bias(), s.opts.TemperatureCelsius, rx, tx), true
 	case "display onu info":
 		return "onuid:4 reg status:" + s.opts.State + " xpon module:1\n\nsuccess!\n", true
 	case "display pon statistics":
@@ -312,8 +313,8 @@ func askZTE(s *Sim, line string) (string, bool) {
 		if s.has(ReadFailed) {
 			return "opticaltst: read i2c error\n", true
 		}
-		return fmt.Sprintf("  optical temp=%d\n  optical SupplyVoltage=31703\n  optical TXBiasCurrent=%d\n  optical TXPower=%d\n  optical RXPower=%d\n",
-			int(math.Round(s.opts.TemperatureCelsius*256)), int(s.bias()*500), count(milliwatts(txDBm, s.lit())),
+		return fmt.Sprintf("  optical temp=%d\n  optical SupplyVoltage=%d\n  optical TXBiasCurrent=%d\n  optical TXPower=%d\n  optical RXPower=%d\n",
+			int(math.Round(s.opts.TemperatureCelsius*256)), int(math.Round(s.opts.SupplyV*1e4)), int(s.bias()*500), count(milliwatts(s.opts.TxPowerDBm, s.shines())),
 			count(milliwatts(s.opts.RxPowerDBm, !s.darkNow()))), true
 	case "gpontest -gstate":
 		return "[gpontest] gpon state is [" + s.opts.State + "]\n", true
@@ -336,7 +337,7 @@ func askBroadcom(s *Sim, line string) (string, bool) {
 	case "laser power --rxread":
 		return power("Rx", s.opts.RxPowerDBm, !s.darkNow()), true
 	case "laser power --txread":
-		return power("Tx", txDBm, s.lit()), true
+		return power("Tx", s.opts.TxPowerDBm, s.shines()), true
 	case "gponctl getState":
 		return "Link State: (" + s.opts.State + ")\n", true
 	}
@@ -379,7 +380,7 @@ func askEcoNet(s *Sim, line string) (string, bool) {
 		if s.has(ReadFailed) {
 			rx = ""
 		}
-		return stamp + "Tx power = " + text(txDBm, s.lit()) + " dBm^M\n" + rx + stamp + fmt.Sprintf("LOS = %d^M\n", los), true
+		return stamp + "Tx power = " + text(s.opts.TxPowerDBm, s.shines()) + " dBm^M\n" + rx + stamp + fmt.Sprintf("LOS = %d^M\n", los), true
 	}
 	return "", false
 }

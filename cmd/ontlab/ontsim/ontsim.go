@@ -89,6 +89,13 @@ type Options struct {
 	Username, Password string
 	// TemperatureCelsius; 0 means 42.359375.
 	TemperatureCelsius float64
+	// TxPowerDBm is what the laser gives while it is on; 0 means 2.287339, for
+	// none use SetLaser.
+	TxPowerDBm float64
+	// BiasMA is the laser's bias current while it is on; 0 means 14.35.
+	BiasMA float64
+	// SupplyV is the supply voltage; 0 means 3.1703, for none use SetSupply.
+	SupplyV float64
 	// Modes to begin with.
 	Modes Mode
 	// Delay before each answer.
@@ -122,7 +129,7 @@ type Sim struct {
 	buried           bool      // the login prompt was, once; guarded by mu
 }
 
-type counters struct{ bip, bipBlocks, fecBits, fecBytes, fecCorrected, fecUncorrected, good uint64 }
+type counters struct{ tooLong, bip, bipBlocks, fecBits, fecBytes, fecCorrected, fecUncorrected, good uint64 }
 
 // place is where the console is.
 type place int
@@ -159,6 +166,15 @@ func Start(ctx context.Context, opts Options) (*Sim, error) {
 	}
 	if opts.TemperatureCelsius == 0 {
 		opts.TemperatureCelsius = 42.359375
+	}
+	if opts.TxPowerDBm == 0 {
+		opts.TxPowerDBm = 2.287339
+	}
+	if opts.BiasMA == 0 {
+		opts.BiasMA = 14.35
+	}
+	if opts.SupplyV == 0 {
+		opts.SupplyV = 3.1703
 	}
 	s := &Sim{path: path, master: master, dialect: dialect, opts: opts, done: make(chan struct{}), counters: counters{good: 999}}
 	s.restart()
@@ -210,6 +226,29 @@ func (s *Sim) SetTemperature(celsius float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.opts.TemperatureCelsius = celsius
+}
+
+// SetLaser sets what the laser gives while it is on, in dBm – NoLight() or
+// below -40 is nothing at all –, and its bias current then.
+func (s *Sim) SetLaser(dBm, biasMA float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opts.TxPowerDBm, s.opts.BiasMA = dBm, biasMA
+}
+
+// SetSupply sets the supply voltage; 0 is how a broken read looks.
+func (s *Sim) SetSupply(volts float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opts.SupplyV = volts
+}
+
+// Overrun lets the PON MAC count that the laser stayed on beyond its time
+// slots.
+func (s *Sim) Overrun(times uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counters.tooLong += times
 }
 
 // SetAlarms sets the active alarms of the PON MAC by their printed names:
@@ -605,7 +644,7 @@ func (s *Sim) diag(line string) {
 			s.print("Alarm " + name + ", status: " + word + "\n")
 		}
 	case "gpon get rogue-sd-cnt":
-		s.print("SD too long count: 0\nSD mismatch count: 0\n")
+		s.print(fmt.Sprintf("SD too long count: %d\nSD mismatch count: 0\n", s.counters.tooLong))
 	case "gpon show counter global ds-phy":
 		c := &s.counters
 		c.good += 1000
@@ -640,7 +679,6 @@ func (s *Sim) diag(line string) {
 
 // transceiver prints one value.
 func (s *Sim) transceiver(what string, dark bool) {
-	txOn := s.opts.State == "O5" || s.opts.State == "O4" || s.opts.State == "O3"
 	power := func(label string, dBm float64, on bool) {
 		if !on {
 			s.answer(label+": ", "-inf  dBm\n")
@@ -657,13 +695,9 @@ func (s *Sim) transceiver(what string, dark bool) {
 		}
 		power("Rx Power", s.opts.RxPowerDBm, !dark)
 	case "tx-power":
-		power("Tx Power", 2.287339, txOn && !dark)
+		power("Tx Power", s.opts.TxPowerDBm, s.shines())
 	case "bias-current":
-		bias := 14.35
-		if !txOn || dark {
-			bias = 0
-		}
-		s.answer("Bias Current: ", fmt.Sprintf("%f mA\n", bias))
+		s.answer("Bias Current: ", fmt.Sprintf("%f mA\n", s.bias()))
 	case "temperature":
 		t := s.opts.TemperatureCelsius
 		if t < 0 {
@@ -671,7 +705,7 @@ func (s *Sim) transceiver(what string, dark bool) {
 		}
 		s.answer("Temperature: ", fmt.Sprintf("%f C\n", t))
 	case "voltage":
-		s.answer("Voltage: ", "3.170300 V\n")
+		s.answer("Voltage: ", fmt.Sprintf("%f V\n", s.opts.SupplyV))
 	default:
 		s.print("^Incomplete command\n")
 	}
@@ -684,13 +718,14 @@ func (s *Sim) transceiverAlarms(dark bool) {
 		return
 	}
 	for _, row := range []struct {
-		level       string
-		rxLow, rxHi float64
-	}{{"Alarm", -27.0, -7.0}, {"Warning", -26.0, -8.0}} {
+		level                 string
+		rxLow, rxHi, biasHigh float64
+	}{{"Alarm", -27.0, -7.0, 80}, {"Warning", -26.0, -8.0, 70}} {
 		for _, what := range []string{"Temperature", "Voltage", "Bias Current", "Tx Power", "Rx Power"} {
 			for _, side := range []string{"high", "low"} {
 				word := "clear"
-				if what == "Rx Power" && (side == "low" && s.opts.RxPowerDBm <= row.rxLow || side == "high" && s.opts.RxPowerDBm >= row.rxHi) {
+				if what == "Rx Power" && (side == "low" && s.opts.RxPowerDBm <= row.rxLow || side == "high" && s.opts.RxPowerDBm >= row.rxHi) ||
+					what == "Bias Current" && side == "high" && s.bias() >= row.biasHigh {
 					word = "occur"
 				}
 				s.print(row.level + " " + what + " " + side + ", status: " + word + "\n")

@@ -77,7 +77,12 @@ func (l *Lab) agentConfig() string {
 		option("username", consoleUser)
 		option("password", consolePassword)
 	}
-	option("driver", l.sc.Gateway.Console)
+	driver, _, _ := strings.Cut(l.sc.Gateway.Console, "-") // a model speaks its family's language
+	option("driver", driver)
+	if l.sc.Gateway.Module.Given {
+		section("module")
+		option("hwmon", moduleChip)
+	}
 	section("wan")
 	option("interface", l.wanInterface())
 	option("device", wanPort)
@@ -111,9 +116,11 @@ func (l *Lab) agentConfig() string {
 		option("second_url", "http://"+siteName+"/speed/1g")
 	}
 	option("window", l.sc.Measure.ThroughputWindowS)
-	section("thresholds") // the load of this machine says nothing about a gateway
-	option("cpu_max", 2)
-	option("memory_max", 2)
+	if !l.sc.Gateway.Load.Given { // the load of this machine says nothing about a gateway
+		section("thresholds")
+		option("cpu_max", 2)
+		option("memory_max", 2)
+	}
 	for _, collector := range []string{"optics", "pon", "link", "wan"} {
 		section("collector '" + collector + "'")
 		interval := 2
@@ -137,6 +144,12 @@ func (l *Lab) startAgent(ctx context.Context) error {
 	if err := l.office.Enrol(ctx, l.configPath(), l.agentDir("state")); err != nil {
 		return fmt.Errorf("cannot enrol the gateway: %w", err)
 	}
+	return l.runAgent(ctx)
+}
+
+// runAgent starts ontagent on a gateway that was enrolled, and waits until it
+// answers.
+func (l *Lab) runAgent(ctx context.Context) error {
 	agent, err := l.gateway.Start(ctx, netbox.Service{
 		Name: "ontagent", Path: l.office.Agent, Args: []string{"run", "--config", l.configPath()},
 		Ready: func(ctx context.Context) error {
@@ -154,7 +167,7 @@ func (l *Lab) startAgent(ctx context.Context) error {
 // writeOrder has the operator sign the order that the scenario describes.
 func (l *Lab) writeOrder(ctx context.Context) error {
 	o := l.sc.Order
-	args := []string{"--type", o.Type}
+	args := []string{"--type", o.Type, "--max-runs", "50"}
 	add := func(flag, value string) {
 		if value != "" {
 			args = append(args, flag, value)

@@ -170,7 +170,7 @@ func (l *Lab) apply(ctx context.Context, fault string) error {
 		return l.applySecondDHCP(ctx)
 	case "dhcp6_silent", "no_prefix":
 		return l.applyDHCP6(ctx, fault)
-	case "dns_dead", "dns_servfail", "dns_slow", "dns_wrong_answer", "dns_wildcard":
+	case "dns_dead", "dns_servfail", "dns_slow", "dns_wrong_answer", "dns_no_names", "dns_wildcard":
 		return l.applyDNS(ctx)
 	case "dns_hijack":
 		return l.applyHijack(ctx)
@@ -182,9 +182,15 @@ func (l *Lab) apply(ctx context.Context, fault string) error {
 		return l.applyService(ctx, fault)
 	case "vlan_wrong", "line", "wan_unplugged", "lan_unplugged":
 		return l.applyLine(ctx, fault)
-	case "rx_power", "pon_state", "bit_errors", "console_dead", "console_habit":
+	case "lan_port":
+		return l.applyLANPort()
+	case "gateway_load":
+		return l.applyLoad()
+	case "rx_power", "pon_state", "bit_errors", "laser", "rogue_laser", "console_dead", "console_habit":
 		return l.applyConsole(ctx, fault)
-	case "cross_traffic", "cpu_busy":
+	case "small_windows":
+		return l.applyWindows()
+	case "cross_traffic", "cpu_busy", "gateway_slow":
 		return l.applyNoise(ctx, fault)
 	}
 	return fmt.Errorf("this lab has no fault %q", fault)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"ontagent/cmd/ontlab/ontsim"
@@ -24,15 +25,28 @@ func (l *Lab) applyConsole(ctx context.Context, fault string) error {
 			p.RxPowerDBm = g.RxPowerDBm
 		}
 		l.sim.SetRxPower(float64(p.RxPowerDBm))
-		return l.setFibre(ctx)
+		return errors.Join(l.showModule(), l.setFibre(ctx))
 	case "pon_state":
 		if !on {
 			p.State, p.OMCI, p.Alarms = g.State, g.OMCI, g.Alarms
 		}
 		l.sim.SetState(p.State)
 		l.sim.SetOMCI(p.OMCI)
-		l.sim.SetAlarms(p.Alarms...)
-		return l.setFibre(ctx)
+		l.setAlarms()
+		return errors.Join(l.showModule(), l.setFibre(ctx))
+	case "laser":
+		if !on {
+			p.TxPowerDBm, p.BiasMA = g.TxPowerDBm, g.BiasMA
+		}
+		l.sim.SetLaser(float64(p.TxPowerDBm), p.BiasMA)
+		return l.showModule()
+	case "rogue_laser":
+		l.setAlarms()
+		l.noise.end(fault)
+		if on {
+			l.noise.start(ctx, fault, func(ctx context.Context) { overrun(ctx, l.sim, p.TooLongPerS) })
+		}
+		return nil
 	case "bit_errors":
 		if on {
 			l.noise.start(ctx, fault, func(ctx context.Context) { bitErrors(ctx, l.sim, p) })
@@ -46,6 +60,18 @@ func (l *Lab) applyConsole(ctx context.Context, fault string) error {
 		return err
 	}
 	return l.setModes(ctx, modes)
+}
+
+// setAlarms makes the alarms of the PON port what the settings say.
+func (l *Lab) setAlarms() {
+	alarms := l.sc.Gateway.Alarms
+	if p, on := l.latest("pon_state"); on {
+		alarms = p.Alarms
+	}
+	if l.on("rogue_laser") {
+		alarms = append(slices.Clip(alarms), "TX Too Long")
+	}
+	l.sim.SetAlarms(alarms...)
 }
 
 // setFibre lets the line carry frames only while an ONT could: there is light,
@@ -146,7 +172,8 @@ func (l *Lab) startConsole(ctx context.Context) error {
 	if g.TemperatureCelsius == 0 {
 		sim.SetTemperature(0) // the option's zero is another one
 	}
-	for _, fault := range []string{"rx_power", "pon_state", "bit_errors"} {
+	sim.SetSupply(g.SupplyV)
+	for _, fault := range []string{"rx_power", "pon_state", "bit_errors", "laser", "rogue_laser"} {
 		if err := l.applyConsole(ctx, fault); err != nil {
 			return err
 		}

@@ -26,6 +26,8 @@ func (l *Lab) applyDNS(ctx context.Context) error {
 			spoil = func(f *isp.DNSFault) { f.Servfail = true }
 		case "dns_slow":
 			spoil = func(f *isp.DNSFault) { f.Late = millis(p.DelayMS) }
+		case "dns_no_names":
+			spoil = func(f *isp.DNSFault) { f.NoNames = true }
 		case "dns_wrong_answer", "dns_wildcard":
 			to, err := parseIPv4(p.Address)
 			if err != nil {

@@ -35,10 +35,10 @@ func (l *Lab) unplugLAN(ctx context.Context, on bool) error {
 		return nil
 	}
 	if on {
-		if err := errors.Join(l.wifi(ctx), l.home.Down("eth0")); err != nil {
+		if err := errors.Join(l.wifi(ctx), l.plugLAN(false), l.home.Down("eth0")); err != nil {
 			return errors.Join(err, l.home.Remove(wifiPort))
 		}
-	} else if err := errors.Join(l.home.Up("eth0"), l.home.Route("default", gatewayLAN), l.home.Remove(wifiPort)); err != nil {
+	} else if err := errors.Join(l.home.Up("eth0"), l.plugLAN(true), l.home.Route("default", gatewayLAN), l.home.Remove(wifiPort)); err != nil {
 		return err
 	}
 	l.lanUnplugged = on

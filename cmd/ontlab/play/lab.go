@@ -42,7 +42,9 @@ type Lab struct {
 
 	servers
 	sim   *ontsim.Sim
-	modes ontsim.Mode // its habits
+	modes ontsim.Mode  // its habits
+	lan   *netbox.Wire // the gateway's LAN port, where the scenario says what it says of its link; else nil
+	load  load
 	// lanUnplugged says that home and gateway have no cable but a wireless LAN.
 	lanUnplugged bool
 	diallers     []*dialler
@@ -117,6 +119,7 @@ func Build(ctx context.Context, s scenario.Scenario, o Options) (l *Lab, err err
 	}{
 		{"network", l.buildNetwork},
 		{"servers", l.startServers},
+		{"gateway", l.startGateway},
 		{"console", l.startConsole},
 		{"faults before", l.before},
 		{"connections", l.connect},
@@ -159,6 +162,9 @@ func (l *Lab) Close() error {
 	problems = append(problems, l.stop())
 	if l.sim != nil {
 		problems = append(problems, l.sim.Close())
+	}
+	if l.lan != nil {
+		problems = append(problems, l.lan.Close())
 	}
 	if l.box != nil {
 		problems = append(problems, l.box.Close())

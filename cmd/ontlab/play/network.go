@@ -108,8 +108,10 @@ func (l *Lab) cable(a *netbox.Host, aName string, z *netbox.Host, zName, macA st
 }
 
 func (l *Lab) layHome() error {
+	if err := l.layLAN(); err != nil {
+		return err
+	}
 	return errors.Join(
-		l.box.Cable(l.gateway, homePort, l.home, "eth0", netbox.CableOptions{}),
 		l.gateway.Address(homePort, gatewayLAN+"/24"),
 		l.home.Address("eth0", homeLAN+"/24"),
 		l.home.Route("default", gatewayLAN),
@@ -132,7 +134,7 @@ func (l *Lab) setLine(ctx context.Context, line scenario.Line) error {
 	ms := func(v float64) time.Duration { return time.Duration(v * float64(time.Millisecond)) }
 	one := netbox.Impairment{
 		Delay: ms(line.DelayMS), Jitter: ms(line.JitterMS), LossRatio: line.LossRatio,
-		DuplicateRatio: line.DuplicateRatio, ReorderRatio: line.ReorderRatio,
+		DuplicateRatio: line.DuplicateRatio, ReorderRatio: line.ReorderRatio, QueueMs: line.QueueMS,
 	}
 	down, up := one, one
 	down.RateMbps, up.RateMbps = line.DownMbps, line.UpMbps

@@ -77,6 +77,19 @@ func bitErrors(ctx context.Context, sim *ontsim.Sim, p scenario.Params) {
 	}
 }
 
+// overrun lets an ONT count overrun time slots at a steady rate.
+func overrun(ctx context.Context, sim *ontsim.Sim, perSecond float64) {
+	const step = 200 * time.Millisecond
+	var due float64
+	for last := time.Now(); sleepUntil(ctx, last.Add(step)); {
+		now := time.Now()
+		due += perSecond * now.Sub(last).Seconds()
+		last = now
+		sim.Overrun(uint64(due))
+		due -= float64(uint64(due))
+	}
+}
+
 // Of what cross traffic is exchanged with, on the core.
 const (
 	coreTraffic  = 2
@@ -92,6 +105,9 @@ func (l *Lab) applyNoise(ctx context.Context, fault string) error {
 	}
 	if fault == "cross_traffic" {
 		return l.startTraffic(ctx, fault, p)
+	}
+	if fault == "gateway_slow" {
+		return l.slow(ctx, fault)
 	}
 	busy, err := l.gateway.Start(ctx, netbox.Service{Name: "busy", Path: "busybox", Args: []string{"sh", "-c", "while :; do :; done"}})
 	if err != nil {

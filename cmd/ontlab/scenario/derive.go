@@ -28,9 +28,10 @@ func (s *Scenario) derive(root *yaml.Node) {
 			*resource.at = *resource.as
 		}
 	}
+	s.Gateway.Module.Given, s.Gateway.LAN.Given, s.Gateway.Load.Given = has("gateway", "module"), has("gateway", "lan"), has("gateway", "load")
 	// The load of the machine that plays a gateway is no criterion.
 	for _, name := range []string{acceptance.CPUMax, acceptance.MemoryMax} {
-		if !has("order", "thresholds", name) {
+		if !has("order", "thresholds", name) && !s.Gateway.Load.Given {
 			s.Order.Thresholds[name] = 2
 		}
 	}
@@ -164,6 +165,43 @@ func (s *Scenario) deriveMoment(m *Moment, n *yaml.Node) {
 		if !said("omci") {
 			m.Params.OMCI = m.Params.State == "O5"
 		}
+	case "laser":
+		p, g := &m.Params, s.Gateway
+		if !said("tx_power_dbm") {
+			p.TxPowerDBm = g.TxPowerDBm
+		}
+		if !said("bias_ma") {
+			p.BiasMA = g.BiasMA
+		}
+	case "lan_port":
+		p, lan := &m.Params, s.Gateway.LAN
+		for name, v := range map[string]struct {
+			at *int
+			as int
+		}{
+			"speed_mbps": {&p.SpeedMbps, lan.SpeedMbps}, "port_max_mbps": {&p.PortMaxMbps, lan.PortMaxMbps},
+			"peer_max_mbps": {&p.PeerMaxMbps, lan.PeerMaxMbps},
+		} {
+			if !said(name) {
+				*v.at = v.as
+			}
+		}
+		if !said("duplex") {
+			p.Duplex = lan.Duplex
+		}
+	case "gateway_load":
+		p, load := &m.Params, s.Gateway.Load
+		for name, v := range map[string]struct {
+			at *float64
+			as float64
+		}{
+			"cpu_busy_ratio": {&p.CPUBusyRatio, load.CPUBusyRatio}, "memory_used_ratio": {&p.MemoryUsed, load.MemoryUsedRatio},
+			"temperature_celsius": {&p.Temperature, load.TemperatureCelsius},
+		} {
+			if !said(name) {
+				*v.at = v.as
+			}
+		}
 	case "line":
 		p, line := &m.Params, s.Network.Line
 		for name, v := range map[string]struct {
@@ -181,6 +219,9 @@ func (s *Scenario) deriveMoment(m *Moment, n *yaml.Node) {
 		if !said("mtu") {
 			p.MTU = line.MTU
 		}
+		if !said("queue_ms") {
+			p.QueueMS = line.QueueMS
+		}
 	}
 }
 
@@ -188,6 +229,6 @@ func (s *Scenario) deriveMoment(m *Moment, n *yaml.Node) {
 func (p Params) Line() Line {
 	return Line{
 		DownMbps: p.DownMbps, UpMbps: p.UpMbps, DelayMS: p.DelayMS, JitterMS: p.JitterMS, LossRatio: p.LossRatio,
-		DuplicateRatio: p.DuplicateRatio, ReorderRatio: p.ReorderRatio, MTU: p.MTU,
+		DuplicateRatio: p.DuplicateRatio, ReorderRatio: p.ReorderRatio, QueueMS: p.QueueMS, MTU: p.MTU,
 	}
 }

@@ -18,7 +18,7 @@ func TestFaultOfACommandLine(t *testing.T) {
 		"rx_power rx_power_dbm=-28.5":         {RxPowerDBm: -28.5},
 		"account_reject reply=":               {Account: "u1@isp"},
 		"account_reject reply=不行":             {Account: "u1@isp", Reply: "不行"},
-		"line loss_ratio=0.1 mtu=1400":        {DownMbps: 54, UpMbps: 21.6, DelayMS: 7, LossRatio: 0.1, MTU: 1400},
+		"line loss_ratio=0.1 mtu=1400":        {DownMbps: 54, UpMbps: 21.6, DelayMS: 7, LossRatio: 0.1, MTU: 1400, QueueMS: 100},
 		"vlan_wrong vlan=50":                  {Service: Internet, VLAN: 50},
 		"walled_garden location=https://p/?a": {Location: "https://p/?a"},
 	} {

@@ -12,6 +12,8 @@ const (
 	needIPTV
 	needVoice
 	needManagement
+	needLAN  // a LAN port that says what it is told
+	needLoad // a load that is told
 )
 
 func (n need) String() string {
@@ -30,6 +32,10 @@ func (n need) String() string {
 		return "a voice service"
 	case needManagement:
 		return "a management service"
+	case needLAN:
+		return "gateway.lan"
+	case needLoad:
+		return "gateway.load"
 	case needNothing:
 	}
 	return "nothing"
@@ -91,6 +97,7 @@ func faults() []variant {
 		{value: "dns_slow", needs: needInternet, doc: "A resolver answers late.", keys: []key{ms("1500"), resolver}},
 		{value: "dns_wrong_answer", needs: needInternet, doc: "The operator's resolvers give a wrong address for every name.", keys: []key{address("192.0.2.66", "The address, IPv4.")}},
 		{value: "dns_hijack", needs: needInternet, doc: "Queries to any resolver, also one on the internet, are answered on the way with one address.", keys: []key{address("192.0.2.66", "The address, IPv4.")}},
+		{value: "dns_no_names", needs: needInternet, doc: "The operator's resolvers say of every name that it does not exist."},
 		{value: "dns_wildcard", needs: needInternet, doc: "Names that do not exist get an address instead of NXDOMAIN.", keys: []key{address("192.0.2.67", "The address, IPv4.")}},
 		{value: "ntp_dead", doc: "The NTP server does not answer."},
 		{value: "mtu_black_hole", needs: needInternet, doc: "Behind the BRAS, IPv4 and IPv6 packets longer than `mtu` vanish without an ICMP message.", keys: []key{
@@ -107,6 +114,9 @@ func faults() []variant {
 		{value: "gateway_silent", needs: needInternet, doc: "The BRAS does not answer pings; it forwards."},
 		{value: "cross_traffic", needs: needInternet, doc: "The PC at home uses the line.", keys: []key{
 			rate("down_mbps", "10", "Rate of its download."), rate("up_mbps", "0", "Rate of its upload."),
+		}},
+		{value: "small_windows", needs: needInternet, doc: "TCP on the gateway, and on the speed-test server, has buffers of no more than `kib` for a connection.", keys: []key{
+			{name: "kib", def: "32", example: "16", doc: "Size of a buffer, there and back.", spec: spec{kind: whole, min: 8, max: 4096, unit: "KiB"}},
 		}},
 		{value: "acs_down", needs: needManagement, doc: "The ACS does not answer."},
 		{value: "acs_refuses", needs: needManagement, doc: "The ACS refuses connections."},
@@ -125,6 +135,7 @@ func faults() []variant {
 		{value: "line", doc: "The line between OLT and gateway changes.", keys: lineKeys("as in `network.line`")},
 		{value: "wan_unplugged", doc: "The gateway's WAN port loses its link."},
 		{value: "lan_unplugged", doc: "The gateway's LAN port loses its link."},
+		{value: "lan_port", needs: needLAN, doc: "The LAN port says something else of its link.", keys: lanKeys("as in `gateway.lan`")},
 		{value: "rx_power", doc: "The light changes. Only the light: give `pon_state` as well if the state would follow.", keys: []key{rxPower(key{required: true})}},
 		{value: "pon_state", doc: "The state of the ONU changes.", keys: []key{
 			{name: "state", required: true, example: "O2", doc: "The state.", spec: spec{kind: text, oneOf: onuStates()}},
@@ -135,9 +146,15 @@ func faults() []variant {
 			{name: "bip_per_s", def: "50", example: "1000", doc: "BIP errors.", spec: spec{kind: number, max: 1e6, unit: "1/s"}},
 			{name: "fec_uncorrected_per_s", def: "5", example: "100", doc: "Codewords that FEC cannot correct.", spec: spec{kind: number, max: 1e6, unit: "1/s"}},
 		}},
+		{value: "laser", doc: "The laser of the ONT does something else. Give `pon_state` as well if the state would follow.", keys: laserKeys("as in `gateway`")},
+		{value: "rogue_laser", doc: "The laser stays on outside its time slot, and the PON port counts it and has the alarm `TX Too Long`; a console of the family rtl960x tells.", keys: []key{
+			{name: "too_long_per_s", def: "5", example: "20", doc: "Time slots that it overran.", spec: spec{kind: number, max: 1e6, unit: "1/s"}},
+		}},
 		{value: "console_dead", doc: "The ONT's console does not answer."},
 		{value: "console_habit", doc: "The ONT's console takes to awkward habits.", keys: []key{habitList(key{name: "habits", required: true, doc: "Which; those of the start end."})}},
 		{value: "broker_down", doc: "The MQTT broker does not answer; the technician works over the LAN."},
+		{value: "gateway_load", needs: needLoad, doc: "The gateway is as busy as it says.", keys: loadKeys("as in `gateway.load`")},
+		{value: "gateway_slow", doc: "The gateway is too slow for what it is asked: others take all of its processors, and come first. Set it with `rung: throughput`: all that the gateway does takes long then."},
 		{value: "cpu_busy", doc: "Something else on the gateway takes processor time.", keys: []key{
 			{name: "busy_ratio", def: "0.9", example: "0.5", doc: "Share of one processor.", spec: spec{kind: number, min: 0.05, max: 1, unit: "ratio"}},
 		}},

@@ -50,7 +50,7 @@ func orderSpec() spec {
 	for _, name := range thresholdNames() {
 		derived := "the norm"
 		if name == acceptance.CPUMax || name == acceptance.MemoryMax {
-			derived = "2, which binds nothing"
+			derived = "2, which binds nothing; with `gateway.load` the norm"
 		}
 		thresholds = append(thresholds, key{
 			name: name, doc: "Overrides the limit of this name.", derived: derived,
@@ -181,6 +181,59 @@ func rxPower(k key) key {
 	return k
 }
 
+// laserKeys are what the laser does; with derived they are a fault's.
+func laserKeys(derived string) []key {
+	keys := []key{
+		{name: "tx_power_dbm", def: "2.3", example: "none", doc: "Power that the laser gives while it is on; `none`: it never gives light, whatever its bias.", spec: spec{kind: number, min: -40, max: 10, unit: "dBm", orNone: true}},
+		{name: "bias_ma", def: "14.35", example: "72", doc: "Bias current of the laser while it is on.", spec: spec{kind: number, max: 130, unit: "mA"}},
+	}
+	return derive(keys, derived)
+}
+
+// lanKeys are what a LAN port says of its link.
+func lanKeys(derived string) []key {
+	keys := []key{
+		{name: "speed_mbps", def: "1000", example: "100", doc: "Negotiated speed: 10, 100, 1000 or 2500.", spec: spec{kind: whole, min: 10, max: 2500, unit: "Mbit/s"}},
+		{name: "duplex", def: DuplexFull, example: DuplexHalf, doc: "Duplex mode.", spec: spec{kind: text, oneOf: []string{DuplexFull, DuplexHalf}}},
+		{name: "port_max_mbps", def: "1000", example: "100", doc: "Best that the gateway's port can do.", spec: spec{kind: whole, min: 10, max: 2500, unit: "Mbit/s"}},
+		{name: "peer_max_mbps", def: "1000", example: "100", doc: "Best that the other end has announced; 0: it announces nothing.", spec: spec{kind: whole, max: 2500, unit: "Mbit/s"}},
+	}
+	return derive(keys, derived)
+}
+
+// loadKeys are how busy a gateway is.
+func loadKeys(derived string) []key {
+	keys := []key{
+		{name: "cpu_busy_ratio", def: "0.1", example: "0.7", doc: "Share of its processor time that is used.", spec: spec{kind: number, max: 1, unit: "ratio"}},
+		{name: "memory_used_ratio", def: "0.4", example: "0.8", doc: "Share of its memory that is used and cannot be freed.", spec: spec{kind: number, max: 1, unit: "ratio"}},
+		{name: "temperature_celsius", def: "45", example: "98", doc: "Temperature of its processor.", spec: spec{kind: number, min: -40, max: 150, unit: "°C"}},
+	}
+	return derive(keys, derived)
+}
+
+// derive says, if words are given, that defaults come from elsewhere.
+func derive(keys []key, words string) []key {
+	if words != "" {
+		for i := range keys {
+			keys[i].def, keys[i].derived = "", words
+		}
+	}
+	return keys
+}
+
+func moduleKeys() []key {
+	limit := func(name, doc string) key {
+		return key{name: name, def: "none", example: "-23", doc: doc, spec: spec{kind: number, min: -40, max: 10, unit: "dBm", orNone: true}}
+	}
+	return []key{
+		{name: "rx_offset_db", def: "0", example: "4", doc: "How much more light it reads than the console.", spec: spec{kind: number, min: -40, max: 40, unit: "dB"}},
+		limit("rx_warn_low_dbm", "Its own lower limit of received power, below which it warns; `none`: it has none."),
+		limit("rx_warn_high_dbm", "Its own upper limit of received power, above which it warns; `none`: it has none."),
+		{name: "bias_warn_ma", def: "70", example: "40", doc: "Its own upper limit of the bias current, above which it warns.", spec: spec{kind: number, max: 130, unit: "mA"}},
+		{name: "supply_v", def: "3.3", example: "0", doc: "Its supply voltage as it reads it; 0 is how a broken read looks.", spec: spec{kind: number, max: 6, unit: "V"}},
+	}
+}
+
 func habitList(k key) key {
 	k.example = "[read_failed]"
 	k.spec = spec{kind: list, maxItems: 20, unique: true, items: &spec{kind: text, oneOf: habits()}}
@@ -207,6 +260,12 @@ func gatewaySpec() spec {
 		{name: "omci", def: "true", example: "false", doc: "Whether the OLT has provisioned services: without, and in any state but O5, the line carries nothing.", spec: spec{kind: yesNo}},
 		alarmList(key{}),
 		{name: "temperature_celsius", def: "42.4", example: "71", doc: "Temperature of the optical module.", spec: spec{kind: number, min: -40, max: 125, unit: "°C"}},
+		laserKeys("")[0],
+		laserKeys("")[1],
+		{name: "supply_v", def: "3.17", example: "0", doc: "Supply voltage of the optical module as the console tells it; 0 is how a broken read looks.", spec: spec{kind: number, max: 6, unit: "V"}},
+		{name: "module", derived: "there is none", doc: "An optical module that the gateway reads itself (hwmon), beside the ONT's console, and believes before it. `{}` is one that agrees with the console.", spec: spec{kind: mapping, keys: moduleKeys()}},
+		{name: "lan", derived: "a virtual cable, which says 10 Gbit/s", doc: "What the LAN port says of its link. `{}` is a healthy gigabit.", spec: spec{kind: mapping, keys: lanKeys("")}},
+		{name: "load", derived: "that of the machine that plays it, with limits that bind nothing", doc: "How busy the gateway is. With it the norms' limits of load hold again. `{}` is an idle one.", spec: spec{kind: mapping, keys: loadKeys("")}},
 		{name: "internet", derived: "as ordered", doc: "How the internet connection is configured in the gateway.", spec: spec{kind: mapping, keys: []key{
 			{name: "access", derived: "as ordered", example: "ipoe", doc: "How the gateway gets on.", spec: spec{kind: text, oneOf: []string{PPPoE, IPoE, Static, Bridge}}},
 			{name: "vlan", derived: "as ordered", example: "42", doc: "802.1Q VLAN; 0 is untagged.", spec: spec{kind: whole, max: 4094}},
@@ -240,14 +299,10 @@ func lineKeys(derived string) []key {
 		ratio("loss_ratio", "0", "Share of packets that get lost, each way."),
 		ratio("duplicate_ratio", "0", "Share of packets that come twice, each way."),
 		ratio("reorder_ratio", "0", "Share of packets that overtake others, each way; needs a delay."),
+		{name: "queue_ms", def: "100", example: "1500", doc: "How long the queue before a rate can get, each way; what comes then is lost.", spec: spec{kind: whole, min: 1, max: 5000, unit: "ms"}},
 		{name: "mtu", def: "1508", example: "1400", doc: "Largest ethernet payload behind the VLAN tag; what is longer is dropped without a word. 1508 holds a PPPoE session of 1500.", spec: spec{kind: whole, min: 576, max: 1508, unit: "bytes"}},
 	}
-	if derived != "" {
-		for i := range keys {
-			keys[i].def, keys[i].derived = "", derived
-		}
-	}
-	return keys
+	return derive(keys, derived)
 }
 
 // accountStates are what the AAA's book may say of an account.

@@ -22,6 +22,9 @@ func (ms *mistakes) judge(s Scenario, root *yaml.Node) {
 	j.order()
 	j.extract()
 	j.services()
+	if lan := j.s.Gateway.LAN; lan.Given {
+		j.speeds("gateway.lan", lan.SpeedMbps, lan.PortMaxMbps, lan.PeerMaxMbps)
+	}
 	j.network()
 	j.timeline()
 	for i, event := range s.Expect.Events {
@@ -133,6 +136,21 @@ func (j *judge) service(service Service, nodes []*yaml.Node, i int, field func(s
 		} else if a.IsLinkLocalMulticast() || a.IsInterfaceLocalMulticast() {
 			j.wrong(field("group"), service.Group+" never leaves its link")
 		}
+	}
+}
+
+// speeds tells those of a LAN port that no port has.
+func (j *judge) speeds(field string, speed, port, peer int) {
+	for _, s := range []struct {
+		name string
+		mbps int
+	}{{"speed_mbps", speed}, {"port_max_mbps", port}, {"peer_max_mbps", peer}} {
+		if s.mbps != 0 && !slices.Contains([]int{10, 100, 1000, 2500}, s.mbps) {
+			j.wrong(field+"."+s.name, fmt.Sprintf("must be 10, 100, 1000 or 2500, not %d", s.mbps))
+		}
+	}
+	if speed > port && j.clean(field) {
+		j.wrong(field+".speed_mbps", "must be at most port_max_mbps")
 	}
 }
 
@@ -252,6 +270,7 @@ func (j *judge) fault(m Moment, at string, said func(string) bool) {
 		j.wrong(field, m.Fault+" needs "+v.needs.String())
 	}
 	p := m.Params
+	j.speeds(at, p.SpeedMbps, p.PortMaxMbps, p.PeerMaxMbps)
 	if p.Address != "" && !isIPv4(p.Address) {
 		j.wrong(at+".address", "must be an IPv4 address, not "+quote(p.Address))
 	}
@@ -310,6 +329,10 @@ func (s Scenario) meets(n need) bool {
 		return has(Voice)
 	case needManagement:
 		return has(Management)
+	case needLAN:
+		return s.Gateway.LAN.Given
+	case needLoad:
+		return s.Gateway.Load.Given
 	case needNothing:
 	}
 	return true

@@ -232,7 +232,7 @@ expect: {verdict: pass}
 		"the ordered password":               s.Network.Accounts[0].Password == "c" && s.Network.Accounts[0].Reply == "状态错",
 		"a reply of its own":                 s.Network.Accounts[1].Reply == "mine",
 		"VLANs are those of the order":       s.Network.VLANs[IPTV] == 60 && s.Network.VLANs[Internet] == 41 && len(s.Network.VLANs) == 2,
-		"a line changes in what is said":     s.Timeline[0].Params.Line() == Line{37.8, 10.8, 20, 0, 0.1, 0, 0, 1508},
+		"a line changes in what is said":     s.Timeline[0].Params.Line() == Line{37.8, 10.8, 20, 0, 0.1, 0, 0, 100, 1508},
 		"the reply of the AAA":               s.Timeline[1].Params.Reply == "full",
 		"the ordered account is rejected":    s.Timeline[2].Params.Account == "a@b" && s.Timeline[2].Params.Reply == "状态错",
 		"OMCI follows the state":             s.Timeline[3].Params.OMCI && !s.Timeline[4].Params.OMCI,

@@ -108,7 +108,47 @@ type Gateway struct {
 	OMCI               bool            `yaml:"omci"`  // the OLT has provisioned services
 	Alarms             []string        `yaml:"alarms"`
 	TemperatureCelsius float64         `yaml:"temperature_celsius"`
+	TxPowerDBm         DBm             `yaml:"tx_power_dbm"` // while the laser is on; NoLight: it never is
+	BiasMA             float64         `yaml:"bias_ma"`      // while the laser is on
+	SupplyV            float64         `yaml:"supply_v"`
+	Module             Module          `yaml:"module"`
+	LAN                LAN             `yaml:"lan"`
+	Load               GatewayLoad     `yaml:"load"`
 	Internet           GatewayInternet `yaml:"internet"`
+}
+
+// Module is an optical module that the gateway reads itself, beside the ONT's
+// console.
+type Module struct {
+	Given         bool    `yaml:"-"` // the file has one
+	RxOffsetDB    float64 `yaml:"rx_offset_db"`
+	RxWarnLowDBm  DBm     `yaml:"rx_warn_low_dbm"`  // NoLight: it has no such limit
+	RxWarnHighDBm DBm     `yaml:"rx_warn_high_dbm"` // as above
+	BiasWarnMA    float64 `yaml:"bias_warn_ma"`
+	SupplyV       float64 `yaml:"supply_v"`
+}
+
+// LAN is what the gateway's LAN port says of its link.
+type LAN struct {
+	Given       bool   `yaml:"-"` // the file has it; else the port is a virtual cable
+	SpeedMbps   int    `yaml:"speed_mbps"`
+	Duplex      string `yaml:"duplex"` // DuplexFull or DuplexHalf
+	PortMaxMbps int    `yaml:"port_max_mbps"`
+	PeerMaxMbps int    `yaml:"peer_max_mbps"` // 0: the other end says nothing
+}
+
+// The duplex modes of a LAN.
+const (
+	DuplexFull = "full"
+	DuplexHalf = "half"
+)
+
+// GatewayLoad is how busy the gateway is.
+type GatewayLoad struct {
+	Given              bool    `yaml:"-"` // the file has it; else it is the load of the machine that plays
+	CPUBusyRatio       float64 `yaml:"cpu_busy_ratio"`
+	MemoryUsedRatio    float64 `yaml:"memory_used_ratio"`
+	TemperatureCelsius float64 `yaml:"temperature_celsius"`
 }
 
 // GatewayInternet is how the gateway's internet connection is configured,
@@ -187,7 +227,8 @@ type Line struct {
 	LossRatio      float64 `yaml:"loss_ratio"`
 	DuplicateRatio float64 `yaml:"duplicate_ratio"`
 	ReorderRatio   float64 `yaml:"reorder_ratio"`
-	MTU            int     `yaml:"mtu"` // of ethernet's payload behind the VLAN tag, bytes
+	QueueMS        int     `yaml:"queue_ms"` // what the shaper's queue holds
+	MTU            int     `yaml:"mtu"`      // of ethernet's payload behind the VLAN tag, bytes
 }
 
 // DNS is the operator's name service.
@@ -228,29 +269,41 @@ type Params struct {
 	Address        string   `yaml:"address"`
 	Alarms         []string `yaml:"alarms"`
 	BIPPerS        float64  `yaml:"bip_per_s"`
+	BiasMA         float64  `yaml:"bias_ma"`
 	BusyRatio      float64  `yaml:"busy_ratio"`
+	CPUBusyRatio   float64  `yaml:"cpu_busy_ratio"`
 	Code           int      `yaml:"code"`
 	DelayMS        float64  `yaml:"delay_ms"`
 	DelayS         float64  `yaml:"delay_s"`
 	DownMbps       float64  `yaml:"down_mbps"`
+	Duplex         string   `yaml:"duplex"`
 	DuplicateRatio float64  `yaml:"duplicate_ratio"`
 	FECPerS        float64  `yaml:"fec_uncorrected_per_s"`
 	Habits         []string `yaml:"habits"`
 	JitterMS       float64  `yaml:"jitter_ms"`
+	KiB            int      `yaml:"kib"`
 	Location       string   `yaml:"location"`
 	LossRatio      float64  `yaml:"loss_ratio"`
+	MemoryUsed     float64  `yaml:"memory_used_ratio"`
 	MTU            int      `yaml:"mtu"`
 	OMCI           bool     `yaml:"omci"`
+	PeerMaxMbps    int      `yaml:"peer_max_mbps"` // 0: the other end says nothing
+	PortMaxMbps    int      `yaml:"port_max_mbps"`
+	QueueMS        int      `yaml:"queue_ms"`
 	Reason         string   `yaml:"reason"`
 	ReorderRatio   float64  `yaml:"reorder_ratio"`
 	Reply          string   `yaml:"reply"`
 	Resolver       int      `yaml:"resolver"` // 1 is the first; 0: all
 	RxPowerDBm     DBm      `yaml:"rx_power_dbm"`
 	Service        string   `yaml:"service"`
+	SpeedMbps      int      `yaml:"speed_mbps"`
 	State          string   `yaml:"state"`
 	Tag            string   `yaml:"tag"`
+	Temperature    float64  `yaml:"temperature_celsius"`
 	Target         int      `yaml:"target"` // 1 is the first; 0: all
 	Text           string   `yaml:"text"`
+	TooLongPerS    float64  `yaml:"too_long_per_s"`
+	TxPowerDBm     DBm      `yaml:"tx_power_dbm"`
 	UpMbps         float64  `yaml:"up_mbps"`
 	VLAN           uint16   `yaml:"vlan"`
 }
