@@ -109,6 +109,16 @@ bench-throughput: deps build dist/linux-mipsle ## hold the speed test against a 
 bench-optics: need-go ## measure polls and parsers of every console driver for docs/optics-measured.md
 	$(GO) test ./collectors/optics/console ./cmd/ontlab/ontsim -run '^$$' -bench . -benchtime 500ms
 
+# qemu-user takes longer than a gateway's processor: what it shows is above the
+# truth.
+.PHONY: bench-diagnosis
+bench-diagnosis: need-go ## time the diagnosis of a whole ladder, here and as mipsle under qemu-user (bar: 50 ms)
+	@run() { $(GO) test ./agent/acceptance -run '^$$' -bench LadderDiagnosis -benchtime "$$@" | \
+		awk -v on="$$on" '/^Benchmark/ { printf "%-7s %.3f ms\n", on, $$3 / 1e6; ok = 1 } END { exit !ok }'; }; \
+	on=here; run 300x; \
+	qemu=$$(command -v qemu-mipsel-static) || { echo "mipsle  skipped: no qemu-mipsel-static"; exit 0; }; \
+	on=mipsle; CGO_ENABLED=0 GOOS=linux GOARCH=mipsle GOMIPS=softfloat run 50x -exec "$$qemu"
+
 GATEWAYS ?= 5000
 BROKER   ?=
 
