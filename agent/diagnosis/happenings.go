@@ -112,12 +112,13 @@ func take(signs []sign, h Happening) []sign {
 	if !known {
 		return signs
 	}
-	i := slices.IndexFunc(signs, func(s sign) bool { return s.group == h.Group && s.name == slot(h) && s.subject == h.Subject })
+	name := slot(h)
+	i := slices.IndexFunc(signs, func(s sign) bool { return s.name == name && s.subject == h.Subject && s.group == h.Group })
 	if i < 0 {
 		if len(signs) == maxSigns {
 			return signs
 		}
-		s := sign{group: h.Group, name: slot(h), subject: h.Subject, layer: layer}
+		s := sign{group: h.Group, name: name, subject: h.Subject, layer: layer}
 		if before, _, w, ok := meaning(h, h.Before); ok && before != "" && !relative(h) {
 			// It was wrong when the list begins.
 			s.code, s.worst, s.first, s.times = before, w, h, 1
@@ -158,20 +159,16 @@ func take(signs []sign, h Happening) []sign {
 // slot is what a happening's property is kept under.
 func slot(h Happening) string {
 	switch {
-	case h.Group == "wan" && h.Name == "address", h.Group == "wan" && h.Name == "default_route":
-		return h.Name + family(h)
+	case h.Group == "wan" && v6(h):
+		return h.Name + "_v6"
 	case h.Group == "link" && (h.Name == "presence" || h.Name == "admin_state"):
 		return "carrier" // a link that is not there has none
 	}
 	return h.Name
 }
 
-func family(h Happening) string {
-	if strings.Contains(h.Before+h.After, ":") {
-		return "_v6"
-	}
-	return "_v4"
-}
+// v6 reports whether an address or a route is one of IPv6.
+func v6(h Happening) bool { return strings.Contains(h.Before, ":") || strings.Contains(h.After, ":") }
 
 // relative reports whether a happening tells a step of the level, which means
 // something only beside the one before.
@@ -224,7 +221,7 @@ func meaning(h Happening, value string) (code Code, layer, worst int, known bool
 			return Unknown, layerLink, 0, true
 		}
 	case "wan":
-		v6 := family(h) == "_v6"
+		v6 := v6(h)
 		switch {
 		case h.Name == "address" && !v6: // those of IPv6 come and go by design
 			if code = AddrNone; strings.HasPrefix(h.Subject, "ppp") {
@@ -371,9 +368,16 @@ func roles(signs []sign, h []Happening) {
 		if s.layer != layerLink {
 			continue
 		}
-		wan := upstream(s.subject) || slices.ContainsFunc(h, func(o Happening) bool {
-			return o.Group == "wan" && (o.Subject == s.subject || strings.HasPrefix(o.Subject, s.subject+"."))
-		})
+		n := len(s.subject)
+		wan := upstream(s.subject)
+		for k := range h {
+			if wan {
+				break
+			}
+			// "eth1" carries "eth1" and "eth1.100".
+			o := h[k].Subject
+			wan = h[k].Group == "wan" && strings.HasPrefix(o, s.subject) && (len(o) == n || o[n] == '.')
+		}
 		if !wan && !strings.HasPrefix(s.subject, "lan") {
 			wan = slices.ContainsFunc(signs, func(o sign) bool { return o.layer == layerWAN && o.follows(s) })
 		}

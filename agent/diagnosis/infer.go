@@ -11,7 +11,7 @@ const (
 	flatSpread     = 0.05 // standard deviation over mean of a rate that a shaper sets
 	planLeast      = 0.92 // of a plan's rate: what is left of it above a shaper that counts all headers
 	planMost       = 1.06 // of it: templates give a little more
-	busyFrom       = 19   // the hours in which everybody is online, both included
+	busyFrom       = 20   // the hours in which everybody is online, both included: 19:00 to 22:59
 	busyTo         = 23
 	coreBusy       = 0.95 // a core that does nothing else
 	baselineFallDB = 3.0
