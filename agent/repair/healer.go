@@ -45,6 +45,7 @@ const (
 type Healer struct {
 	o      HealerOptions
 	causes chan diagnosis.Code
+	told   string // why nothing was done, as it was told last; Serve's
 }
 
 // NewHealer returns a Healer; Serve runs it.
@@ -72,7 +73,7 @@ func (h *Healer) Serve(ctx context.Context) error {
 	timer := time.NewTimer(h.o.Grace)
 	timer.Stop()
 	defer timer.Stop()
-	waiting := false
+	waiting, tries := false, 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -83,29 +84,36 @@ func (h *Healer) Serve(ctx context.Context) error {
 			if waiting {
 				continue
 			}
-			waiting = true
-			pause := max(h.o.Grace, h.rest())
-			h.o.Log.Info("a fault opened", "cause", cause, "wait_s", pause.Seconds())
-			timer.Reset(pause)
+			waiting, tries, h.told = true, 0, ""
+			wait := max(h.o.Grace, h.rest())
+			h.o.Log.Info("a fault opened", "cause", cause, "wait_s", wait.Seconds())
+			timer.Reset(wait)
 		case <-timer.C:
 			if waiting = !h.heal(ctx); waiting {
-				timer.Reset(max(retryFirst, h.rest()))
+				tries++
+				timer.Reset(max(pause(tries), h.rest()))
 			}
 		}
 	}
 }
 
-// rest is how much longer the healer waits after attempts that did not help.
+// pause is how long the healer waits after so many attempts.
+func pause(tries int) time.Duration {
+	d := retryFirst
+	for i := 1; i < tries && d < retryLongest; i++ {
+		d *= 2
+	}
+	return min(d, retryLongest)
+}
+
+// rest is how much longer the healer waits after attempts that did not help,
+// those of earlier starts included.
 func (h *Healer) rest() time.Duration {
 	n, last := h.o.Journal.Failures()
 	if n == 0 {
 		return 0
 	}
-	pause := retryFirst
-	for i := 1; i < n && pause < retryLongest; i++ {
-		pause *= 2
-	}
-	return max(0, min(pause, retryLongest)-last)
+	return max(0, pause(n)-last)
 }
 
 // heal does one automatic repair, if it may, and reports whether there is
@@ -128,12 +136,24 @@ func (h *Healer) heal(ctx context.Context) (over bool) {
 		Action: v.Command.Args.Action, Consents: v.Order.Consents, Auto: true,
 		Look: func(ctx context.Context) (View, error) { return h.o.Look(ctx, v.Order) },
 	})
-	if ctx.Err() == nil || res.Outcome != "" {
-		h.o.Report(res, v.Order, err)
+	if ctx.Err() != nil && res.Outcome == "" {
+		return false // stopped before anything was done
 	}
 	if err != nil {
+		// Once: it is tried again until the line is fine, and what stands in the
+		// way stays mostly the same.
+		why := "failed"
+		if refused, ok := errors.AsType[*RefusedError](err); ok {
+			why = refused.Why
+		}
+		if why != h.told {
+			h.o.Report(res, v.Order, err)
+		}
+		h.told = why
 		return false
 	}
+	h.told = ""
+	h.o.Report(res, v.Order, nil)
 	switch res.Outcome {
 	case NotNeeded, NoAction:
 		return true
