@@ -11,8 +11,8 @@ import (
 	"ontagent/agent/record"
 )
 
-// alter writes a copy of a record in which the weak light looks healthy, as
-// somebody would who wants to go home.
+// alter writes a copy of a record in which one reading, the weak light, looks
+// healthy, as somebody would do it who wants to go home.
 func (d *demo) alter(from, to string) error {
 	data, err := os.ReadFile(d.lab.Path(from))
 	if err != nil {
@@ -26,7 +26,7 @@ func (d *demo) alter(from, to string) error {
 	if err != nil {
 		return fmt.Errorf("cannot read record: %w", err)
 	}
-	altered := bytes.ReplaceAll(payload, []byte("-27.4"), []byte("-17.4"))
+	altered := bytes.Replace(payload, []byte(`"rx_power_dbm","value":-27.4`), []byte(`"rx_power_dbm","value":-17.4`), 1)
 	if bytes.Equal(altered, payload) {
 		return errors.New("cannot alter the record: it does not hold the weak reading")
 	}

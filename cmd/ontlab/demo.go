@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -182,6 +183,9 @@ func (d *demo) visits(ctx context.Context, sim *ontsim.Sim) error {
 		d.lab.Path("1.record"), d.lab.Path("2.record"), d.lab.Path("3.record")); err != nil {
 		return err
 	}
+	if err := d.receipt(ctx); err != nil {
+		return err
+	}
 	d.say("The second record, as people read it")
 	if err := d.ctl(ctx, 0, "record", "show", "--root", d.lab.Path("root.pub"), "--lang", d.lang, d.lab.Path("2.record")); err != nil {
 		return err
@@ -190,27 +194,38 @@ func (d *demo) visits(ctx context.Context, sim *ontsim.Sim) error {
 	if err := d.alter("2.record", "altered.record"); err != nil {
 		return err
 	}
-	if err := d.ctl(ctx, 1, "record", "verify", "--root", d.lab.Path("root.pub"), "--lang", d.lang, d.lab.Path("altered.record")); err != nil {
+	said, err := d.told(ctx, 1, "record", "verify", "--root", d.lab.Path("root.pub"), "--lang", d.lang, d.lab.Path("altered.record"))
+	if err != nil {
 		return err
 	}
-	d.say("Done: three visits, three verdicts as expected, three records verified, one alteration found")
+	if !strings.Contains(said, " optical: rx_power_dbm\n") {
+		return errors.New("ontctl record verify does not name the reading that was altered, and no other")
+	}
+	d.say("Done: three visits, three verdicts as expected, three records and a receipt verified, two alterations found and named")
 	return nil
 }
 
 // ctl runs ontctl in front of the audience and holds it to its exit code.
 func (d *demo) ctl(ctx context.Context, want int, args ...string) error {
+	_, err := d.told(ctx, want, args...)
+	return err
+}
+
+// told is ctl, and returns what ontctl told.
+func (d *demo) told(ctx context.Context, want int, args ...string) (string, error) {
 	shown := make([]string, len(args))
 	for i, arg := range args {
 		shown[i] = strings.TrimPrefix(arg, d.lab.Dir+"/")
 	}
 	fmt.Fprintf(d.out, "$ ontctl %s\n", strings.Join(shown, " "))
 	runner := command.New(command.Options{})
-	_, err := runner.Run(ctx, command.Spec{Path: d.lab.Ctl, Args: args, Stdout: indent(d.out), Stderr: indent(d.err)})
+	var said bytes.Buffer
+	_, err := runner.Run(ctx, command.Spec{Path: d.lab.Ctl, Args: args, Stdout: io.MultiWriter(&said, indent(d.out)), Stderr: indent(d.err)})
 	if got := lab.ExitCode(err); got != want {
-		return fmt.Errorf("ontctl %s ended with %d, expected was %d", args[0], got, want)
+		return "", fmt.Errorf("ontctl %s ended with %d, expected was %d", args[0], got, want)
 	}
 	fmt.Fprintf(d.out, "  (exit code %d)\n", want)
-	return nil
+	return said.String(), nil
 }
 
 // indent sets what a program says apart.
