@@ -57,13 +57,13 @@ func (s *sources) ladder(c config.Config, now func() (time.Time, bool)) func(age
 		ladder := []acceptance.Step{
 			steps.NewIdentity(steps.IdentityOptions{Reader: inventory{s}, Ordered: steps.Resources(o.Resources)}),
 			steps.NewOptical(steps.OpticalOptions{Readers: readers, Thresholds: limits, Pause: pause}),
-			steps.NewRegistration(steps.RegistrationOptions{Reader: freshPON{s.pon}, Poll: pause}),
+			steps.NewRegistration(steps.RegistrationOptions{Reader: freshPON{s.pon}, Light: readers, Poll: pause}),
 			steps.NewLANCabling(steps.LANCablingOptions{
 				Reader: lanPorts{s}, Ordered: o.Resources.LANPort, Ports: ports,
 				ContractMbps: contract(o), Thresholds: limits, Watch: 3 * time.Second,
 			}),
 			dial,
-			steps.NewAddressing(steps.AddressingOptions{Reader: line}),
+			steps.NewAddressing(steps.AddressingOptions{Reader: line, NeedV4: true}),
 			steps.NewDNS(steps.DNSOptions{Resolvers: resolvers{s, c.WAN.Resolvers}, Names: c.WAN.DNSNames, Thresholds: limits}),
 			steps.NewReachability(steps.ReachabilityOptions{
 				WAN: line, Targets: targets(c), Thresholds: limits,
@@ -233,6 +233,7 @@ func service(o order.Order, kind string) (order.Service, bool) {
 func dialOptions(c config.Config, line steps.WANReader, o order.Order, secrets order.Secrets) steps.DialOptions {
 	d := steps.DialOptions{
 		Device: c.WAN.Device, VLAN: uint16(c.WAN.VLAN), WAN: line,
+		NeedV4: true, // no home is served by IPv6 alone, whatever an order leaves unsaid
 		Username: secrets.Account, Password: pppoe.Password(secrets.Password),
 		MayDisturb: slices.Contains(o.Consents, order.ConsentDisturb),
 		PPPoE:      pppoe.Dial, DHCP: dhcp.Run,

@@ -189,14 +189,14 @@ func (s *Dial) read(ctx context.Context) line {
 		return l
 	}
 	a := sortAddresses(wan.Addresses)
-	usable := a.usableV4 || a.usableV6
+	usable := a.usableV4 || a.usableV6 && !s.o.NeedV4
 	for _, p := range wan.Addresses {
 		if addr := p.Addr().Unmap(); addr.Is4() && !addr.IsLinkLocalUnicast() && !l.v4.IsValid() {
 			l.v4 = addr
 		}
 	}
 	switch {
-	case a.usableV4 && wan.DefaultV4, a.usableV6 && wan.DefaultV6, session && (usable || wan.DefaultV6):
+	case a.usableV4 && wan.DefaultV4, a.usableV6 && wan.DefaultV6 && !s.o.NeedV4, session && (usable || a.usableV6 || wan.DefaultV6):
 		l.in = true
 	case s.o.Access == AccessStatic, s.o.Access == AccessPPPoE && s.o.Sessions != nil && l.unread == nil:
 		// An address set by hand, or of what is under the session, proves nothing.

@@ -788,3 +788,33 @@ func TestDialStops(t *testing.T) {
 		})
 	}
 }
+
+// TestDialWithoutIPv4 is for a line that gives IPv6 alone: where IPv4 is needed
+// the gateway is not in, and IPv4 is what is asked for.
+func TestDialWithoutIPv4(t *testing.T) {
+	line := with(pppoeLine(), func(o *steps.DialOptions) { o.Access, o.Username = steps.AccessIPoE, "" })
+	for _, tt := range []struct {
+		name    string
+		need    bool
+		verdict acceptance.Verdict
+		causes  []code
+	}{
+		{"either will do", false, pass, nil},
+		{"IPv4 is needed", true, fail, []code{diagnosis.DialNoDHCPOffer}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := &gateway{
+					o: with(line, func(o *steps.DialOptions) { o.NeedV4 = tt.need }), wan: always(wanWith("6", "2001:db8::7/64")),
+					ask: func(dhcp.Options) (dhcp.Result, error) {
+						return dhcp.Result{Outcome: dhcp.Silent, V4Outcome: dhcp.Silent, Sent: 3}, nil
+					},
+				}
+				check(t, g.climb(t), tt.verdict, tt.causes, nil)
+				if tt.need && g.asks[0].Families != dhcp.V4 {
+					t.Errorf("asked with %+v", g.asks)
+				}
+			})
+		})
+	}
+}

@@ -141,6 +141,9 @@ func (s *Optical) verdict(out *acceptance.Outcome, chosen *series, judged []*ser
 	if chosen.spread > spread.Value {
 		warn(out, diagnosis.OpticalUnsteady)
 	}
+	if slices.ContainsFunc(judged, (*series).ageing) {
+		warn(out, diagnosis.OpticalLaserAgeing)
+	}
 	margin := chosen.rx - rxMin.Value
 	measured(out, "margin_db", margin, chosen.source, "received power above the lower limit")
 	switch {
@@ -243,18 +246,23 @@ const (
 
 func (k kind) clear() bool { return k != unclear }
 
+// fresh is how a source is read that may serve what it remembers.
+func fresh(reader OpticsReader) func(ctx context.Context) (optics.Reading, error) {
+	if f, ok := reader.(interface {
+		ReadOpticsFresh(ctx context.Context) (optics.Reading, error)
+	}); ok {
+		return f.ReadOpticsFresh
+	}
+	return reader.ReadOptics
+}
+
 func (sr *series) read(ctx context.Context, reader OpticsReader, o OpticalOptions, note func(string)) {
 	defer func() {
 		if p := recover(); p != nil { // of this goroutine; the runner guards only its own
 			sr.lastErr = fmt.Errorf("the source panicked: %v", p)
 		}
 	}()
-	read := reader.ReadOptics
-	if fresh, ok := reader.(interface {
-		ReadOpticsFresh(ctx context.Context) (optics.Reading, error)
-	}); ok {
-		read = fresh.ReadOpticsFresh
-	}
+	read := fresh(reader)
 	for i := range o.Reads {
 		if i > 0 && pause(ctx, o.Pause) != nil {
 			return
@@ -328,6 +336,17 @@ func (sr *series) code() diagnosis.Code {
 		return diagnosis.OpticalReadBroken
 	}
 	return diagnosis.OpticalUnreadable
+}
+
+// ageing reports whether the laser takes more current than the transceiver
+// itself allows, and gives light still.
+func (sr *series) ageing() bool {
+	if len(sr.readings) == 0 {
+		return false
+	}
+	r := sr.readings[len(sr.readings)-1]
+	const high = "bias_high"
+	return r.TxPower.OK() && (r.AlarmsKnown && slices.Contains(r.Alarms, high) || r.WarningsKnown && slices.Contains(r.Warnings, high))
 }
 
 // apart says how two clear series contradict each other in kind, or "".

@@ -256,3 +256,40 @@ func TestOpticalReadsFresh(t *testing.T) {
 		}
 	})
 }
+
+// TestOpticalLaserAgeing warns of a laser that takes more than the transceiver
+// allows, while it gives light.
+func TestOpticalLaserAgeing(t *testing.T) {
+	source := func(known bool, tx collectors.Status, alarms, warnings []string) *opticsFunc {
+		return &opticsFunc{name: "console:test", read: func(int) (optics.Reading, error) {
+			r := optics.Unread("console:test", collectors.StatusUnsupported)
+			r.RxPower = collectors.Reading{Status: collectors.StatusOK, Value: -20}
+			r.TxPower.Status = tx
+			r.Alarms, r.Warnings, r.AlarmsKnown, r.WarningsKnown = alarms, warnings, known, known
+			return r, nil
+		}}
+	}
+	high := []string{"bias_high"}
+	for _, tt := range []struct {
+		name   string
+		source *opticsFunc
+		warns  bool
+	}{
+		{"alarm", source(true, collectors.StatusOK, high, nil), true},
+		{"warning", source(true, collectors.StatusOK, nil, high), true},
+		{"another flag", source(true, collectors.StatusOK, []string{"temperature_high"}, []string{"bias_low"}), false},
+		{"flags that were not read", source(false, collectors.StatusOK, high, high), false},
+		{"no light: that is a dead laser, not an old one", source(true, collectors.StatusNoLight, high, high), false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var want []diagnosis.Code
+				if tt.warns {
+					want = []diagnosis.Code{diagnosis.OpticalLaserAgeing}
+				}
+				step := steps.NewOptical(steps.OpticalOptions{Readers: []steps.OpticsReader{tt.source}})
+				check(t, run(t, step), acceptance.Pass, nil, want)
+			})
+		})
+	}
+}

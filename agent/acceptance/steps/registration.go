@@ -11,6 +11,7 @@ import (
 	"ontagent/agent/acceptance"
 	"ontagent/agent/diagnosis"
 	"ontagent/collectors"
+	"ontagent/collectors/optics"
 	"ontagent/collectors/pon"
 )
 
@@ -23,7 +24,10 @@ type PONReader interface {
 
 // RegistrationOptions configure the registration rung.
 type RegistrationOptions struct {
-	Reader   PONReader     // nil: nothing to read
+	Reader PONReader // nil: nothing to read
+	// Light are sources of optical readings, most trusted first: of an ONU that
+	// is not registered they tell whether it has light, and gives any.
+	Light    []OpticsReader
 	Poll     time.Duration // between reads; 1 s if zero
 	Reads    int           // at most; 12 if zero
 	Deadline time.Duration // 45 s if zero
@@ -33,6 +37,9 @@ const (
 	// provenReads is how often in a row the ONU must be seen registered and
 	// provisioned to pass, or stopped to fail.
 	provenReads = 2
+	// deafTime is after how long without a word from the source there is no
+	// hope: a console that is dead takes seconds for each read.
+	deafTime = 12 * time.Second
 	// fakeReads is how often in a row it must be seen operational and not
 	// provisioned: the OLT takes a few seconds after O5.
 	fakeReads = 6
@@ -72,8 +79,12 @@ func (s *Registration) Estimate() time.Duration { return provenReads * (s.o.Poll
 //   - Six in a row operational but not provisioned: fail, a fake O5. What is
 //     above can still be measured.
 //   - Operational, and nothing tells whether provisioned: inconclusive.
-//   - Not operational to the end: fail, by the furthest state that was seen.
+//   - Not operational to the end: fail, by the furthest state that was seen, and
+//     whether there is light.
+//   - The laser stays on outside its time slots: fail.
 //   - Most reads failed or said nothing: inconclusive.
+//
+// Errors on the fibre that grow meanwhile are a warning.
 func (s *Registration) Run(ctx context.Context, note func(string)) acceptance.Outcome {
 	out := acceptance.Outcome{}
 	if s.o.Reader == nil {
@@ -88,12 +99,16 @@ func (s *Registration) Run(ctx context.Context, note func(string)) acceptance.Ou
 	}
 
 	w := watch{reader: s.o.Reader.Name()}
-	for w.reads < s.o.Reads && !w.proven() {
-		if w.reads > 0 && pause(ctx, s.o.Poll) != nil {
+	began := time.Now()
+	// What a source does not say in time is a verdict, not an overrun.
+	reading, cancel := context.WithTimeout(ctx, s.o.Deadline*4/5)
+	defer cancel()
+	for w.reads < s.o.Reads && !w.proven() && (!w.deaf() || time.Since(began) < deafTime) {
+		if w.reads > 0 && pause(reading, s.o.Poll) != nil {
 			break
 		}
-		st, err := read(ctx)
-		if ctx.Err() != nil {
+		st, err := read(reading)
+		if reading.Err() != nil {
 			break
 		}
 		if st.Source == "" {
@@ -117,7 +132,51 @@ func (s *Registration) Run(ctx context.Context, note func(string)) acceptance.Ou
 		return out
 	}
 	w.verdict(&out)
+	if out.Verdict == acceptance.Fail && !operational(w.lastTold()) {
+		s.light(ctx, &out, w.lastTold(), note)
+	}
+	w.errors(&out)
 	return out
+}
+
+// light looks whether an ONU that is not registered has light, and gives any
+// when it is asked to, and names the cause anew if that is why.
+func (s *Registration) light(ctx context.Context, out *acceptance.Outcome, last pon.Status, note func(string)) {
+	asked := last.State == pon.StateSerial || last.State == pon.StateRanging
+	if last.State != pon.StateLOS && !asked {
+		return
+	}
+	for _, reader := range s.o.Light {
+		// Bursts are short and rare: one look may miss them.
+		off, looks := 0, 1
+		if asked {
+			looks = 3
+		}
+		var r optics.Reading
+		for i := range looks {
+			if i > 0 && pause(ctx, s.o.Poll) != nil {
+				return
+			}
+			var err error
+			if r, err = fresh(reader)(ctx); err != nil {
+				note(fmt.Sprintf("%s: %v", reader.Name(), err))
+			}
+			if r.TxPower.Status == collectors.StatusNoLight {
+				off++
+			}
+		}
+		if !r.RxPower.OK() {
+			continue
+		}
+		switch {
+		case asked && off == looks:
+			put(out, reading("tx_power_dbm", r.TxPower, "the OLT has asked it to transmit"))
+			decide(out, acceptance.Fail, "the OLT waits for an answer, and the laser gives no light", diagnosis.OpticalTxFault)
+		case !asked && !slices.Contains(last.Alarms, "los"):
+			decide(out, acceptance.Fail, fmt.Sprintf("there is light (%.2f dBm), and the ONU finds no signal in it", r.RxPower.Value), diagnosis.PONNoSync)
+		}
+		return
+	}
 }
 
 // watch is the history of one run.
@@ -139,6 +198,61 @@ func (w *watch) add(st pon.Status, err error) {
 	}
 	// A gap: what was seen before and after it is not in a row.
 	w.known = append(w.known, pon.Status{State: pon.StateUnknown, Raw: st.Raw, Source: st.Source})
+}
+
+// deaf reports whether nothing was told from the start on.
+func (w *watch) deaf() bool {
+	return w.lastErr != nil && w.inARow(unnamed) == w.reads
+}
+
+// grown is how much a counter grew from the first read that has it to the last,
+// and in how many seconds; 0 if it was reset.
+func (w *watch) grown(name string) (n uint64, seconds float64) {
+	var first, last *pon.Status
+	for i := range w.known {
+		if _, ok := w.known[i].Counters[name]; ok {
+			if last = &w.known[i]; first == nil {
+				first = last
+			}
+		}
+	}
+	if first == last || last.Counters[name] < first.Counters[name] {
+		return 0, 0
+	}
+	return last.Counters[name] - first.Counters[name], last.At.Sub(first.At).Seconds()
+}
+
+// bipRate is how many BIP errors a second are too many: at 2.5 Gbit/s it is a
+// bit error ratio of 4e-9, where GPON asks for 1e-10 (G.984.2). Below it a
+// second tells little.
+const bipRate = 10
+
+// errors judges what the ONU counts of errors, and of its own laser.
+func (w *watch) errors(out *acceptance.Outcome) {
+	last := w.lastTold()
+	if unnamed(last) || last.State == pon.StateLOS {
+		return // of no signal there are errors without end
+	}
+	has := func(alarm string) bool { return slices.Contains(last.Alarms, alarm) }
+	uncorrected, _ := w.grown(pon.FECUncorrected)
+	bip, seconds := w.grown(pon.BIP)
+	bad := uncorrected > 0 || bip > 0 && seconds > 0 && float64(bip)/seconds >= bipRate
+	if bad {
+		measured(out, "fec_uncorrected", uncorrected, last.Source, "grew meanwhile; codewords")
+		measured(out, "bip", bip, last.Source, fmt.Sprintf("grew in %.1f s", seconds))
+	}
+	if bad || operational(last) && (has("sd") || has("sf")) {
+		warn(out, diagnosis.OpticalBitErrors)
+	}
+	tooLong, _ := w.grown(pon.SDTooLong)
+	mismatch, _ := w.grown(pon.SDMismatch)
+	if tooLong > 0 || mismatch > 0 || has("tx_too_long") || has("laser_forced_on") {
+		if out.Verdict == acceptance.Fail {
+			out.Causes = append(out.Causes, string(diagnosis.OpticalLaserStuckOn))
+			return
+		}
+		decide(out, acceptance.Fail, fmt.Sprintf("the laser stays on outside its time slots: %d times meanwhile, alarms %q", tooLong+mismatch, strings.Join(last.Alarms, " ")), diagnosis.OpticalLaserStuckOn)
+	}
 }
 
 // inARow counts the last reads for which is holds.

@@ -1,13 +1,18 @@
 package steps_test
 
 import (
+	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"ontagent/agent/acceptance"
 	"ontagent/agent/acceptance/steps"
 	"ontagent/agent/diagnosis"
+	"ontagent/collectors"
+	"ontagent/collectors/optics"
 	"ontagent/collectors/pon"
 )
 
@@ -123,4 +128,116 @@ func TestRegistrationKeepsWhatItRead(t *testing.T) {
 			t.Errorf("raw state %q", m.Raw)
 		}
 	})
+}
+
+// TestRegistrationLooksAtTheLight is for ONUs that are not registered: with
+// light, without, and with a laser that gives none.
+func TestRegistrationLooksAtTheLight(t *testing.T) {
+	const ok, none = collectors.StatusOK, collectors.StatusNoLight
+	look := func(rx, tx collectors.Status) steps.OpticsReader {
+		return &opticsFunc{name: "console:test", read: func(int) (optics.Reading, error) {
+			r := optics.Unread("console:test", collectors.StatusUnsupported)
+			r.RxPower.Status, r.TxPower.Status = rx, tx
+			return r, nil
+		}}
+	}
+	burst := &opticsFunc{name: "console:test", read: func(n int) (optics.Reading, error) {
+		r := optics.Unread("console:test", collectors.StatusUnsupported)
+		r.RxPower.Status, r.TxPower.Status = ok, none
+		if n == 1 {
+			r.TxPower.Status = ok
+		}
+		return r, nil
+	}}
+	for _, tt := range []struct {
+		name  string
+		state pon.Status
+		light steps.OpticsReader
+		want  diagnosis.Code
+	}{
+		{"light, no lock", pon.Status{Raw: "O1"}, look(ok, none), diagnosis.PONNoSync},
+		{"light, and the MAC says loss of signal", pon.Status{Raw: "O1", Alarms: []string{"los"}, AlarmsKnown: []string{"los"}}, look(ok, none), diagnosis.PONLOS},
+		{"dark", pon.Status{Raw: "O1"}, look(none, none), diagnosis.PONLOS},
+		{"light that cannot be read", pon.Status{Raw: "O1"}, look(collectors.StatusError, none), diagnosis.PONLOS},
+		{"not asked to transmit", pon.Status{Raw: "O2"}, look(ok, none), diagnosis.PONNotProvisionedSN},
+		{"asked, and dumb", pon.Status{Raw: "O3"}, look(ok, none), diagnosis.OpticalTxFault},
+		{"dumb in ranging", pon.Status{Raw: "O4"}, look(ok, none), diagnosis.OpticalTxFault},
+		{"asked, and seen once", pon.Status{Raw: "O4"}, burst, diagnosis.PONRangingFailed},
+		{"asked, and nothing tells", pon.Status{Raw: "O4"}, look(ok, collectors.StatusUnsupported), diagnosis.PONRangingFailed},
+		{"stopped", pon.Status{Raw: "O7"}, look(ok, none), diagnosis.PONStoppedByOLT},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				step := steps.NewRegistration(steps.RegistrationOptions{Reader: states(tt.state), Light: []steps.OpticsReader{tt.light}})
+				check(t, run(t, step), acceptance.Fail, []diagnosis.Code{tt.want}, nil)
+			})
+		})
+	}
+}
+
+// TestRegistrationCountsErrors gives counters that grow, stand still and are
+// reset.
+func TestRegistrationCountsErrors(t *testing.T) {
+	up := func(at time.Duration, alarm string, counters map[string]uint64) pon.Status {
+		st := pon.Status{Raw: "O5", OMCIProvisioned: pon.Yes, Counters: counters, At: time.Unix(1000, 0).Add(at)}
+		if alarm != "" {
+			st.Alarms, st.AlarmsKnown = []string{alarm}, []string{alarm}
+		}
+		return st
+	}
+	type counts = map[string]uint64
+	const bad, stuck = diagnosis.OpticalBitErrors, diagnosis.OpticalLaserStuckOn
+	for _, tt := range []struct {
+		name          string
+		first, second pon.Status
+		verdict       acceptance.Verdict
+		cause, warn   diagnosis.Code
+	}{
+		{"they stand still", up(0, "", counts{pon.BIP: 70, pon.FECUncorrected: 9}), up(time.Second, "", counts{pon.BIP: 70, pon.FECUncorrected: 9}), acceptance.Pass, "", ""},
+		{"a codeword is lost", up(0, "", counts{pon.FECUncorrected: 9}), up(time.Second, "", counts{pon.FECUncorrected: 10}), acceptance.Pass, "", bad},
+		{"a few bits", up(0, "", counts{pon.BIP: 70}), up(time.Second, "", counts{pon.BIP: 79}), acceptance.Pass, "", ""},
+		{"many bits", up(0, "", counts{pon.BIP: 70}), up(time.Second, "", counts{pon.BIP: 80}), acceptance.Pass, "", bad},
+		{"reset", up(0, "", counts{pon.BIP: 7000}), up(time.Second, "", counts{pon.BIP: 80}), acceptance.Pass, "", ""},
+		{"read once", up(0, "", nil), up(time.Second, "", counts{pon.BIP: 8000}), acceptance.Pass, "", ""},
+		{"degraded", up(0, "sd", nil), up(time.Second, "sd", nil), acceptance.Pass, "", bad},
+		{"the laser overran", up(0, "", counts{pon.SDTooLong: 1}), up(time.Second, "", counts{pon.SDTooLong: 3}), acceptance.Fail, stuck, ""},
+		{"it overran once, long ago", up(0, "", counts{pon.SDTooLong: 1}), up(time.Second, "", counts{pon.SDTooLong: 1}), acceptance.Pass, "", ""},
+		{"forced on", up(0, "laser_forced_on", nil), up(time.Second, "laser_forced_on", nil), acceptance.Fail, stuck, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				list := func(c diagnosis.Code) []diagnosis.Code {
+					return slices.DeleteFunc([]diagnosis.Code{c}, func(c diagnosis.Code) bool { return c == "" })
+				}
+				out := run(t, steps.NewRegistration(steps.RegistrationOptions{Reader: states(tt.first, tt.second)}))
+				check(t, out, tt.verdict, list(tt.cause), list(tt.warn))
+			})
+		})
+	}
+}
+
+// TestRegistrationOfADeadConsole ends before the rung's time does: that nothing
+// could be read is a verdict.
+func TestRegistrationOfADeadConsole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		res := run(t, steps.NewRegistration(steps.RegistrationOptions{Reader: slowPON{}}))
+		check(t, res, acceptance.Inconclusive, []diagnosis.Code{diagnosis.PONUnreadable}, nil)
+		if took := time.Since(began); took > 20*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+// slowPON is a console that never answers, which it takes five seconds to find.
+type slowPON struct{}
+
+func (slowPON) Name() string { return "console:test" }
+
+func (slowPON) ReadPON(ctx context.Context) (pon.Status, error) {
+	select {
+	case <-time.After(5 * time.Second):
+	case <-ctx.Done():
+	}
+	return pon.Status{}, errBroken
 }
