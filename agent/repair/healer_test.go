@@ -40,7 +40,9 @@ func newPatient(t *testing.T, views ...View) *patient {
 	if err := p.standing.Keep(signedRequest(t)); err != nil {
 		t.Fatal(err)
 	}
-	p.judge = func(order.Request) (order.Verified, error) { return order.Verified{Order: order.Order{Order: "WO-1"}}, nil }
+	p.judge = func(order.Request) (order.Verified, error) {
+		return order.Verified{Order: order.Order{Order: "WO-1"}}, nil
+	}
 	p.healer = NewHealer(HealerOptions{
 		Repairer: p.l.repairer(t, p.journal), Standing: p.standing, Journal: p.journal,
 		Judge: func(r order.Request) (order.Verified, error) { return p.judge(r) },
@@ -110,6 +112,7 @@ func TestHealer(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		if p.reports[0] != Helped || len(p.l.acted) != 1 {
 			t.Errorf("%v: %v", p.l.acted, p.reports)
 		}
@@ -181,7 +184,9 @@ func TestHealer(t *testing.T) {
 	} {
 		bubble(t, "refused: "+string(tc.reason), func(t *testing.T) {
 			p := newPatient(t, noAddress())
-			p.judge = func(order.Request) (order.Verified, error) { return order.Verified{}, &order.RefusalError{Reason: tc.reason} }
+			p.judge = func(order.Request) (order.Verified, error) {
+				return order.Verified{}, &order.RefusalError{Reason: tc.reason}
+			}
 			p.healer.Opened(diagnosis.AddrNone)
 			time.Sleep(2 * time.Minute)
 			p.expect(t)
@@ -197,6 +202,7 @@ func TestHealer(t *testing.T) {
 		}
 		p.healer.Opened(diagnosis.AddrNone)
 		time.Sleep(2 * time.Minute)
+		p.expect(t, Helped)
 		if diff := cmp.Diff([]order.RepairAction{order.ActionReread}, p.l.acted); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
