@@ -66,7 +66,7 @@ func goldens() []golden {
 		{name: "state-online", schema: "state", class: "session", fields: f("state", "online", "session", 3)},
 		{name: "state-offline", schema: "state", class: "session", fields: f("state", "offline", "session", 3)},
 		{name: "pending", schema: "pending", class: "session", fields: f("session", 3)},
-		{name: "info", schema: "info", class: "session", body: `{"actions":["accept","diagnose","cancel","close"],"agent_version":"0.1.0",
+		{name: "info", schema: "info", class: "session", body: `{"actions":["accept","diagnose","cancel","close","repair"],"agent_version":"0.1.0",
 			"collectors":["host","link","optics","pon","wan"],"console_driver":"rtl960x",
 			"ed25519":"AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=","kernel":"5.10.176","model":"HG6145D","os":"OpenWrt 23.05.5",
 			"rungs":["identity","optical","dns"],"session_nonce":"b7e151628aed2a6abf7158809cf4f3c7",
@@ -126,6 +126,9 @@ func goldens() []golden {
 			"subject", "record", "what", "degraded", "before", "flash", "after", "memory", "reason", "no space left on device")},
 		{name: "event-certificate", schema: "event-certificate", class: "event", fields: f(
 			"subject", device, "what", "expiring", "before", "", "after", "", "not_before", int64(1767225600), "not_after", int64(1798761600), "days_left", 14)},
+		{name: "event-repair", schema: "event-repair", class: "event", fields: f(
+			"subject", "udhcpc[812]", "what", "helped", "before", "fail", "after", "pass", "order", "WO-2026-0001", "action", "renew",
+			"cause", "addr.none", "reason", "the line is fine now", "undone", "", "took_s", 21.4, "cause_after", "")},
 		{name: "status-rejected", schema: "status", class: "record", body: `{"id":"c-20260101-7","order":"WO-2026-0001","command_type":"accept",
 			"state":"REJECTED","reason":"wrong_device","detail":"the order names HWTC87654321","progress":0}`},
 		{name: "status-challenge", schema: "status", class: "record", body: `{"id":"c-20260101-7","order":"WO-2026-0001","command_type":"accept",
@@ -306,6 +309,9 @@ func TestSchemasRefuse(t *testing.T) {
 		{"event-spool", `,"reason":"no space left on device"`, ``},
 		{"event-certificate", `"expiring"`, `"old"`},
 		{"event-certificate", `"not_after":1798761600`, `"not_after":"soon"`},
+		{"event-repair", `"what":"helped"`, `"what":"tried"`},
+		{"event-repair", `"action":"renew"`, `"action":"reboot"`},
+		{"event-repair", `"order":"WO-2026-0001",`, ``},
 		{"ack-payload", `"class":"event"`, `"class":"telemetry"`},
 		{"ack-payload", `"version":1700000000123`, `"version":0`},
 		{"ack-payload", `"points":[`, `"more":1,"points":[`},
