@@ -59,6 +59,8 @@ func commands() []command {
 		{"audit verify", "[--head N:SHA256] FILE …", "check audit trails, as collected or as read on a gateway", (*app).auditVerify},
 		{"record verify", "--root KEY FILE …", "check signed records offline, and their chain", (*app).recordVerify},
 		{"record show", "[--root KEY] [--receipt FILE] [--format html] [-o FILE] FILE", "show a record to people, as text or as a page to print", (*app).recordShow},
+		{"record diff", "[--root KEY] OLD NEW", "say what changed on a line between two visits", (*app).recordDiff},
+		{"record export", "[--root KEY] [--format csv] [--rungs] (--dir DIR | FILE …)", "write records as JSON or CSV for other systems", (*app).recordExport},
 		{"receipt make", "--record FILE --key KEY [--splitter-dbm DBM] [--photo KIND=FILE …] [--signature FILE] …", "make the customer's receipt (客户回执) of a record", (*app).receiptMake},
 		{"receipt verify", "--root KEY (RECORD RECEIPT [ATTACHMENTS] | --dir DIR)", "check receipts with their records and attachments offline", (*app).receiptVerify},
 		{"receipt file", "--root KEY --dir DIR RECEIPT [ATTACHMENTS]", "file a receipt beside its record in a collector's directory", (*app).receiptFile},
@@ -183,6 +185,8 @@ func argCount(maxArgs int) string {
 		return "one file or more"
 	case maxArgs == 0:
 		return "nothing beside its flags"
+	case maxArgs == 2:
+		return "two files"
 	}
 	return "one file"
 }

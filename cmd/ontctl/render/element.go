@@ -12,7 +12,7 @@ import (
 
 // elements are the four that an acceptance has to show: 资源准确, 3A 信息同步, 光衰,
 // 速率达标.
-func (x text) elements(d *Document) []Element {
+func (x Labels) elements(d *Document) []Element {
 	out := make([]Element, 0, 4)
 	for _, e := range []struct {
 		rung  acceptance.Rung
@@ -24,11 +24,11 @@ func (x text) elements(d *Document) []Element {
 		{acceptance.Optical, "show.optical", x.opticalLines},
 		{acceptance.Throughput, "show.throughput", x.rateLines},
 	} {
-		el := Element{Name: x.t(e.key)}
+		el := Element{Name: x.T(e.key)}
 		i := slices.IndexFunc(d.Report.Results, func(r acceptance.Result) bool { return r.Rung == e.rung })
 		if i < 0 {
 			el.Badge = x.badge(acceptance.Skipped)
-			el.Badge.Text = x.t("show.not_tested")
+			el.Badge.Text = x.T("show.not_tested")
 			out = append(out, el)
 			continue
 		}
@@ -39,24 +39,24 @@ func (x text) elements(d *Document) []Element {
 		case len(r.Causes) > 0:
 			el.Lines = append(el.Lines, Clean(diagnosis.Title(x.lang, diagnosis.Code(r.Causes[0]))))
 		case r.SkippedFor != "":
-			el.Lines = append(el.Lines, x.w(diagnosis.KeyLabel+"skipped_for")+x.colon()+x.rung(r.SkippedFor))
+			el.Lines = append(el.Lines, x.w(diagnosis.KeyLabel+"skipped_for")+x.colon()+x.Rung(r.SkippedFor))
 		}
 		out = append(out, el)
 	}
 	return out
 }
 
-func (x text) identityLines(_ *Document, r acceptance.Result) []string {
+func (x Labels) identityLines(_ *Document, r acceptance.Result) []string {
 	var lines []string
 	for _, name := range []string{"sn", "mac"} {
 		if m, ok := find(r, name); ok {
-			lines = append(lines, x.measurement(name)+" "+x.value(m))
+			lines = append(lines, x.Measurement(name)+" "+x.Value(m))
 		}
 	}
 	return lines
 }
 
-func (x text) accountLines(d *Document, _ acceptance.Result) []string {
+func (x Labels) accountLines(d *Document, _ acceptance.Result) []string {
 	if d.Order == nil {
 		return nil
 	}
@@ -68,7 +68,7 @@ func (x text) accountLines(d *Document, _ acceptance.Result) []string {
 	return nil
 }
 
-func (x text) opticalLines(_ *Document, r acceptance.Result) []string {
+func (x Labels) opticalLines(_ *Document, r acceptance.Result) []string {
 	m, ok := find(r, "rx_power_dbm")
 	if !ok {
 		return nil
@@ -76,19 +76,19 @@ func (x text) opticalLines(_ *Document, r acceptance.Result) []string {
 	low, high := limit(r, acceptance.OpticalRxMinDBm), limit(r, acceptance.OpticalRxMaxDBm)
 	v, isNumber := m.Value.(float64)
 	if !isNumber {
-		return []string{x.value(m)}
+		return []string{x.Value(m)}
 	}
 	lines := []string{x.short(m.Name, v, values(low, high)...)}
 	switch {
 	case high != nil && !high.Holds(v):
-		lines = append(lines, x.t("show.limit_max")+" "+x.limit(*high))
+		lines = append(lines, x.T("show.limit_max")+" "+x.Limit(*high))
 	case low != nil:
-		lines = append(lines, x.t("show.limit_min")+" "+x.limit(*low))
+		lines = append(lines, x.T("show.limit_min")+" "+x.Limit(*low))
 	}
 	return lines
 }
 
-func (x text) rateLines(d *Document, r acceptance.Result) []string {
+func (x Labels) rateLines(d *Document, r acceptance.Result) []string {
 	var lines []string
 	down, up := contract(d)
 	ratio := limit(r, acceptance.ThroughputMinRatio)
@@ -102,7 +102,7 @@ func (x text) rateLines(d *Document, r acceptance.Result) []string {
 		}
 		v, isNumber := m.Value.(float64)
 		if !isNumber {
-			lines = append(lines, w.arrow+" "+x.value(m))
+			lines = append(lines, w.arrow+" "+x.Value(m))
 			continue
 		}
 		line := w.arrow + " " + x.short(m.Name, v)

@@ -24,7 +24,7 @@ var pageStyle string
 func (p *Page) HTML(w io.Writer) error {
 	sum := sha256.Sum256([]byte(pageStyle))
 	tmpl, err := template.New("page").Funcs(template.FuncMap{
-		"t":     func(key string) string { return p.x.t(key) },
+		"t":     func(key string) string { return p.x.T(key) },
 		"label": func(key string) string { return p.x.w(diagnosis.KeyLabel + key) },
 	}).Parse(pageTemplate)
 	if err != nil {

@@ -42,11 +42,14 @@ func visible(r rune) rune {
 	return r
 }
 
-// text has the words of one language.
-type text struct{ lang diagnosis.Lang }
+// Labels has the words of one language.
+type Labels struct{ lang diagnosis.Lang }
 
-// t returns a text of the office's table, as a format if there are arguments.
-func (x text) t(key string, args ...any) string {
+// In returns the words of a language.
+func In(lang diagnosis.Lang) Labels { return Labels{lang} }
+
+// T returns a text of the office's table, as a format if there are arguments.
+func (x Labels) T(key string, args ...any) string {
 	s := diagnosis.OfficeText(x.lang, key)
 	if len(args) > 0 {
 		return fmt.Sprintf(s, args...)
@@ -55,26 +58,28 @@ func (x text) t(key string, args ...any) string {
 }
 
 // w returns a text of the gateway's table.
-func (x text) w(key string) string { return Clean(diagnosis.Text(x.lang, key)) }
+func (x Labels) w(key string) string { return Clean(diagnosis.Text(x.lang, key)) }
 
-func (x text) rung(r acceptance.Rung) string { return x.w(diagnosis.KeyRung + string(r)) }
+// Rung names a rung.
+func (x Labels) Rung(r acceptance.Rung) string { return x.w(diagnosis.KeyRung + string(r)) }
 
-func (x text) verdict(v acceptance.Verdict) string {
+// Verdict names a verdict.
+func (x Labels) Verdict(v acceptance.Verdict) string {
 	if v == "" {
-		return x.t("show.none")
+		return x.T("show.not_tested")
 	}
 	return x.w(diagnosis.KeyVerdict + string(v))
 }
 
 // colon is how a language writes one.
-func (x text) colon() string {
+func (x Labels) colon() string {
 	if x.lang == diagnosis.Chinese {
 		return "："
 	}
 	return ": "
 }
 
-func (x text) comma() string {
+func (x Labels) comma() string {
 	if x.lang == diagnosis.Chinese {
 		return "、"
 	}
@@ -83,46 +88,47 @@ func (x text) comma() string {
 
 // Measurement returns what a measurement is called. One that has no name in the
 // table keeps that of the record.
-func (x text) measurement(name string) string {
+func (x Labels) Measurement(name string) string {
 	if rest, ok := strings.CutPrefix(name, "throughput_"); ok {
 		for _, way := range []string{"down", "up"} {
 			if rest, ok := strings.CutPrefix(rest, way+"_"); ok && diagnosis.OfficeKnows(diagnosis.KeyMeasurement+"throughput."+rest) {
-				return x.w(diagnosis.KeyLabel+way) + " " + x.t(diagnosis.KeyMeasurement+"throughput."+rest)
+				return x.w(diagnosis.KeyLabel+way) + " " + x.T(diagnosis.KeyMeasurement+"throughput."+rest)
 			}
 		}
 	}
-	return Clean(x.t(diagnosis.KeyMeasurement + name))
+	return Clean(x.T(diagnosis.KeyMeasurement + name))
 }
 
-func (x text) threshold(name string) string { return Clean(x.t(diagnosis.KeyThreshold + name)) }
+// Threshold names a limit.
+func (x Labels) Threshold(name string) string { return Clean(x.T(diagnosis.KeyThreshold + name)) }
 
 // section names a part of a record that was altered: "ladder.results[1]
 // optical: rx_power_dbm" is the received power of the optical rung.
-func (x text) section(name string) string {
+func (x Labels) section(name string) string {
 	rest, ok := strings.CutPrefix(name, "ladder.results[")
 	if !ok {
-		return Clean(x.t(diagnosis.KeySection + strings.TrimPrefix(name, "ladder.")))
+		return Clean(x.T(diagnosis.KeySection + strings.TrimPrefix(name, "ladder.")))
 	}
 	if _, rest, ok = strings.Cut(rest, "]"); !ok {
 		return Clean(name)
 	}
 	rung, part, ok := strings.Cut(strings.TrimSpace(rest), ": ")
 	if !ok {
-		return x.rung(acceptance.Rung(rung))
+		return x.Rung(acceptance.Rung(rung))
 	}
 	part, _, _ = strings.Cut(part, "#")
-	return x.rung(acceptance.Rung(rung)) + x.colon() + cmp.Or(x.partOfResult(part), x.measurement(part))
+	return x.Rung(acceptance.Rung(rung)) + x.colon() + cmp.Or(x.partOfResult(part), x.Measurement(part))
 }
 
 // partOfResult names the members of a result.
-func (x text) partOfResult(part string) string {
+func (x Labels) partOfResult(part string) string {
 	switch part {
 	case "verdict", "reason", "duration", "conditions", "required":
 		return x.w(diagnosis.KeyLabel + part)
 	case "limits":
-		return x.t("show.limits")
+		return x.T("show.limits")
 	case "log":
-		return x.t("show.log")
+		return x.T("show.log")
 	case "causes", "warnings":
 		return x.w(diagnosis.KeyLabel + "cause")
 	case "duration_s", "start_s":
@@ -162,10 +168,10 @@ func Unit(name string) string {
 	return ""
 }
 
-// number shows v, of the measurement or limit name, with its unit in words:
+// Number shows v, of the measurement or limit name, with its unit in words:
 // 0.9 of a ratio is 90 %. Six digits are enough to tell which side of a limit
 // it is on.
-func (x text) number(name string, v float64) string {
+func (x Labels) Number(name string, v float64) string {
 	unit := Unit(name)
 	if unit == "%" {
 		v *= 100
@@ -175,7 +181,7 @@ func (x text) number(name string, v float64) string {
 
 // short shows v as somebody remembers it; near a limit it shows more, so as not
 // to round across it.
-func (x text) short(name string, v float64, limits ...float64) string {
+func (x Labels) short(name string, v float64, limits ...float64) string {
 	unit, digits := Unit(name), 1
 	if unit == "%" {
 		v *= 100
@@ -192,7 +198,7 @@ func (x text) short(name string, v float64, limits ...float64) string {
 			l *= 100
 		}
 		if r, err := strconv.ParseFloat(rounded, 64); err == nil && r == l && v != l {
-			return x.number(name, v/scale(unit))
+			return x.Number(name, v/scale(unit))
 		}
 	}
 	if strings.Contains(rounded, ".") {
@@ -209,38 +215,38 @@ func scale(unit string) float64 {
 }
 
 // quantity puts a unit behind a number.
-func (x text) quantity(number, unit string) string {
+func (x Labels) quantity(number, unit string) string {
 	if unit == "" {
 		return number
 	}
 	if diagnosis.OfficeKnows(diagnosis.KeyUnit + unit) {
-		unit = x.t(diagnosis.KeyUnit + unit)
+		unit = x.T(diagnosis.KeyUnit + unit)
 	}
 	return number + " " + unit
 }
 
 // mbps is a rate as a contract states it.
-func (x text) mbps(v float64) string {
+func (x Labels) mbps(v float64) string {
 	return x.quantity(strconv.FormatFloat(v, 'f', -1, 64), "Mbit/s")
 }
 
-// value shows the value of a measurement, or why there is none.
-func (x text) value(m acceptance.Measurement) string {
+// Value shows the value of a measurement, or why there is none.
+func (x Labels) Value(m acceptance.Measurement) string {
 	switch v := m.Value.(type) {
 	case nil:
 		if m.Status == "" {
-			return x.t("show.not_measured")
+			return x.T("show.not_measured")
 		}
 		return x.w(diagnosis.KeyStatus + m.Status)
 	case float64:
-		return x.number(m.Name, v)
+		return x.Number(m.Name, v)
 	case bool:
 		return x.yes(v)
 	case string:
 		if v == "" {
-			return x.t("show.none")
+			return x.T("show.none")
 		}
-		return Clean(x.t(diagnosis.KeyValue + v))
+		return Clean(x.T(diagnosis.KeyValue + v))
 	default: // a newer agent's
 		data, err := json.Marshal(v)
 		if err != nil {
@@ -250,16 +256,16 @@ func (x text) value(m acceptance.Measurement) string {
 	}
 }
 
-func (x text) yes(v bool) string {
+func (x Labels) yes(v bool) string {
 	if v {
-		return x.t("show.yes")
+		return x.T("show.yes")
 	}
-	return x.t("show.no")
+	return x.T("show.no")
 }
 
-// limit shows what passes: "> -25 dBm".
-func (x text) limit(l acceptance.Limit) string {
-	return operator(l.Op) + " " + x.number(l.Name, l.Value)
+// Limit shows what passes: "> -25 dBm".
+func (x Labels) Limit(l acceptance.Limit) string {
+	return operator(l.Op) + " " + x.Number(l.Name, l.Value)
 }
 
 func operator(op string) string {
@@ -275,8 +281,8 @@ func operator(op string) string {
 // beijing is the time of day of whoever reads Chinese.
 const beijing = 8 * 60 * 60
 
-// when shows a point in time, RFC 3339, as people of the language tell it.
-func (x text) when(rfc3339 string) string {
+// When shows a point in time, RFC 3339, as people of the language tell it.
+func (x Labels) When(rfc3339 string) string {
 	t, err := time.Parse(time.RFC3339, rfc3339)
 	if err != nil {
 		return Clean(rfc3339)
@@ -284,15 +290,15 @@ func (x text) when(rfc3339 string) string {
 	return x.time(t)
 }
 
-func (x text) time(t time.Time) string {
+func (x Labels) time(t time.Time) string {
 	if x.lang == diagnosis.Chinese {
 		return t.In(time.FixedZone("", beijing)).Format("2006-01-02 15:04:05") + " 北京时间"
 	}
 	return t.UTC().Format("2006-01-02 15:04:05") + " UTC"
 }
 
-// seconds shows a duration, given in seconds.
-func (x text) seconds(s float64) string {
+// Seconds shows a duration, given in seconds.
+func (x Labels) Seconds(s float64) string {
 	switch {
 	case math.IsNaN(s) || s < 0 || s > 1e10:
 		return x.quantity(strconv.FormatFloat(s, 'g', 6, 64), "s")
@@ -302,9 +308,9 @@ func (x text) seconds(s float64) string {
 	d := time.Duration(s) * time.Second
 	switch {
 	case d < time.Hour:
-		return x.t("show.min_s", int(d.Minutes()), int(d.Seconds())%60)
+		return x.T("show.min_s", int(d.Minutes()), int(d.Seconds())%60)
 	case d < 48*time.Hour:
-		return x.t("show.h_min", int(d.Hours()), int(d.Minutes())%60)
+		return x.T("show.h_min", int(d.Hours()), int(d.Minutes())%60)
 	}
-	return x.t("show.d_h", int(d.Hours())/24, int(d.Hours())%24)
+	return x.T("show.d_h", int(d.Hours())/24, int(d.Hours())%24)
 }

@@ -27,7 +27,7 @@ type Options struct {
 // Page is everything that is shown of a record, in one language and in the
 // order in which it is read. Text and HTML lay it out.
 type Page struct {
-	x text
+	x Labels
 
 	Title       string
 	Standing    Standing
@@ -114,10 +114,10 @@ type Measured struct {
 
 // NewPage puts together what is shown of d.
 func NewPage(d *Document, o Options) *Page {
-	x := text{o.Lang}
-	p := &Page{x: x, Title: x.t("show.title")}
+	x := In(o.Lang)
+	p := &Page{x: x, Title: x.T("show.title")}
 	p.Standing = x.standing(d)
-	p.RecordName = x.t("show.page_end", d.Record.N, Clean(d.Record.Device))
+	p.RecordName = x.T("show.page_end", d.Record.N, Clean(d.Record.Device))
 	p.verdict(d)
 	p.Elements = x.elements(d)
 	p.Facts = []Group{x.who(d), x.line(d)}
@@ -140,7 +140,7 @@ func NewPage(d *Document, o Options) *Page {
 	return p
 }
 
-func (x text) standing(d *Document) Standing {
+func (x Labels) standing(d *Document) Standing {
 	v := d.Verification
 	s := Standing{Text: x.w(diagnosis.KeyRecord + string(v.Status)), Problem: Clean(v.Problem)}
 	for _, name := range v.Altered {
@@ -151,19 +151,19 @@ func (x text) standing(d *Document) Standing {
 	case v.Status == record.Valid:
 		s.Class = "valid"
 	case v.Status == record.Altered:
-		s.Class, s.Loud = "altered", x.t("show.altered_banner")
+		s.Class, s.Loud = "altered", x.T("show.altered_banner")
 	case d.Newer():
-		s.Class, s.Text = "newer", x.t("show.future")
+		s.Class, s.Text = "newer", x.T("show.future")
 	case v.Status == record.SignerUnknown && v.Problem == "no root key was given":
-		s.Class, s.Text, s.Problem = "unproven", x.t("show.unproven_root"), ""
+		s.Class, s.Text, s.Problem = "unproven", x.T("show.unproven_root"), ""
 	default:
 		s.Class = "unproven"
 	}
 	return s
 }
 
-func (x text) badge(v acceptance.Verdict) Badge {
-	b := Badge{Text: x.verdict(v)}
+func (x Labels) badge(v acceptance.Verdict) Badge {
+	b := Badge{Text: x.Verdict(v)}
 	switch v {
 	case acceptance.Pass:
 		b.Class, b.Mark = "pass", "✓"
@@ -186,25 +186,25 @@ func (p *Page) verdict(d *Document) {
 	if !diagnosis.OfficeKnows(key) {
 		key = "show.verdict.unknown"
 	}
-	p.Headline = x.t(key)
+	p.Headline = x.T(key)
 	if d.Altered() || d.Newer() {
 		// What stands there is nobody's word.
-		p.Headline = x.t("show.claimed") + x.colon() + p.Verdict.Text
+		p.Headline = x.T("show.claimed") + x.colon() + p.Verdict.Text
 		p.Verdict.Class, p.Verdict.Mark = "void", "!"
 	}
 	if d.Report.Interrupted {
 		p.Interrupted = true
-		p.Notes = append(p.Notes, x.t("show.interrupted"))
+		p.Notes = append(p.Notes, x.T("show.interrupted"))
 	}
 	if len(d.Gaps) > 0 {
-		p.Notes = append(p.Notes, x.t("show.gaps")+x.colon()+x.list(d.Gaps, x.section))
+		p.Notes = append(p.Notes, x.T("show.gaps")+x.colon()+x.list(d.Gaps, x.section))
 	}
 	if len(d.Unknown) > 0 {
-		p.Notes = append(p.Notes, x.t("show.unknown_parts")+x.colon()+x.list(d.Unknown, Clean))
+		p.Notes = append(p.Notes, x.T("show.unknown_parts")+x.colon()+x.list(d.Unknown, Clean))
 	}
 }
 
-func (x text) list(names []string, show func(string) string) string {
+func (x Labels) list(names []string, show func(string) string) string {
 	shown := make([]string, 0, len(names))
 	for _, n := range names {
 		shown = append(shown, show(n))
@@ -212,10 +212,10 @@ func (x text) list(names []string, show func(string) string) string {
 	return strings.Join(shown, x.comma())
 }
 
-func (x text) cause(rank int, c diagnosis.Ranked) Cause {
+func (x Labels) cause(rank int, c diagnosis.Ranked) Cause {
 	side := x.w(diagnosis.KeySide + string(c.Side))
 	if c.OrSide != "" && c.OrSide != c.Side {
-		side += " " + x.t("show.or") + " " + x.w(diagnosis.KeySide+string(c.OrSide))
+		side += " " + x.T("show.or") + " " + x.w(diagnosis.KeySide+string(c.OrSide))
 	}
 	out := Cause{
 		Rank: rank, Title: Clean(diagnosis.Title(x.lang, c.Code)), Code: Clean(string(c.Code)),
@@ -233,35 +233,35 @@ func (x text) cause(rank int, c diagnosis.Ranked) Cause {
 }
 
 // ref names a piece of evidence.
-func (x text) ref(r diagnosis.Ref) string {
-	rung := x.rung(acceptance.Rung(r.Rung))
+func (x Labels) ref(r diagnosis.Ref) string {
+	rung := x.Rung(acceptance.Rung(r.Rung))
 	switch r.What {
 	case "cause", "warning":
 		return rung + x.colon() + Clean(diagnosis.Title(x.lang, diagnosis.Code(r.Value)))
 	case "verdict":
-		return rung + x.colon() + x.verdict(acceptance.Verdict(r.Value))
+		return rung + x.colon() + x.Verdict(acceptance.Verdict(r.Value))
 	}
-	value := x.quantity(Clean(x.t(diagnosis.KeyValue+r.Value)), "")
+	value := x.quantity(Clean(x.T(diagnosis.KeyValue+r.Value)), "")
 	if v, err := finite(r.Value); err == nil {
-		value = x.number(r.What, v)
+		value = x.Number(r.What, v)
 	}
-	return rung + x.colon() + x.measurement(r.What) + " " + value
+	return rung + x.colon() + x.Measurement(r.What) + " " + value
 }
 
-func (x text) consequence(c diagnosis.Consequence) string {
-	what := x.rung(acceptance.Rung(c.Rung))
+func (x Labels) consequence(c diagnosis.Consequence) string {
+	what := x.Rung(acceptance.Rung(c.Rung))
 	if c.Code != "" {
 		what += x.colon() + Clean(diagnosis.Title(x.lang, c.Code))
 	}
 	return what + " ← " + Clean(diagnosis.Title(x.lang, c.By))
 }
 
-func (x text) result(i int, r acceptance.Result, altered []string) Rung {
+func (x Labels) result(i int, r acceptance.Result, altered []string) Rung {
 	out := Rung{
-		Name: x.rung(r.Rung), Badge: x.badge(r.Verdict), Required: x.required(r), Duration: x.seconds(r.DurationS), Reason: Clean(r.Reason),
+		Name: x.Rung(r.Rung), Badge: x.badge(r.Verdict), Required: x.required(r), Duration: x.Seconds(r.DurationS), Reason: Clean(r.Reason),
 	}
 	if r.SkippedFor != "" {
-		out.Why = x.w(diagnosis.KeyLabel+"skipped_for") + x.colon() + x.rung(r.SkippedFor)
+		out.Why = x.w(diagnosis.KeyLabel+"skipped_for") + x.colon() + x.Rung(r.SkippedFor)
 	}
 	for _, c := range slices.Concat(r.Causes, r.Warnings) {
 		out.Causes = append(out.Causes, fmt.Sprintf("%s [%s]", Clean(diagnosis.Title(x.lang, diagnosis.Code(c))), Clean(c)))
@@ -276,7 +276,7 @@ func (x text) result(i int, r acceptance.Result, altered []string) Rung {
 			part = fmt.Sprintf("%s#%d", m.Name, n)
 		}
 		out.Measurements = append(out.Measurements, Measured{
-			Name: x.measurement(m.Name), Value: x.value(m), Source: Clean(m.Source), Raw: Clean(m.Raw), Note: Clean(m.Note),
+			Name: x.Measurement(m.Name), Value: x.Value(m), Source: Clean(m.Source), Raw: Clean(m.Raw), Note: Clean(m.Note),
 			Missing: m.Value == nil, Altered: slices.Contains(altered, section+": "+part),
 		})
 	}
@@ -284,7 +284,7 @@ func (x text) result(i int, r acceptance.Result, altered []string) Rung {
 		out.Limits = append(out.Limits, x.limitRow(l))
 	}
 	for _, k := range slices.Sorted(maps.Keys(r.Conditions)) {
-		out.Conditions = append(out.Conditions, Row{Clean(x.t(diagnosis.KeyCondition + k)), Clean(r.Conditions[k])})
+		out.Conditions = append(out.Conditions, Row{Clean(x.T(diagnosis.KeyCondition + k)), Clean(r.Conditions[k])})
 	}
 	for _, line := range r.Log {
 		out.Log = append(out.Log, Clean(line))
@@ -302,48 +302,48 @@ func touched(altered []string, section string) bool {
 	return slices.ContainsFunc(altered, func(a string) bool { return a == section || strings.HasPrefix(a, section+": ") })
 }
 
-func (x text) required(r acceptance.Result) string {
+func (x Labels) required(r acceptance.Result) string {
 	if r.Required {
 		return x.w(diagnosis.KeyLabel + "required")
 	}
 	return x.w(diagnosis.KeyLabel + "optional")
 }
 
-func (x text) limitRow(l acceptance.Limit) Row {
-	return Row{x.threshold(l.Name), x.limit(l) + " (" + Clean(x.t(diagnosis.KeyOrigin+l.Origin)) + ")"}
+func (x Labels) limitRow(l acceptance.Limit) Row {
+	return Row{x.Threshold(l.Name), x.Limit(l) + " (" + Clean(x.T(diagnosis.KeyOrigin+l.Origin)) + ")"}
 }
 
 // who ordered the visit and who ran it, on what and when.
-func (x text) who(d *Document) Group {
+func (x Labels) who(d *Document) Group {
 	r := d.Record
-	g := Group{Title: x.t("show.who")}
+	g := Group{Title: x.T("show.who")}
 	add := func(key, value string) {
 		if value != "" {
-			g.Rows = append(g.Rows, Row{x.t("show." + key), value})
+			g.Rows = append(g.Rows, Row{x.T("show." + key), value})
 		}
 	}
 	add("ordered_by", x.orderedBy(d))
 	if o := d.Order; o != nil {
-		add("order", Clean(o.Order)+" "+x.t("show.rev", o.Rev))
+		add("order", Clean(o.Order)+" "+x.T("show.rev", o.Rev))
 		add("order_type", x.w(diagnosis.KeyOrder+string(o.Type)))
 		add("valid", x.time(o.NotBefore)+" – "+x.time(o.NotAfter))
-		add("consents", x.list(o.Consents, func(c string) string { return Clean(x.t(diagnosis.KeyValue + c)) }))
+		add("consents", x.list(o.Consents, func(c string) string { return Clean(x.T(diagnosis.KeyValue + c)) }))
 	}
 	add("run_by", Clean(r.Technician))
 	if c := d.Command; c != nil {
 		add("command", x.w(diagnosis.KeyAction+string(c.Type))+" "+Clean(c.ID))
 	}
 	add("device", Clean(r.Device))
-	add("closed", x.when(r.Time.UTC))
-	add("clock", Clean(x.t(diagnosis.KeyClock+r.Time.Clock)))
-	add("uptime", x.seconds(r.Time.UptimeS))
-	add("duration", x.seconds(d.Report.DurationS))
-	add("agent", Clean(r.Agent.Version)+" ("+x.t("show.epoch", r.Agent.Epoch)+")")
+	add("closed", x.When(r.Time.UTC))
+	add("clock", Clean(x.T(diagnosis.KeyClock+r.Time.Clock)))
+	add("uptime", x.Seconds(r.Time.UptimeS))
+	add("duration", x.Seconds(d.Report.DurationS))
+	add("agent", Clean(r.Agent.Version)+" ("+x.T("show.epoch", r.Agent.Epoch)+")")
 	return g
 }
 
 // orderedBy names the operator and, by the trust list in the record, its key.
-func (x text) orderedBy(d *Document) string {
+func (x Labels) orderedBy(d *Document) string {
 	by := Clean(d.Record.Tenant)
 	if d.Trust != nil {
 		for _, k := range d.Trust.Keys {
@@ -356,29 +356,29 @@ func (x text) orderedBy(d *Document) string {
 }
 
 // line is what is installed, by the operator's books.
-func (x text) line(d *Document) Group {
-	g := Group{Title: x.t("show.line")}
+func (x Labels) line(d *Document) Group {
+	g := Group{Title: x.T("show.line")}
 	if d.Order == nil {
 		return g
 	}
 	for _, s := range d.Order.Services {
-		parts := []string{Clean(x.t(diagnosis.KeyValue + s.Kind))}
+		parts := []string{Clean(x.T(diagnosis.KeyValue + s.Kind))}
 		if s.Access != "" {
-			parts = append(parts, Clean(x.t(diagnosis.KeyValue+s.Access)))
+			parts = append(parts, Clean(x.T(diagnosis.KeyValue+s.Access)))
 		}
 		if s.VLAN != 0 {
-			parts = append(parts, x.t("show.vlan", s.VLAN))
+			parts = append(parts, x.T("show.vlan", s.VLAN))
 		}
 		if s.DownMbps != 0 || s.UpMbps != 0 {
-			parts = append(parts, x.t("show.contract", fmt.Sprintf("↓ %s ↑ %s", x.mbps(s.DownMbps), x.mbps(s.UpMbps))))
+			parts = append(parts, x.T("show.contract", fmt.Sprintf("↓ %s ↑ %s", x.mbps(s.DownMbps), x.mbps(s.UpMbps))))
 		}
 		if s.RateLayer != "" {
-			parts = append(parts, x.t(diagnosis.KeyCondition+"layer")+" "+Clean(s.RateLayer))
+			parts = append(parts, x.T(diagnosis.KeyCondition+"layer")+" "+Clean(s.RateLayer))
 		}
 		if s.Account != "" {
-			parts = append(parts, x.t("show.account_masked")+" "+Clean(Masked(s.Account)))
+			parts = append(parts, x.T("show.account_masked")+" "+Clean(Masked(s.Account)))
 		}
-		g.Rows = append(g.Rows, Row{x.t("show.service"), strings.Join(parts, " · ")})
+		g.Rows = append(g.Rows, Row{x.T("show.service"), strings.Join(parts, " · ")})
 	}
 	res := d.Order.Resources
 	for _, r := range []Row{
@@ -389,7 +389,7 @@ func (x text) line(d *Document) Group {
 		{"lan_port", res.LANPort},
 	} {
 		if r.Value != "" {
-			g.Rows = append(g.Rows, Row{x.t("show." + r.Name), Clean(r.Value)})
+			g.Rows = append(g.Rows, Row{x.T("show." + r.Name), Clean(r.Value)})
 		}
 	}
 	return g
@@ -406,12 +406,12 @@ func Masked(account string) string {
 
 // baseline is the line's health record: what this visit leaves, beside what
 // there was.
-func (x text) baseline(d *Document) Group {
-	g := Group{Title: x.t("show.baseline")}
+func (x Labels) baseline(d *Document) Group {
+	g := Group{Title: x.T("show.baseline")}
 	before := map[string]float64{}
 	if l := d.Record.Line; l != nil {
 		before = l.Readings
-		g.Rows = append(g.Rows, Row{x.t("show.line_before"), fmt.Sprintf("#%d · %s · %s", l.N, x.when(l.Closed), Clean(l.SHA256))})
+		g.Rows = append(g.Rows, Row{x.T("show.line_before"), fmt.Sprintf("#%d · %s · %s", l.N, x.When(l.Closed), Clean(l.SHA256))})
 	}
 	names := map[string]bool{}
 	for n := range d.Record.Baseline {
@@ -423,32 +423,32 @@ func (x text) baseline(d *Document) Group {
 	for _, n := range slices.Sorted(maps.Keys(names)) {
 		var parts []string
 		if v, ok := d.Record.Baseline[n]; ok {
-			parts = append(parts, x.number(n, v))
+			parts = append(parts, x.Number(n, v))
 		}
 		if v, ok := before[n]; ok {
-			parts = append(parts, x.t("show.before")+" "+x.number(n, v))
+			parts = append(parts, x.T("show.before")+" "+x.Number(n, v))
 		}
-		g.Rows = append(g.Rows, Row{x.measurement(n), strings.Join(parts, " · ")})
+		g.Rows = append(g.Rows, Row{x.Measurement(n), strings.Join(parts, " · ")})
 	}
 	return g
 }
 
 // extract is the AAA's word.
-func (x text) extract(d *Document) Group {
-	g := Group{Title: x.t("show.extract")}
+func (x Labels) extract(d *Document) Group {
+	g := Group{Title: x.T("show.extract")}
 	e := d.Extract
 	if e == nil {
 		return g
 	}
 	add := func(key, value string) {
 		if value != "" {
-			g.Rows = append(g.Rows, Row{x.t("show." + key), Clean(value)})
+			g.Rows = append(g.Rows, Row{x.T("show." + key), Clean(value)})
 		}
 	}
 	add("taken", x.time(e.Taken))
 	add("account_masked", Masked(e.Account))
 	if e.State != "" {
-		add("state", x.t(diagnosis.KeyValue+string(e.State)))
+		add("state", x.T(diagnosis.KeyValue+string(e.State)))
 	}
 	if e.DownMbps != 0 || e.UpMbps != 0 {
 		add("rates", fmt.Sprintf("↓ %s ↑ %s", x.mbps(e.DownMbps), x.mbps(e.UpMbps)))
@@ -458,9 +458,9 @@ func (x text) extract(d *Document) Group {
 		add("pools", strings.Trim(fmt.Sprint(e.Pools), "[]"))
 	}
 	if s := e.Session; s != nil {
-		parts := []string{x.t("show.offline")}
+		parts := []string{x.T("show.offline")}
 		if s.Online {
-			parts = []string{x.t("show.online")}
+			parts = []string{x.T("show.online")}
 		}
 		if s.V4.IsValid() {
 			parts = append(parts, s.V4.String())
@@ -477,8 +477,8 @@ func (x text) extract(d *Document) Group {
 	return g
 }
 
-func (x text) limitsInForce(d *Document) Group {
-	g := Group{Title: x.t("show.limits_all")}
+func (x Labels) limitsInForce(d *Document) Group {
+	g := Group{Title: x.T("show.limits_all")}
 	for _, l := range d.Limits {
 		g.Rows = append(g.Rows, x.limitRow(l))
 	}
@@ -486,21 +486,21 @@ func (x text) limitsInForce(d *Document) Group {
 }
 
 // proof is what a page can tell for somebody to check the record itself.
-func (x text) proof(d *Document) []Row {
+func (x Labels) proof(d *Document) []Row {
 	r := d.Record
-	rows := []Row{{x.t("show.digest"), d.Digest}}
+	rows := []Row{{x.T("show.digest"), d.Digest}}
 	for _, key := range []Row{
 		{"show.signer", d.Verification.Signer}, {"show.operator_key", signer(r.Order)}, {"show.technician_key", signer(r.Command)},
 	} {
 		if key.Value != "" {
-			rows = append(rows, Row{x.t(key.Name), Clean(key.Value)})
+			rows = append(rows, Row{x.T(key.Name), Clean(key.Value)})
 		}
 	}
-	chain := x.t("show.chain_first")
+	chain := x.T("show.chain_first")
 	if r.N != 1 || r.Prev != "" {
-		chain = x.t("show.chain_n", r.N, Clean(cmp.Or(r.Prev, "?")))
+		chain = x.T("show.chain_n", r.N, Clean(cmp.Or(r.Prev, "?")))
 	}
-	rows = append(rows, Row{x.t("show.chain"), chain})
+	rows = append(rows, Row{x.T("show.chain"), chain})
 	docs := []struct {
 		section string
 		env     order.Envelope

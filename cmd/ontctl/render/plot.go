@@ -136,18 +136,18 @@ func (f *Frame) ticks(a axis) {
 }
 
 // opticalPlot is nil if the visit did not look at the light.
-func (x text) opticalPlot(d *Document) *OpticalPlot {
+func (x Labels) opticalPlot(d *Document) *OpticalPlot {
 	r, ok := d.Report.Result(acceptance.Optical)
 	if !ok {
 		return nil
 	}
-	p := &OpticalPlot{Frame: newFrame(x.t("show.plot_optical"), opticalEdge), NameX: opticalEdge + 10, EndX: opticalEdge + 6}
-	p.Unit, p.Caption = "dBm", x.t("show.plot_reads")
+	p := &OpticalPlot{Frame: newFrame(x.T("show.plot_optical"), opticalEdge), NameX: opticalEdge + 10, EndX: opticalEdge + 6}
+	p.Unit, p.Caption = "dBm", x.T("show.plot_reads")
 	names, reads, dark := opticalReads(r)
 	if len(names) == 0 {
-		p.Empty = x.t("show.plot_none")
+		p.Empty = x.T("show.plot_none")
 		if dark {
-			p.Empty = x.t("show.plot_dark")
+			p.Empty = x.T("show.plot_dark")
 		}
 	}
 	lines := x.opticalLevels(d, r)
@@ -269,7 +269,7 @@ type level struct {
 
 // opticalLevels are what the light is held against: the limits of the order or
 // the norm, the module's own, and the line's baseline.
-func (x text) opticalLevels(d *Document, r acceptance.Result) []level {
+func (x Labels) opticalLevels(d *Document, r acceptance.Result) []level {
 	var out []level
 	for _, l := range r.Limits {
 		if l.Value-l.Value != 0 || Unit(l.Name) != "dBm" || len(out) >= 8 {
@@ -286,7 +286,7 @@ func (x text) opticalLevels(d *Document, r acceptance.Result) []level {
 		case l.Origin != acceptance.OriginModule:
 			continue
 		}
-		label := fmt.Sprintf("%s %s %s", x.t(key), operator(l.Op), strconv.FormatFloat(l.Value, 'g', 5, 64))
+		label := fmt.Sprintf("%s %s %s", x.T(key), operator(l.Op), strconv.FormatFloat(l.Value, 'g', 5, 64))
 		out = append(out, level{class, label, l.Value})
 	}
 	base, ok := d.Record.Baseline["rx_power_dbm"]
@@ -294,7 +294,7 @@ func (x text) opticalLevels(d *Document, r acceptance.Result) []level {
 		base, ok = d.Record.Line.Readings["rx_power_dbm"]
 	}
 	if ok && base-base == 0 {
-		out = append(out, level{"baseline", fmt.Sprintf("%s %s", x.t("show.baseline_short"), strconv.FormatFloat(base, 'f', 1, 64)), base})
+		out = append(out, level{"baseline", fmt.Sprintf("%s %s", x.T("show.baseline_short"), strconv.FormatFloat(base, 'f', 1, 64)), base})
 	}
 	return out
 }
@@ -322,7 +322,7 @@ func spread(lines []Line) {
 }
 
 // ratePlots are empty if the visit measured no speed.
-func (x text) ratePlots(d *Document) []RatePlot {
+func (x Labels) ratePlots(d *Document) []RatePlot {
 	r, ok := d.Report.Result(acceptance.Throughput)
 	if !ok {
 		return nil
@@ -337,14 +337,14 @@ func (x text) ratePlots(d *Document) []RatePlot {
 		if !ok {
 			continue
 		}
-		out = append(out, x.ratePlot(x.t(w.title), m, w.contract, limit(r, acceptance.ThroughputMinRatio)))
+		out = append(out, x.ratePlot(x.T(w.title), m, w.contract, limit(r, acceptance.ThroughputMinRatio)))
 	}
 	return out
 }
 
-func (x text) ratePlot(title string, m acceptance.Measurement, contract float64, ratio *acceptance.Limit) RatePlot {
+func (x Labels) ratePlot(title string, m acceptance.Measurement, contract float64, ratio *acceptance.Limit) RatePlot {
 	p := RatePlot{Frame: newFrame(title, rateEdge), NameX: rateEdge + 8}
-	p.Unit, p.Caption = "Mbit/s", x.t("show.plot_seconds")
+	p.Unit, p.Caption = "Mbit/s", x.T("show.plot_seconds")
 	var rates []float64
 	for _, f := range strings.Fields(m.Raw) {
 		v, err := finite(f)
@@ -355,9 +355,9 @@ func (x text) ratePlot(title string, m acceptance.Measurement, contract float64,
 		rates = append(rates, v)
 	}
 	if len(rates) == 0 {
-		p.Empty = x.t("show.plot_none")
+		p.Empty = x.T("show.plot_none")
 		if m.Value == nil && m.Status != "" {
-			p.Empty += x.colon() + x.value(m)
+			p.Empty += x.colon() + x.Value(m)
 		}
 	}
 	top := contract
@@ -368,10 +368,10 @@ func (x text) ratePlot(title string, m acceptance.Measurement, contract float64,
 	p.ticks(a)
 	floor := 0.0
 	if contract > 0 {
-		p.Line = append(p.Line, Line{Class: "contract", Y: a.y(contract), Label: x.t("show.plot_contract", number(contract))})
+		p.Line = append(p.Line, Line{Class: "contract", Y: a.y(contract), Label: x.T("show.plot_contract", number(contract))})
 		if ratio != nil && ratio.Value > 0 && ratio.Value <= 2 {
 			floor = contract * ratio.Value
-			p.Line = append(p.Line, Line{Class: "norm", Y: a.y(floor), Label: x.t("show.plot_floor", number(floor))})
+			p.Line = append(p.Line, Line{Class: "norm", Y: a.y(floor), Label: x.T("show.plot_floor", number(floor))})
 		}
 	}
 	spread(p.Line)

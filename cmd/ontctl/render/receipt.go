@@ -51,7 +51,7 @@ type Attached struct {
 	Thumbnail                                    template.URL
 }
 
-func (x text) receipt(o Options) *ReceiptView {
+func (x Labels) receipt(o Options) *ReceiptView {
 	v := o.Receipt
 	if v == nil {
 		return nil
@@ -68,11 +68,11 @@ func (x text) receipt(o Options) *ReceiptView {
 	}
 	by := Clean(r.Technician)
 	if v.Signer != "" {
-		by += " (" + x.t("show.technician_key") + " " + Clean(v.Signer) + ")"
+		by += " (" + x.T("show.technician_key") + " " + Clean(v.Signer) + ")"
 	}
-	add(x.t("show.run_by"), by)
+	add(x.T("show.run_by"), by)
 	if !r.Made.IsZero() {
-		add(x.t("show.receipt_time"), x.time(r.Made))
+		add(x.T("show.receipt_time"), x.time(r.Made))
 	}
 	if s := r.Splitter; s != nil {
 		out.Splitter = x.splitter(*s)
@@ -81,7 +81,7 @@ func (x text) receipt(o Options) *ReceiptView {
 	for _, item := range record.RatingItems() {
 		if rating, ok := r.Customer.Ratings[item]; ok {
 			out.Ratings = append(out.Ratings, Rated{
-				x.t(diagnosis.KeyRated + string(item)), Clean(x.t(diagnosis.KeyRating + string(rating))), ratingClass(rating),
+				x.T(diagnosis.KeyRated + string(item)), Clean(x.T(diagnosis.KeyRating + string(rating))), ratingClass(rating),
 			})
 		}
 	}
@@ -92,7 +92,7 @@ func (x text) receipt(o Options) *ReceiptView {
 	return out
 }
 
-func (x text) receiptStanding(v record.ReceiptVerification) Standing {
+func (x Labels) receiptStanding(v record.ReceiptVerification) Standing {
 	s := Standing{Problem: Clean(v.Problem)}
 	for _, name := range v.Altered {
 		s.Altered = append(s.Altered, x.section(name))
@@ -113,30 +113,30 @@ func (x text) receiptStanding(v record.ReceiptVerification) Standing {
 	default:
 		s.Class, key = "altered", "show.receipt_unreadable"
 	}
-	s.Text = x.t(key)
+	s.Text = x.T(key)
 	return s
 }
 
 // splitter is judged like a measured value.
-func (x text) splitter(s record.Splitter) *Element {
-	e := &Element{Name: x.t("show.splitter_reading"), Badge: Badge{Class: "fail", Mark: "✗", Text: x.t("show.splitter_weak")}}
+func (x Labels) splitter(s record.Splitter) *Element {
+	e := &Element{Name: x.T("show.splitter_reading"), Badge: Badge{Class: "fail", Mark: "✗", Text: x.T("show.splitter_weak")}}
 	if s.RxPowerDBm > s.RxMinDBm {
-		e.Badge = Badge{Class: "pass", Mark: "✓", Text: x.t("show.splitter_ok")}
+		e.Badge = Badge{Class: "pass", Mark: "✓", Text: x.T("show.splitter_ok")}
 	}
-	e.Lines = []string{x.short("rx_power_dbm", s.RxPowerDBm, s.RxMinDBm), "> " + x.number("rx_min_dbm", s.RxMinDBm)}
+	e.Lines = []string{x.short("rx_power_dbm", s.RxPowerDBm, s.RxMinDBm), "> " + x.Number("rx_min_dbm", s.RxMinDBm)}
 	if s.Port != "" {
-		e.Lines = append(e.Lines, x.t("show.splitter_port")+" "+Clean(s.Port))
+		e.Lines = append(e.Lines, x.T("show.splitter_port")+" "+Clean(s.Port))
 	}
 	if s.Meter != "" {
-		e.Lines = append(e.Lines, x.t("show.meter")+" "+Clean(s.Meter))
+		e.Lines = append(e.Lines, x.T("show.meter")+" "+Clean(s.Meter))
 	}
 	return e
 }
 
-func (x text) signature(out *ReceiptView, r *record.Receipt, files map[string]File) {
+func (x Labels) signature(out *ReceiptView, r *record.Receipt, files map[string]File) {
 	s := r.Customer.Signature
 	if s == nil {
-		out.Signature = x.t("show.unsigned")
+		out.Signature = x.T("show.unsigned")
 		return
 	}
 	out.Signature = Clean(s.Typed)
@@ -147,9 +147,9 @@ func (x text) signature(out *ReceiptView, r *record.Receipt, files map[string]Fi
 		}
 	}
 	if s.OnBehalf {
-		out.OnBehalf, out.Behalf = x.t("show.on_behalf"), x.t("show.on_behalf_by")
+		out.OnBehalf, out.Behalf = x.T("show.on_behalf"), x.T("show.on_behalf_by")
 		if s.Relation != "" {
-			out.Behalf += x.colon() + Clean(x.t(diagnosis.KeyRelation+string(s.Relation)))
+			out.Behalf += x.colon() + Clean(x.T(diagnosis.KeyRelation+string(s.Relation)))
 		}
 	}
 }
@@ -166,23 +166,23 @@ func ratingClass(r record.Rating) string {
 	return "skip"
 }
 
-func (x text) attachment(a record.Attachment, files map[string]File) Attached {
+func (x Labels) attachment(a record.Attachment, files map[string]File) Attached {
 	out := Attached{
-		Kind: Clean(x.t(diagnosis.KeyAttachment + string(a.Kind))), Name: Clean(a.Name), Type: Clean(a.MediaType), Size: size(a.Bytes),
-		SHA256: Clean(a.SHA256), State: x.t("show.attachment_unchecked"), Class: "skip",
+		Kind: Clean(x.T(diagnosis.KeyAttachment + string(a.Kind))), Name: Clean(a.Name), Type: Clean(a.MediaType), Size: size(a.Bytes),
+		SHA256: Clean(a.SHA256), State: x.T("show.attachment_unchecked"), Class: "skip",
 	}
 	if files == nil {
 		return out
 	}
 	switch f := files[a.Name]; f.State {
 	case FileThere:
-		out.State, out.Class, out.Thumbnail = x.t("show.attachment_there"), "pass", f.Thumbnail
+		out.State, out.Class, out.Thumbnail = x.T("show.attachment_there"), "pass", f.Thumbnail
 	case FileSwapped:
-		out.State, out.Class = x.t("show.attachment_swapped"), "fail"
+		out.State, out.Class = x.T("show.attachment_swapped"), "fail"
 	case FileMissing:
-		out.State, out.Class = x.t("show.attachment_missing"), "open"
+		out.State, out.Class = x.T("show.attachment_missing"), "open"
 	default:
-		out.State, out.Class = x.t("show.attachment_missing"), "open"
+		out.State, out.Class = x.T("show.attachment_missing"), "open"
 	}
 	return out
 }

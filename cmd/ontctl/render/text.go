@@ -18,7 +18,7 @@ func (p *Page) Text(w io.Writer) error {
 		t.group(g)
 	}
 	t.causes(p)
-	t.section(p.x.t("show.rungs"))
+	t.section(p.x.T("show.rungs"))
 	for _, r := range p.Rungs {
 		t.rung(r)
 	}
@@ -26,13 +26,13 @@ func (p *Page) Text(w io.Writer) error {
 		t.group(g)
 	}
 	t.receipt(p.Receipt)
-	t.group(Group{p.x.t("show.proof"), p.Proof})
+	t.group(Group{p.x.T("show.proof"), p.Proof})
 	return out.Flush()
 }
 
 type printer struct {
 	out *bufio.Writer
-	x   text
+	x   Labels
 }
 
 // line prints one line; whatever is in it, it stays one.
@@ -64,7 +64,7 @@ func (t *printer) head(p *Page) {
 		t.row(1, t.x.w(diagnosis.KeyLabel+"side"), c.Side)
 		t.row(1, t.x.w(diagnosis.KeyLabel+"action"), c.Action)
 	}
-	t.section(t.x.t("show.four"))
+	t.section(t.x.T("show.four"))
 	for _, e := range p.Elements {
 		t.element(e)
 	}
@@ -73,7 +73,7 @@ func (t *printer) head(p *Page) {
 func (t *printer) element(e Element) {
 	t.line(1, "%s %s: %s", e.Badge.Mark, e.Name, strings.Join(append([]string{e.Badge.Text}, e.Lines...), " · "))
 	if e.Altered {
-		t.line(2, "!!! %s", t.x.t("show.altered_here"))
+		t.line(2, "!!! %s", t.x.T("show.altered_here"))
 	}
 }
 
@@ -84,17 +84,17 @@ func (t *printer) standing(s Standing, indent int) {
 		t.line(indent, "%s", rule)
 		t.line(indent, "!!!  %s", s.Loud)
 		for _, a := range s.Altered {
-			t.line(indent, "!!!  %s: %s", t.x.t("show.altered_what"), a)
+			t.line(indent, "!!!  %s: %s", t.x.T("show.altered_what"), a)
 		}
 		t.line(indent, "%s", rule)
 	}
-	t.line(indent, "%s: %s", t.x.t("show.verified"), s.Text)
+	t.line(indent, "%s: %s", t.x.T("show.verified"), s.Text)
 	if s.Problem != "" {
 		t.line(indent+1, "%s", s.Problem)
 	}
 	if s.Loud == "" {
 		for _, a := range s.Altered {
-			t.row(indent+1, t.x.t("show.altered_what"), a)
+			t.row(indent+1, t.x.T("show.altered_what"), a)
 		}
 	}
 }
@@ -110,13 +110,13 @@ func (t *printer) group(g Group) {
 }
 
 func (t *printer) causes(p *Page) {
-	t.section(t.x.t("show.causes"))
+	t.section(t.x.T("show.causes"))
 	if len(p.Causes) == 0 {
-		t.line(1, "%s", t.x.t("show.no_causes"))
+		t.line(1, "%s", t.x.T("show.no_causes"))
 	}
 	for _, c := range p.Causes {
 		t.line(1, "%d. %s [%s] %s · %s, %s %s", c.Rank, c.Title, c.Code, c.Kind, c.Severity, t.x.w(diagnosis.KeyLabel+"confidence"), c.Confidence)
-		t.row(2, t.x.t("show.means"), c.Means)
+		t.row(2, t.x.T("show.means"), c.Means)
 		t.row(2, t.x.w(diagnosis.KeyLabel+"side"), c.Side)
 		t.row(2, t.x.w(diagnosis.KeyLabel+"action"), c.Action)
 		for _, ref := range c.For {
@@ -140,7 +140,7 @@ func (t *printer) rung(r Rung) {
 	}
 	t.line(1, "%s", line)
 	if r.Altered {
-		t.line(2, "!!! %s", t.x.t("show.altered_here"))
+		t.line(2, "!!! %s", t.x.T("show.altered_here"))
 	}
 	for _, c := range r.Causes {
 		t.line(2, "%s", c)
@@ -155,7 +155,7 @@ func (t *printer) rung(r Rung) {
 		t.row(2, t.x.w(diagnosis.KeyLabel+"conditions")+" "+c.Name, c.Value)
 	}
 	for _, l := range r.Log {
-		t.row(2, t.x.t("show.log"), l)
+		t.row(2, t.x.T("show.log"), l)
 	}
 }
 
@@ -165,13 +165,13 @@ func (t *printer) measured(m Measured) {
 		line += "  [" + m.Source + "]"
 	}
 	if m.Raw != "" {
-		line += " " + t.x.t("show.raw") + " " + m.Raw
+		line += " " + t.x.T("show.raw") + " " + m.Raw
 	}
 	if m.Note != "" {
 		line += " — " + m.Note
 	}
 	if m.Altered {
-		line = "!!! " + t.x.t("show.altered_here") + ": " + line
+		line = "!!! " + t.x.T("show.altered_here") + ": " + line
 	}
 	t.line(2, "%s", line)
 }
@@ -180,7 +180,7 @@ func (t *printer) receipt(r *ReceiptView) {
 	if r == nil {
 		return
 	}
-	t.section(t.x.t("show.receipt"))
+	t.section(t.x.T("show.receipt"))
 	t.standing(r.Standing, 1)
 	for _, row := range r.Rows {
 		t.row(1, row.Name, row.Value)
@@ -193,15 +193,15 @@ func (t *printer) receipt(r *ReceiptView) {
 		if r.OnBehalf != "" {
 			signed += " 【" + r.OnBehalf + "】 " + r.Behalf
 		}
-		t.row(1, t.x.t("show.signature"), signed)
+		t.row(1, t.x.T("show.signature"), signed)
 	}
 	for _, rated := range r.Ratings {
-		t.row(1, t.x.t("show.ratings")+" "+rated.What, rated.Rating)
+		t.row(1, t.x.T("show.ratings")+" "+rated.What, rated.Rating)
 	}
 	for _, a := range r.Attachments {
 		t.line(1, "%s: %s (%s, %s) — %s", a.Kind, a.Name, a.Type, a.Size, a.State)
 		t.line(2, "sha256 %s", a.SHA256)
 	}
-	t.row(1, t.x.t("show.remarks"), r.Remarks)
-	t.row(1, t.x.t("show.receipt_digest"), r.Digest)
+	t.row(1, t.x.T("show.remarks"), r.Remarks)
+	t.row(1, t.x.T("show.receipt_digest"), r.Digest)
 }
