@@ -96,9 +96,7 @@ var (
 		DialDropped, DialLCPFailed, ReachLoss, ThroughputBelow, ThroughputUnstable, ThroughputUploadOnly, IPTVStreamBroken,
 	}
 	// What light that is nearly good enough may lead to.
-	poorLight = []Code{
-		OpticalRxWeakMargin, PONPopup, OpticalBitErrors, DialDropped, DialLCPFailed, ReachLoss, ThroughputUnstable, IPTVStreamBroken,
-	}
+	poorLight = []Code{PONPopup, OpticalBitErrors, DialDropped, DialLCPFailed, ReachLoss, ThroughputUnstable, IPTVStreamBroken}
 	refused    = []string{"server_message", "terminate_reason"}
 	anyTraffic = []string{"addressing", "dns", "reachability", "throughput"}
 )
@@ -135,7 +133,7 @@ var catalogue = [...]Cause{
 		Title:    Words{"收光比以前变差", "Light fell from its baseline"},
 		Means:    Words{"收光比本线路基线低 3 dB 以上：新增弯折或接头问题。", "Received power is 3 dB or more below this line's own baseline: a new bend or connector."},
 		Action:   Words{"查最近动过的走线和接头，清洁后与基线对比。", "Look for recent changes to the cable and connectors; clean, and compare with the baseline."},
-		Explains: poorLight, Shows: []string{"rx_power_dbm", "rx_baseline_dbm"},
+		Explains: []Code{OpticalRxWeakMargin, PONPopup, OpticalBitErrors, DialDropped, DialLCPFailed, ReachLoss, ThroughputUnstable, IPTVStreamBroken}, Shows: []string{"rx_power_dbm", "rx_baseline_dbm"},
 	},
 	{
 		Code: OpticalSplitterWeak, Side: SideODN, Severity: Major, Certainty: 0.95,
@@ -176,7 +174,7 @@ var catalogue = [...]Cause{
 		Title:    Words{"收光余量不足", "Little optical margin"},
 		Means:    Words{"收光合格，但离门限或模块自身告警值太近，天气和弯折变化就可能不达标。", "Received power is within the norm but close to the limit or to the module's own; weather or a bend may push it out."},
 		Action:   Words{"清洁接头、理顺弯折，争取多留 2 dB 以上余量。", "Clean connectors and straighten bends; aim for a margin of 2 dB or more."},
-		Explains: poorLight[1:], Shows: []string{"rx_power_dbm", "margin_db"},
+		Explains: poorLight, Shows: []string{"rx_power_dbm", "margin_db"},
 	},
 	{
 		Code: OpticalRxNearOverload, Side: SideODN, Severity: Minor, Certainty: 0.7,
@@ -190,7 +188,7 @@ var catalogue = [...]Cause{
 		Title:    Words{"收光不稳", "Light is unsteady"},
 		Means:    Words{"几次读数时有时无或相差 3 dB 以上：接头松动或正在触碰光纤。", "Readings come and go or differ by more than 3 dB: a loose connector, or someone touching the fibre."},
 		Action:   Words{"固定好尾纤、插紧接头，静置几分钟再测。", "Secure the fibre, reseat the connector, leave it alone for some minutes and measure again."},
-		Explains: poorLight[1:], Shows: []string{"rx_power_sample_dbm"},
+		Explains: poorLight, Shows: []string{"rx_power_sample_dbm"},
 	},
 	{
 		Code: OpticalSourcesDisagree, Side: SideDevice, Severity: Info, Certainty: 0.8,

@@ -188,6 +188,7 @@ func origins(t *testing.T) map[string][]string {
 	}
 	add("../acceptance/runner.go", "*")
 	add("happenings.go", "telemetry")
+	add("sayings.go", "telemetry")
 	// Inference names many codes; it comes to those that it looks up or chooses.
 	note := func(n ast.Node) {
 		if id, ok := n.(*ast.Ident); ok && named[id.Name] != "" && !slices.Contains(out[named[id.Name]], "inference") {
@@ -197,7 +198,7 @@ func origins(t *testing.T) map[string][]string {
 	ast.Inspect(parse(t, "infer.go"), func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.CallExpr:
-			if fun, ok := n.Fun.(*ast.Ident); ok && fun.Name == "find" {
+			if fun, ok := n.Fun.(*ast.SelectorExpr); ok && fun.Sel.Name == "put" {
 				note(n.Args[0])
 			}
 		case *ast.AssignStmt:

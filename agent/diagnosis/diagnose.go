@@ -78,7 +78,6 @@ type Ranked struct {
 	entry       *Cause
 	rung, index int  // place in the evidence
 	optional    bool // no rung that it comes from is required
-	promoted    bool // explains others, although it is no fault by itself
 	late        bool // telemetry saw it, after its rung had looked
 }
 
@@ -178,7 +177,7 @@ func Diagnose(e Evidence) Diagnosis {
 
 // look is evidence, and what was found in it.
 type look struct {
-	rungs []Rung
+	rungs []*Rung
 	clock string
 	hour  int
 	found []Ranked
@@ -190,35 +189,49 @@ var ladder = [...]string{
 	"account", "throughput", "iptv", "voice", "management", "routed_internet", "host",
 }
 
-// ordered puts rungs in the order of the ladder, others behind by name, and
-// keeps the first of each.
-func ordered(in []Rung) []Rung {
-	out := slices.Clone(in)
-	place := func(name string) int {
-		if i := slices.Index(ladder[:], name); i >= 0 {
+// place is where a rung is on the ladder; what is not on it comes behind.
+func place(name string) int {
+	for i := range ladder {
+		if ladder[i] == name {
 			return i
 		}
-		return len(ladder)
 	}
-	slices.SortStableFunc(out, func(a, b Rung) int {
-		if c := place(a.Name) - place(b.Name); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Name, b.Name)
+	return len(ladder)
+}
+
+// ordered puts rungs in the order of the ladder, others behind by name, and
+// keeps the first of each.
+func ordered(in []Rung) []*Rung {
+	all := make([]*Rung, 0, len(in))
+	for i := range in {
+		all = append(all, &in[i])
+	}
+	sort.SliceStable(all, func(i, j int) bool {
+		a, b := place(all[i].Name), place(all[j].Name)
+		return a < b || a == b && all[i].Name < all[j].Name
 	})
-	out = slices.CompactFunc(out, func(a, b Rung) bool { return a.Name == b.Name })
-	return out[:min(len(out), maxRungs)]
+	out := all[:0]
+	for _, r := range all {
+		if n := len(out); n < maxRungs && (n == 0 || out[n-1].Name != r.Name) {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 // measured reports whether any rung came to a verdict of its own.
 func (l *look) measured() bool {
-	return slices.ContainsFunc(l.rungs, func(r Rung) bool { return r.Verdict == pass || r.Verdict == fail })
+	for _, r := range l.rungs {
+		if r.Verdict == pass || r.Verdict == fail {
+			return true
+		}
+	}
+	return false
 }
 
 // gather collects what the rungs themselves came to.
 func (l *look) gather() {
-	for i := range l.rungs {
-		r := &l.rungs[i]
+	for i, r := range l.rungs {
 		if r.Verdict == skipped {
 			continue
 		}
@@ -248,34 +261,40 @@ func kindOf(verdict string) Kind {
 
 // add adds what a rung came to.
 func (l *look) add(i int, kind Kind, what, code string) {
-	c := find(Code(code))
-	refs := append([]Ref{{Rung: l.rungs[i].Name, What: what, Value: code}}, shown(&l.rungs[i], c.Shows)...)
-	l.put(c, i, kind, refs)
+	c, at := find(Code(code)), l.rungs[i]
+	if r := l.put(c.Code, i, kind); r.rung != i || len(r.For) == 0 {
+		r.cite(at.Name, what, code)
+		for _, name := range c.Shows {
+			at.show(r, name)
+		}
+	}
 }
 
-// put adds a cause with what speaks for it. A code that several rungs came to is
-// one cause, as grave as its gravest use.
-func (l *look) put(c *Cause, i int, kind Kind, refs []Ref) *Ranked {
-	if k := l.index(c.Code); k >= 0 {
+// put adds a cause. A code that several rungs came to is one cause, as grave as
+// its gravest use.
+func (l *look) put(code Code, i int, kind Kind) *Ranked {
+	if k := l.index(code); k >= 0 {
 		r := &l.found[k]
-		if r.rung != i {
-			r.For = append(r.For, refs...)
-		}
 		if kind.rank() < r.Kind.rank() {
 			r.Kind = kind
 		}
 		r.optional = r.optional && !l.rungs[i].Required
 		return r
 	}
-	r := c.ranked(kind)
-	r.entry, r.For, r.rung, r.index, r.optional = c, refs, i, len(l.found), !l.rungs[i].Required
+	r := find(code).ranked(kind)
+	r.rung, r.index, r.optional = i, len(l.found), !l.rungs[i].Required
 	l.found = append(l.found, r)
-	return &l.found[len(l.found)-1]
+	return &l.found[r.index]
 }
 
 // index returns the place of a cause in what was found, or -1.
 func (l *look) index(code Code) int {
-	return slices.IndexFunc(l.found, func(r Ranked) bool { return r.Code == code })
+	for i := range l.found {
+		if l.found[i].Code == code {
+			return i
+		}
+	}
+	return -1
 }
 
 // weigh moves the confidences by what else was found.
@@ -285,12 +304,11 @@ func (l *look) weigh() {
 		for j := range l.found {
 			if other := &l.found[j]; j != i && slices.Contains(r.entry.With, other.Code) {
 				r.likelier()
-				r.For = append(r.For, Ref{Rung: l.rungs[other.rung].Name, What: "cause", Value: string(other.Code)})
+				r.cite(l.rungs[other.rung].Name, "cause", string(other.Code))
 			}
 		}
-		if against := l.contradiction(r); len(against) > 0 {
+		if r.Against = l.contradiction(r); r.Against != nil {
 			r.Confidence *= contradicted
-			r.Against = append(r.Against, against...)
 		}
 		l.doubt(r)
 		r.Confidence = round(r.Confidence)
@@ -304,9 +322,12 @@ func (l *look) contradiction(r *Ranked) []Ref {
 	if r.Kind != KindFault || r.late || len(r.entry.NotIf) == 0 || l.rungs[r.rung].Name == "account" {
 		return nil
 	}
+	if r.Code == ReachNoReply && l.rungs[r.rung].Texts["page_outcome"] == "name_failed" {
+		return nil // by then no name was answered either
+	}
 	var refs []Ref
-	for i := range l.rungs {
-		if o := &l.rungs[i]; o.Verdict == pass && slices.Contains(r.entry.NotIf, o.Name) {
+	for _, o := range l.rungs {
+		if o.Verdict == pass && slices.Contains(r.entry.NotIf, o.Name) {
 			refs = append(refs, Ref{Rung: o.Name, What: "verdict", Value: pass})
 		}
 	}
@@ -314,15 +335,14 @@ func (l *look) contradiction(r *Ranked) []Ref {
 }
 
 // explain returns for each cause the place of the one at the root of it, or -1
-// if it stands by itself. Only what is sure enough explains others: faults, and
-// what was promoted.
+// if it stands by itself. Only faults that are sure enough explain others.
 func (l *look) explain() []int {
 	by := make([]int, len(l.found))
 	for i := range l.found {
 		by[i] = -1
 		for j := range l.found {
 			other := &l.found[j]
-			if i == j || other.Kind != KindFault && !other.promoted || other.Confidence < explainsFrom {
+			if i == j || other.Kind != KindFault || other.Confidence < explainsFrom {
 				continue
 			}
 			if other.entry.explains(&l.found[i]) && (by[i] < 0 || other.Confidence > l.found[by[i]].Confidence) {
@@ -363,8 +383,8 @@ func (c *Cause) explains(r *Ranked) bool {
 // that explains whole families, else the first.
 func (l *look) blocker(d Diagnosis, by []int, at int) Code {
 	if name := l.rungs[at].SkippedFor; name != "" {
-		for _, c := range d.Causes {
-			if c.Kind == KindFault && l.rungs[c.rung].Name == name {
+		for i := range d.Causes {
+			if c := &d.Causes[i]; c.Kind == KindFault && l.rungs[c.rung].Name == name {
 				return c.Code
 			}
 		}
@@ -374,13 +394,22 @@ func (l *look) blocker(d Diagnosis, by []int, at int) Code {
 			}
 		}
 	}
-	for _, c := range d.Causes {
-		family := slices.ContainsFunc(c.entry.Explains, func(e Code) bool { return strings.HasSuffix(string(e), ".") })
-		if c.Kind == KindFault && c.rung < at && family {
+	for i := range d.Causes {
+		if c := &d.Causes[i]; c.Kind == KindFault && c.rung < at && c.entry.families() {
 			return c.Code
 		}
 	}
 	return d.Causes[0].Code
+}
+
+// families reports whether c explains whole families.
+func (c *Cause) families() bool {
+	for _, e := range c.Explains {
+		if e[len(e)-1] == '.' {
+			return true
+		}
+	}
+	return false
 }
 
 // rank sorts causes, the most probable and most grave first.
@@ -420,17 +449,13 @@ func round(v float64) float64 { return float64(int(v*100+0.5)) / 100 }
 // after the others however grave it would be.
 func (r *Ranked) doubtful() int { return count(len(r.Against) > 0 && r.Confidence < explainsFrom) }
 
-// shown returns references to the named measurements of a rung.
-func shown(r *Rung, names []string) []Ref {
-	var refs []Ref
-	for _, name := range names {
-		if v, ok := r.Numbers[name]; ok {
-			refs = append(refs, Ref{Rung: r.Name, What: name, Value: strconv.FormatFloat(v, 'g', 6, 64)})
-		} else if v, ok := r.Texts[name]; ok {
-			refs = append(refs, Ref{Rung: r.Name, What: name, Value: v})
-		}
+// show adds a measurement, if there is such a one, to what speaks for a cause.
+func (r *Rung) show(to *Ranked, name string) {
+	if v, ok := r.Numbers[name]; ok {
+		to.cite(r.Name, name, strconv.FormatFloat(v, 'g', 6, 64))
+	} else if v, ok := r.Texts[name]; ok {
+		to.cite(r.Name, name, v)
 	}
-	return refs
 }
 
 func count(is bool) int {

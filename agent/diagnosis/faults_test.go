@@ -151,6 +151,7 @@ func TestFaultTable(t *testing.T) {
 		{"address up, names fail", whole(failed("dns", diagnosis.DNSNoAnswer)), diagnosis.DNSNoAnswer, diagnosis.SidePlatform, diagnosis.SideBRAS, nil},
 		{"address up, nothing answers", whole(failed("dns", diagnosis.DNSNoAnswer), failed("reachability", diagnosis.ReachNoReply), failed("throughput", diagnosis.ThroughputBelow)), diagnosis.ReachNoReply, diagnosis.SideBRAS, diagnosis.SideOLT, nil},
 		{"pings are dropped, names are answered", whole(failed("reachability", diagnosis.ReachNoReply)), diagnosis.ReachTargetSilent, diagnosis.SideBRAS, diagnosis.SidePlatform, []diagnosis.Code{diagnosis.ReachNoReply}},
+		{"the line went after names were answered", whole(with(failed("reachability", diagnosis.ReachNoReply), "page_outcome", "name_failed")), diagnosis.ReachNoReply, diagnosis.SideBRAS, diagnosis.SideOLT, nil},
 		{"the gateway answers, nothing beyond", whole(failed("dns", diagnosis.DNSNoAnswer), with(failed("reachability", diagnosis.ReachTargetSilent), "gateway_loss_ratio", 0.0, "target_loss_ratio", 1.0)), diagnosis.ReachTargetSilent, diagnosis.SideBRAS, diagnosis.SidePlatform, nil},
 		{"the gateway alone is silent", whole(warned(passing("reachability"), diagnosis.ReachGatewaySilent)), diagnosis.ReachGatewaySilent, diagnosis.SideBRAS, "", nil},
 		{"small pages work, large stall", whole(with(failed("reachability", diagnosis.ReachMTUBlackHole), "path_mtu_bytes", 1400.0), failed("throughput", diagnosis.ThroughputBelow)), diagnosis.ReachMTUBlackHole, diagnosis.SideCustomer, diagnosis.SideBRAS, nil},

@@ -1,28 +1,16 @@
 package diagnosis
 
 import (
-	"slices"
 	"sort"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// The layers of a line, from below. What is wrong with one shows in those
-// above it.
-const (
-	layerPower = iota
-	layerLight
-	layerPON
-	layerLink
-	layerWAN
-	layerHouse // the cable in the house: stands by itself
-)
-
 // slack is how long after a layer went wrong telemetry may come to see it: it
 // reads light and registration once a minute, and believes light when two of
 // three readings agree. Links and addresses are told at once.
-func slack(layer int) time.Duration {
+func slack(layer uint8) time.Duration {
 	switch layer {
 	case layerPower, layerLight:
 		return 150 * time.Second
@@ -43,6 +31,8 @@ const (
 	// maxSigns and maxSpells bound the work for any list.
 	maxSigns  = 48
 	maxSpells = 8
+	// nearDB is how near a level must come to where it fell from.
+	nearDB = 1.5
 )
 
 // spell is a time in which something was wrong.
@@ -54,16 +44,19 @@ type spell struct {
 
 // sign is one thing that telemetry watches, and how it has been.
 type sign struct {
-	group, name, subject string
-	layer                int
-	code                 Code // what it means where it is wrong, now or last
-	worst                int  // place of the code in its layer, the gravest first
-	level                float64
-	spells               []spell // the last ones
-	times                int
-	total                time.Duration
-	first, last          Happening // that made it wrong, and that came last
+	property, group, subject string
+	saying                   // what was said where it is wrong, now or last
+	level                    float64
+	spells                   []spell // the last ones
+	times                    int
+	total                    time.Duration
+	first, last              *Happening // that made it wrong, and that came last
 }
+
+func (s *sign) open() bool { return s.spells[len(s.spells)-1].open }
+
+// signs are those that a list has shown, bounded.
+type signs []*sign
 
 // FromHappenings says what the last minutes of telemetry came from. Before and
 // After are those of the events of groups optics, pon, link and wan; what else
@@ -77,344 +70,167 @@ type sign struct {
 // else the order does not matter. The same happenings always get the same
 // answer.
 func FromHappenings(h []Happening) Diagnosis {
-	h = slices.Clone(h)
-	slices.SortStableFunc(h, func(a, b Happening) int {
-		switch {
-		case a.At < b.At:
-			return -1
-		case a.At > b.At:
-			return 1
-		}
-		return 0
-	})
-	var signs []sign
+	if len(h) == 0 {
+		return Diagnosis{Causes: []Ranked{}}
+	}
+	h = append([]Happening(nil), h...)
+	sort.SliceStable(h, func(i, j int) bool { return h[i].At < h[j].At })
+	var all signs
 	for i := range h {
-		signs = take(signs, h[i])
+		all.take(&h[i])
 	}
-	if len(h) > 0 {
-		end := h[len(h)-1].At
-		for i := range signs {
-			if s := signs[i].spells; len(s) > 0 && s[len(s)-1].open {
-				s[len(s)-1].to = end
-			}
+	end := h[len(h)-1].At
+	wrong := all[:0]
+	for _, s := range all {
+		n := len(s.spells)
+		if n == 0 {
+			continue
 		}
-		signs = wrong(signs)
-		roles(signs, h)
-		signs = steady(signs)
-		return conclude(signs, end)
+		if last := &s.spells[n-1]; last.open {
+			last.to = end
+		} else if s.layer == layerWAN && s.total < blink {
+			continue
+		}
+		wrong = append(wrong, s)
 	}
-	return Diagnosis{Causes: []Ranked{}}
+	return wrong.steady(h).conclude(end)
 }
 
 // take adds what one happening says.
-func take(signs []sign, h Happening) []sign {
-	code, layer, worst, known := meaning(h, h.After)
-	if !known {
-		return signs
+func (all *signs) take(h *Happening) {
+	name := property(h)
+	said := means(h, name, h.After)
+	if said == nil {
+		return
 	}
-	name := slot(h)
-	i := slices.IndexFunc(signs, func(s sign) bool { return s.name == name && s.subject == h.Subject && s.group == h.Group })
-	if i < 0 {
-		if len(signs) == maxSigns {
-			return signs
+	step := said.name == "rx_power"
+	var s *sign
+	for _, o := range *all {
+		if o.property == name && o.subject == h.Subject && o.group == h.Group {
+			s = o
+			break
 		}
-		s := sign{group: h.Group, name: name, subject: h.Subject, layer: layer}
-		if before, _, w, ok := meaning(h, h.Before); ok && before != "" && !relative(h) {
+	}
+	if s == nil {
+		if len(*all) == maxSigns {
+			return
+		}
+		s = &sign{property: name, group: h.Group, subject: h.Subject, saying: *said}
+		if before := means(h, name, h.Before); before != nil && before.code != "" && !step {
 			// It was wrong when the list begins.
-			s.code, s.worst, s.first, s.times = before, w, h, 1
+			s.saying, s.first, s.times = *before, h, 1
 			s.spells = []spell{{from: h.At, open: true}}
 		}
-		signs = append(signs, s)
-		i = len(signs) - 1
-	}
-	s := &signs[i]
-	n := len(s.spells)
-	open := n > 0 && s.spells[n-1].open
-	if relative(h) {
-		code = s.fell(h, code, open)
+		*all = append(*all, s)
 	}
 	s.last = h
+	n := len(s.spells)
+	open := n > 0 && s.spells[n-1].open
+	bad := said.code != ""
+	if step {
+		bad = s.fell(open)
+	}
 	switch {
-	case code == "" && open:
-		sp := &s.spells[n-1]
-		sp.to, sp.open = h.At, false
-		s.total += sp.to - sp.from
-	case code == "":
+	case !bad && open:
+		last := &s.spells[n-1]
+		last.to, last.open = h.At, false
+		s.total += last.to - last.from
+	case !bad:
 	case open:
-		s.code, s.worst = code, worst
+		s.saying = *said
 	default:
-		s.code, s.worst, s.layer = code, worst, layer
+		s.saying = *said
 		if s.times == 0 {
 			s.first = h
 		}
 		s.times++
 		if n == maxSpells {
-			s.spells = slices.Delete(s.spells, 0, 1)
+			copy(s.spells, s.spells[1:])
+			s.spells = s.spells[:n-1]
 		}
 		s.spells = append(s.spells, spell{from: h.At, open: true, begun: true})
 	}
-	return signs
 }
 
-// slot is what a happening's property is kept under.
-func slot(h Happening) string {
+// fell judges a step of the level, which means something only beside the one
+// before: a fall is wrong until the level is back near where it fell from.
+func (s *sign) fell(open bool) bool {
+	before, err1 := decibels(s.last.Before)
+	after, err2 := decibels(s.last.After)
 	switch {
-	case h.Group == "wan" && v6(h):
-		return h.Name + "_v6"
-	case h.Group == "link" && (h.Name == "presence" || h.Name == "admin_state"):
-		return "carrier" // a link that is not there has none
+	case err1 != nil || err2 != nil:
+		return open
+	case open:
+		return after < s.level-nearDB
 	}
-	return h.Name
+	s.level = before
+	return after < before
 }
 
-// v6 reports whether an address or a route is one of IPv6.
-func v6(h Happening) bool { return strings.Contains(h.Before, ":") || strings.Contains(h.After, ":") }
-
-// relative reports whether a happening tells a step of the level, which means
-// something only beside the one before.
-func relative(h Happening) bool { return h.Group == "optics" && h.Name == "rx_power" }
-
-// fell judges a step of the level: a fall is wrong until the level is back near
-// where it fell from.
-func (s *sign) fell(h Happening, code Code, open bool) Code {
-	before, ok1 := decibels(h.Before)
-	after, ok2 := decibels(h.After)
-	const near = 1.5
-	switch {
-	case !ok1 || !ok2:
-		if open {
-			return code
-		}
-		return ""
-	case !open && after < before:
-		s.level = before
-		return code
-	case open && after < s.level-near:
-		return code
-	}
-	return ""
-}
-
-func decibels(s string) (float64, bool) {
+func decibels(s string) (float64, error) {
 	number, _, _ := strings.Cut(s, " ")
-	v, err := strconv.ParseFloat(number, 64)
-	return v, err == nil
+	return strconv.ParseFloat(number, 64)
 }
 
-// meaning says what a value of a property means: a cause, or "" where all is
-// well, and how grave it is among those of its layer. Of values that say
-// nothing it is not known.
-func meaning(h Happening, value string) (code Code, layer, worst int, known bool) {
-	switch h.Group {
-	case "optics":
-		code, worst, known = ofLight(h.Name, value)
-		return code, layerLight, worst, known
-	case "pon":
-		return ofPON(h.Name, value)
-	case "link":
+// steady tells links to the network from those in the house – by name, by what
+// the addresses are on, and by what was lost with them – and drops of the latter
+// what is no fault: a computer that was switched off.
+func (all signs) steady(h []Happening) signs {
+	out := all[:0]
+	for _, s := range all {
 		switch {
-		case h.Name != "carrier" && h.Name != "presence" && h.Name != "admin_state":
-			return "", 0, 0, false
-		case value == "up" || value == "present":
-			return "", layerLink, 0, h.Name != "presence" // back, but with no carrier yet
-		case value == "down" || value == "absent":
-			return Unknown, layerLink, 0, true
-		}
-	case "wan":
-		v6 := v6(h)
-		switch {
-		case h.Name == "address" && !v6: // those of IPv6 come and go by design
-			if code = AddrNone; strings.HasPrefix(h.Subject, "ppp") {
-				code = DialDropped
-			}
-		case h.Name == "default_route" && v6:
-			code, worst = AddrNoIPv6, 2
-		case h.Name == "default_route":
-			code, worst = AddrNoDefaultRoute, 1
-		default:
-			return "", 0, 0, false
-		}
-		if value != "" {
-			code = ""
-		}
-		return code, layerWAN, worst, true
-	}
-	return "", 0, 0, false
-}
-
-func ofLight(name, value string) (Code, int, bool) {
-	switch name {
-	case "rx_power_status":
-		switch value {
-		case "ok":
-			return "", 0, true
-		case "no_light":
-			return OpticalNoLight, 0, true
-		case "untrusted":
-			return OpticalReadBroken, 8, true
-		case "error", "unsupported":
-			return OpticalUnreadable, 8, true
-		}
-	case "rx_level":
-		switch value {
-		case "normal":
-			return "", 0, true
-		case "low":
-			return OpticalRxTooWeak, 1, true
-		case "high":
-			return OpticalRxOverload, 1, true
-		}
-	case "rx_power":
-		return OpticalBaselineDrop, 3, true
-	case "rx_baseline":
-		return when(value == "fallen", OpticalBaselineDrop, 3)
-	case "rx_trend":
-		return when(value == "falling", OpticalBaselineDrop, 3)
-	case "laser":
-		return when(value == "ageing", OpticalLaserAgeing, 7)
-	case "cross_check":
-		return when(value == "disagree", OpticalSourcesDisagree, 8)
-	case "alarm_tx_fault":
-		return when(value == "active", OpticalTxFault, 0)
-	}
-	switch {
-	case strings.HasSuffix(name, "_low") && (strings.HasPrefix(name, "limit_") || strings.Contains(name, "_rx_power")) && !strings.Contains(name, "_tx"):
-		return when(value == "active", OpticalRxWeakMargin, 4)
-	case strings.HasSuffix(name, "_high") && (strings.HasPrefix(name, "limit_") || strings.Contains(name, "_rx_power")) && !strings.Contains(name, "_tx"):
-		return when(value == "active", OpticalRxNearOverload, 4)
-	}
-	return "", 0, false
-}
-
-func when(is bool, code Code, worst int) (Code, int, bool) {
-	if !is {
-		code = ""
-	}
-	return code, worst, true
-}
-
-func ofPON(name, value string) (code Code, layer, worst int, known bool) {
-	active := func(code Code, worst int) (Code, int, int, bool) {
-		code, worst, _ = when(value == "active", code, worst)
-		return code, layerPON, worst, true
-	}
-	switch name {
-	case "state":
-		switch value {
-		case "operational":
-			return "", layerPON, 0, true
-		case "los":
-			return PONLOS, layerPON, 0, true
-		case "searching", "serial":
-			return PONNotProvisionedSN, layerPON, 1, true
-		case "ranging":
-			return PONRangingFailed, layerPON, 1, true
-		case "popup":
-			return PONPopup, layerPON, 1, true
-		case "stopped":
-			return PONStoppedByOLT, layerPON, 0, true
-		}
-	case "omci_provisioned":
-		code, worst, _ = when(value == "no", PONFakeO5, 3)
-		return code, layerPON, worst, value == "yes" || value == "no"
-	case "loid_status":
-		code = loidRejected(value)
-		return code, layerPON, 0, true
-	case "alarm_los":
-		return active(PONLOS, 0)
-	case "alarm_lof":
-		return active(PONNoSync, 2)
-	case "alarm_sf", "alarm_sd":
-		return active(OpticalBitErrors, 4)
-	case "alarm_dying_gasp", "alarm_dg", "alarm_dgi":
-		code, worst, _ = when(value == "active", PONDyingGasp, 0)
-		return code, layerPower, worst, true
-	case "alarm_rogue", "alarm_tx_too_long", "alarm_tx_mismatch":
-		return active(OpticalLaserStuckOn, 0)
-	}
-	return "", 0, 0, false
-}
-
-// loidRejected reads what chips say of a LOID, as the registration rung does.
-func loidRejected(status string) Code {
-	word := strings.ToLower(strings.TrimSpace(status))
-	switch {
-	case word == "2", strings.Contains(word, "exist"):
-		return PONLOIDUnknown
-	case word == "3", strings.Contains(word, "password"):
-		return PONLOIDPassword
-	case word == "4", strings.Contains(word, "duplicat"):
-		return PONLOIDDuplicate
-	case word == "fail", strings.Contains(word, "reject"):
-		return PONAuthRejected
-	}
-	return ""
-}
-
-// wrong keeps the signs of what was wrong at some time.
-func wrong(signs []sign) []sign {
-	return slices.DeleteFunc(signs, func(s sign) bool {
-		return len(s.spells) == 0 || s.layer == layerWAN && !s.open() && s.total < blink
-	})
-}
-
-func (s *sign) open() bool { return s.spells[len(s.spells)-1].open }
-
-// roles tells links to the network from those in the house: by name, by what
-// the addresses are on, and by what was lost with them.
-func roles(signs []sign, h []Happening) {
-	for i := range signs {
-		s := &signs[i]
-		if s.layer != layerLink {
-			continue
-		}
-		n := len(s.subject)
-		wan := upstream(s.subject)
-		for k := range h {
-			if wan {
-				break
-			}
-			// "eth1" carries "eth1" and "eth1.100".
-			o := h[k].Subject
-			wan = h[k].Group == "wan" && strings.HasPrefix(o, s.subject) && (len(o) == n || o[n] == '.')
-		}
-		if !wan && !strings.HasPrefix(s.subject, "lan") {
-			wan = slices.ContainsFunc(signs, func(o sign) bool { return o.layer == layerWAN && o.follows(s) })
-		}
-		switch {
-		case strings.HasPrefix(s.subject, "ppp"):
+		case strings.HasPrefix(s.subject, "ppp") && (s.layer == layerLink || s.code == AddrNone):
 			s.layer, s.code = layerWAN, DialDropped
-		case !wan:
+		case s.layer == layerLink && !s.upstream(all, h):
+			if s.times < flaps {
+				continue
+			}
 			s.layer, s.code = layerHouse, LANUnsteady
 		}
+		out = append(out, s)
 	}
+	return out
 }
 
-func upstream(name string) bool {
-	for _, p := range [...]string{"ppp", "wan", "pon", "gpon", "epon", "nas", "veip"} {
-		if strings.HasPrefix(name, p) {
+func (s *sign) upstream(all signs, h []Happening) bool {
+	for _, p := range [...]string{"wan", "pon", "gpon", "epon", "nas", "veip"} {
+		if strings.HasPrefix(s.subject, p) {
+			return true
+		}
+	}
+	n := len(s.subject)
+	for i := range h {
+		// "eth1" carries "eth1" and "eth1.100".
+		o := h[i].Subject
+		if h[i].Group == "wan" && strings.HasPrefix(o, s.subject) && (len(o) == n || o[n] == '.') {
+			return true
+		}
+	}
+	if strings.HasPrefix(s.subject, "lan") {
+		return false
+	}
+	for _, o := range all {
+		if o.group == "wan" && o.follows(s) {
 			return true
 		}
 	}
 	return false
 }
 
-// steady drops what is no fault: a computer that was switched off.
-func steady(signs []sign) []sign {
-	return slices.DeleteFunc(signs, func(s sign) bool { return s.layer == layerHouse && s.times < flaps })
-}
-
 // follows reports whether all that was wrong with s began when o was wrong, as
 // far as telemetry can see.
 func (s *sign) follows(o *sign) bool {
-	for _, a := range s.spells {
-		if !slices.ContainsFunc(o.spells, func(b spell) bool {
+	for i := range s.spells {
+		a, found := &s.spells[i], false
+		for j := range o.spells {
+			b := &o.spells[j]
 			late := slack(o.layer)
 			if !b.begun {
 				late = 0 // it was there before
 			}
-			return b.from <= a.from+late && (b.open || b.to >= a.from)
-		}) {
+			found = found || b.from <= a.from+late && (b.open || b.to >= a.from)
+		}
+		if !found {
 			return false
 		}
 	}
@@ -424,102 +240,89 @@ func (s *sign) follows(o *sign) bool {
 // explainedBy reports whether o is why s was, or is, wrong.
 func (s *sign) explainedBy(o *sign, end time.Duration) bool {
 	switch {
-	case o.layer >= layerHouse || s.layer >= layerHouse || o.layer > s.layer:
-		return false
-	case o.layer == s.layer && o.worst >= s.worst:
-		return false
-	case o.layer == layerLight && o.worst > 3: // light that is still good enough, or can't be read, explains nothing
+	case o.layer >= layerHouse || s.layer >= layerHouse || o.layer > s.layer,
+		o.layer == s.layer && o.worst >= s.worst,
+		o.layer == layerLight && o.worst >= fairLight:
 		return false
 	}
-	last := o.spells[len(o.spells)-1]
+	last := &o.spells[len(o.spells)-1]
 	return s.follows(o) && (!s.open() || last.open || end-last.to <= settling)
 }
 
 // conclude makes causes of the signs, and consequences.
-func conclude(signs []sign, end time.Duration) Diagnosis {
-	sort.SliceStable(signs, func(i, j int) bool {
-		a, b := &signs[i], &signs[j]
+func (all signs) conclude(end time.Duration) Diagnosis {
+	sort.SliceStable(all, func(i, j int) bool {
+		a, b := all[i], all[j]
 		if a.layer != b.layer {
 			return a.layer < b.layer
 		}
 		if a.worst != b.worst {
 			return a.worst < b.worst
 		}
-		if a.name != b.name {
-			return a.name < b.name
+		if a.property != b.property {
+			return a.property < b.property
 		}
 		return a.subject < b.subject
 	})
 	d := Diagnosis{Causes: []Ranked{}}
-	root := make([]int, len(signs))
-	causes := make([]int, len(signs)) // sign → cause
-	light, registration := false, false
-	for i := range signs {
-		s := &signs[i]
-		root[i], causes[i] = -1, -1
-		light, registration = light || s.layer <= layerLight, registration || s.layer == layerPON
-		for j := range i {
-			if root[j] < 0 && s.explainedBy(&signs[j], end) {
-				root[i] = j
-				break
+	causes := make([]int, len(all)) // sign → its cause, or -1
+	for i, s := range all {
+		var root *Ranked
+		for j := 0; j < i && root == nil; j++ {
+			if causes[j] >= 0 && s.explainedBy(all[j], end) {
+				root = &d.Causes[causes[j]]
 			}
 		}
-		if root[i] < 0 {
-			causes[i] = d.add(s, i)
-		}
-	}
-	for i := range signs {
-		if root[i] < 0 {
+		if causes[i] = -1; root == nil {
+			causes[i] = d.add(s, all)
 			continue
 		}
-		by := &d.Causes[causes[root[i]]]
-		by.likelier()
-		if c := find(signs[i].named()); signs[i].open() && c.Severity != Info {
+		root.likelier()
+		c := find(s.named())
+		if s.open() && c.Severity != Info {
 			// What brought the line down is a fault, however small by itself.
-			by.Kind = KindFault
-			if c.Severity.rank() < by.Severity.rank() {
-				by.Severity = c.Severity
+			root.Kind = KindFault
+			if c.Severity.rank() < root.Severity.rank() {
+				root.Severity = c.Severity
 			}
 		}
-		c := Consequence{Code: signs[i].named(), Rung: signs[i].group, By: by.Code}
-		switch told := slices.ContainsFunc(d.Consequences, func(o Consequence) bool { return o.Code == c.Code }); {
-		case c.Code == c.By:
-			by.For = append(by.For, signs[i].refs()...)
-		case !told:
-			d.Consequences = append(d.Consequences, c)
+		if c.Code == root.Code {
+			s.show(root)
+		} else if !d.told(c.Code) {
+			d.Consequences = append(d.Consequences, Consequence{Code: c.Code, Rung: s.group, By: root.Code})
 		}
 	}
 	for i := range d.Causes {
-		r := &d.Causes[i]
-		// Where nothing below has a sign, it is more likely the other side.
-		if r.Code == PONPopup && !light {
-			r.Side, r.OrSide = SideOLT, SideDrop
-		}
-		if r.Code == DialDropped && !light && !registration {
-			r.Side, r.OrSide = SideBRAS, SideDrop
-		}
-		r.Confidence = round(r.Confidence)
+		d.Causes[i].Confidence = round(d.Causes[i].Confidence)
 	}
 	rank(d.Causes)
 	return d
 }
 
+func (d *Diagnosis) told(code Code) bool {
+	for i := range d.Consequences {
+		if d.Consequences[i].Code == code {
+			return true
+		}
+	}
+	return false
+}
+
 // named is the cause that a sign means, by how it went on.
 func (s *sign) named() Code {
 	switch {
-	case s.layer == layerLight && s.worst <= 3 && s.times >= flaps:
+	case s.layer == layerLight && s.worst < fairLight && s.times >= flaps:
 		return OpticalUnsteady
-	case s.name == "state" && !s.open() && s.code != PONStoppedByOLT:
+	case s.property == "state" && !s.open() && s.code != PONStoppedByOLT:
 		return PONPopup // whatever it went through, it came back
 	}
 	return s.code
 }
 
 // add adds the cause that a sign means and returns its place.
-func (d *Diagnosis) add(s *sign, index int) int {
-	code := s.named()
+func (d *Diagnosis) add(s *sign, all signs) int {
+	c := find(s.named())
 	kind := KindWarning
-	c := find(code)
 	switch {
 	case !s.open():
 	case c.Severity == Info:
@@ -528,8 +331,8 @@ func (d *Diagnosis) add(s *sign, index int) int {
 		kind = KindFault
 	}
 	for i := range d.Causes {
-		if r := &d.Causes[i]; r.Code == code {
-			r.For = append(r.For, s.refs()...)
+		if r := &d.Causes[i]; r.Code == c.Code {
+			s.show(r)
 			r.likelier()
 			if kind.rank() < r.Kind.rank() {
 				r.Kind = kind
@@ -538,32 +341,42 @@ func (d *Diagnosis) add(s *sign, index int) int {
 		}
 	}
 	r := c.ranked(kind)
-	r.For, r.rung, r.index = s.refs(), s.layer, index
+	r.rung, r.index = int(s.layer), len(d.Causes)
 	if !s.spells[0].begun {
-		r.Confidence *= 0.8 // what came before it is not in the list
+		r.Confidence *= unsure // what came before it is not in the list
 	}
+	if below := all[0].layer; c.Code == PONPopup && below > layerLight {
+		// Where nothing below has a sign, it is more likely the other side.
+		r.Side, r.OrSide = SideOLT, SideDrop
+	} else if c.Code == DialDropped && below > layerPON {
+		r.Side, r.OrSide = SideBRAS, SideDrop
+	}
+	s.show(&r)
 	d.Causes = append(d.Causes, r)
-	return len(d.Causes) - 1
+	return r.index
 }
 
-// refs shows what a sign was read from.
-func (s *sign) refs() []Ref {
-	show := func(h Happening) Ref {
+// show adds what a sign was read from to what speaks for a cause.
+func (s *sign) show(r *Ranked) {
+	for _, h := range [...]*Happening{s.first, s.last} {
 		subject := h.Subject
 		if subject != "" {
 			subject += " "
 		}
-		return Ref{Rung: h.Group, What: h.Name, Value: subject + h.Before + " → " + h.After}
-	}
-	refs := []Ref{show(s.first)}
-	if s.last != s.first {
-		refs = append(refs, show(s.last))
+		r.cite(s.group, h.Name, subject+h.Before+" → "+h.After)
+		if s.first == s.last {
+			break
+		}
 	}
 	if s.times > 1 {
-		refs = append(refs, Ref{Rung: s.group, What: "times", Value: strconv.Itoa(s.times)})
+		r.cite(s.group, "times", strconv.Itoa(s.times))
 	}
 	if !s.open() && s.spells[0].begun {
-		refs = append(refs, Ref{Rung: s.group, What: "lasted_s", Value: strconv.FormatFloat(s.total.Seconds(), 'f', 1, 64)})
+		r.cite(s.group, "lasted_s", strconv.FormatFloat(s.total.Seconds(), 'f', 1, 64))
 	}
-	return refs
+}
+
+// cite adds a piece of evidence.
+func (r *Ranked) cite(rung, what, value string) {
+	r.For = append(r.For, Ref{Rung: rung, What: what, Value: value})
 }

@@ -1,7 +1,6 @@
 package diagnosis
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -21,14 +20,13 @@ const (
 )
 
 // plans are the rates that are sold, Mbit/s.
-var plans = [...]float64{2, 4, 6, 8, 10, 20, 30, 50, 100, 200, 300, 500, 600, 1000, 2000}
+var plans = [...]uint16{2, 4, 6, 8, 10, 20, 30, 50, 100, 200, 300, 500, 600, 1000, 2000}
 
 // infer adds what the rungs don't see: it shows in their measurements, or only
 // where they are held against each other.
 func (l *look) infer(recent []Happening) {
 	l.contradictions()
 	l.since(recent)
-	l.alarms()
 	l.light()
 	l.speed()
 	l.promote()
@@ -37,7 +35,12 @@ func (l *look) infer(recent []Happening) {
 
 // at returns the place of a rung, or -1.
 func (l *look) at(name string) int {
-	return slices.IndexFunc(l.rungs, func(r Rung) bool { return r.Name == name })
+	for i, r := range l.rungs {
+		if r.Name == name {
+			return i
+		}
+	}
+	return -1
 }
 
 func (l *look) passes(name string) bool {
@@ -45,19 +48,61 @@ func (l *look) passes(name string) bool {
 	return i >= 0 && l.rungs[i].Verdict == pass
 }
 
-// number returns a measurement of a rung, or of the first that has it if the
-// rung is "", with a reference to it. NaN is none.
-func (l *look) number(rung, name string) (v float64, ref Ref, ok bool) {
-	for i := range l.rungs {
-		r := &l.rungs[i]
-		if rung != "" && r.Name != rung {
-			continue
-		}
-		if v, ok := r.Numbers[name]; ok && v-v == 0 {
-			return v, shown(r, []string{name})[0], true
+// number returns a measurement and the place of its rung: the named one, or the
+// first that has it if there is no name. The place is -1 if there is none. What
+// is no number, or not finite, is none.
+func (l *look) number(rung, name string) (float64, int) {
+	for i, r := range l.rungs {
+		if rung == "" || r.Name == rung {
+			if v, ok := r.Numbers[name]; ok && v-v == 0 {
+				return v, i
+			}
 		}
 	}
-	return 0, Ref{}, false
+	return 0, -1
+}
+
+// limit returns a threshold that a rung was held against.
+func (l *look) limit(name string, otherwise float64) float64 {
+	for _, r := range l.rungs {
+		if v, ok := r.Limits[name]; ok {
+			return v
+		}
+	}
+	return otherwise
+}
+
+// contradictions adds what must be wrong instead where rungs contradict one
+// another: most often a reading.
+func (l *look) contradictions() {
+	for i, n := 0, len(l.found); i < n; i++ {
+		r := &l.found[i]
+		against := l.contradiction(r)
+		if against == nil {
+			continue
+		}
+		then := Unknown
+		switch code := string(r.Code); {
+		case r.Code == PONFakeO5:
+			then = PONOMCIUnknown // traffic without provisioning
+		case r.Code == ReachNoReply:
+			then = ReachTargetSilent // names are answered, if not pings
+		case strings.HasPrefix(code, "optical."):
+			then = OpticalReadBroken // registered without light
+		case strings.HasPrefix(code, "pon."):
+			then = PONUnreadable
+		case strings.HasPrefix(code, "addr."):
+			then = AddrUnreadable
+		}
+		if l.index(then) >= 0 {
+			continue
+		}
+		r = l.put(then, r.rung, KindFault)
+		r.For = against
+		if then != Unknown {
+			r.Confidence = derived
+		}
+	}
 }
 
 // since adds what telemetry saw go wrong below the address after the rungs had
@@ -68,149 +113,108 @@ func (l *look) since(recent []Happening) {
 	}
 	seen := FromHappenings(recent)
 	for i := range seen.Causes {
-		r := &seen.Causes[i]
+		c := &seen.Causes[i]
 		at := -1
-		switch r.rung { // its layer
+		switch uint8(c.rung) { // its layer
 		case layerLight:
 			at = l.at("optical")
 		case layerPower, layerPON:
 			at = l.at("registration")
 		}
-		if at < 0 || r.Severity == Info {
+		if at < 0 || c.Severity == Info {
 			continue
 		}
-		known := l.index(r.Code) >= 0
-		if c := l.put(r.entry, at, r.Kind, r.For); !known {
-			c.Confidence, c.Severity, c.late = r.Confidence, r.Severity, true
+		late := l.index(c.Code) < 0
+		r := l.put(c.Code, at, c.Kind)
+		r.For = append(r.For, c.For...)
+		if late {
+			r.Confidence, r.Severity, r.late = c.Confidence, c.Severity, true
 		}
 	}
 }
 
-// alarms reads what the ONU reports beside its state.
-func (l *look) alarms() {
-	i := l.at("registration")
+// light looks at what else is known of the fibre.
+func (l *look) light() {
+	if i := l.at("registration"); i >= 0 && strings.Contains(l.rungs[i].Texts["pon_alarms"], "dying_gasp") {
+		l.rungs[i].show(l.put(PONDyingGasp, i, kindOf(l.rungs[i].Verdict)), "pon_alarms")
+	}
+	i := l.at("optical")
 	if i < 0 {
 		return
 	}
-	r := &l.rungs[i]
-	for word := range strings.FieldsSeq(r.Texts["pon_alarms"]) {
-		if word == "dying_gasp" || word == "dg" || word == "dgi" {
-			l.put(find(PONDyingGasp), i, kindOf(r.Verdict), []Ref{{Rung: r.Name, What: "pon_alarms", Value: word}})
-		}
+	optical := l.rungs[i]
+	rx, at := l.number("optical", "rx_power_dbm")
+	if base, known := l.number("optical", "rx_baseline_dbm"); at >= 0 && known >= 0 && rx <= base-baselineFallDB {
+		r := l.put(OpticalBaselineDrop, i, KindWarning)
+		optical.show(r, "rx_power_dbm")
+		optical.show(r, "rx_baseline_dbm")
+	}
+	if v, box := l.number("", splitterRx); box >= 0 && !(v > l.limit("splitter.rx_min_dbm", splitterMinDBm)) {
+		l.rungs[box].show(l.put(OpticalSplitterWeak, i, kindOf(optical.Verdict)), splitterRx)
 	}
 }
 
-// light looks at readings of the fibre that no limit is for.
-func (l *look) light() {
-	i := l.at("optical")
-	rx, rxRef, lit := l.number("optical", "rx_power_dbm")
-	if base, ref, ok := l.number("optical", "rx_baseline_dbm"); ok && lit && rx <= base-baselineFallDB {
-		l.put(find(OpticalBaselineDrop), i, KindWarning, []Ref{rxRef, ref})
-	}
-	if v, ref, ok := l.number("", "splitter_rx_power_dbm"); ok && !(v > l.limit("splitter.rx_min_dbm", splitterMinDBm)) {
-		kind := KindWarning
-		if i >= 0 {
-			kind = kindOf(l.rungs[i].Verdict)
-		}
-		l.put(find(OpticalSplitterWeak), max(i, 0), kind, []Ref{ref})
-	}
-}
-
-// limit returns a threshold that a rung was held against.
-func (l *look) limit(name string, otherwise float64) float64 {
-	for i := range l.rungs {
-		if v, ok := l.rungs[i].Limits[name]; ok {
-			return v
-		}
-	}
-	return otherwise
-}
-
-// contradictions adds what must be wrong instead where rungs contradict one
-// another: most often a reading.
-func (l *look) contradictions() {
-	for i := range l.found {
-		r := &l.found[i]
-		against := l.contradiction(r)
-		if len(against) == 0 {
-			continue
-		}
-		then := Unknown
-		switch family, _, _ := strings.Cut(string(r.Code), "."); {
-		case r.Code == PONFakeO5:
-			then = PONOMCIUnknown // traffic without provisioning
-		case r.Code == ReachNoReply:
-			then = ReachTargetSilent // names are answered, if not pings
-		case family == "optical":
-			then = OpticalReadBroken // registered without light
-		case family == "pon":
-			then = PONUnreadable
-		case family == "addr":
-			then = AddrUnreadable
-		}
-		if l.index(then) >= 0 {
-			continue
-		}
-		c, at := find(then), r.rung
-		r = l.put(c, at, KindFault, against)
-		if then != Unknown {
-			r.Confidence = derived
-		}
-	}
-}
+const splitterRx = "splitter_rx_power_dbm"
 
 // speed says what a rate below the contract is like.
 func (l *look) speed() {
-	below := l.index(ThroughputBelow)
-	if below >= 0 && l.found[below].Kind == KindFault {
-		at := l.found[below].rung
-		if refs := l.template(); refs != nil {
-			l.put(find(AccountBandwidthTemplate), at, KindFault, refs)
-		} else if refs := l.congested(); refs != nil {
-			l.put(find(ThroughputCongestion), at, KindFault, refs)
-		}
+	if i := l.index(ThroughputBelow); i >= 0 && l.found[i].Kind == KindFault {
+		l.rate(l.found[i].rung)
 	}
-	wired, wiredRef, ok := l.number("throughput", "throughput_down_mbps")
-	if radio, ref, ok2 := l.number("", "wifi_down_mbps"); ok && ok2 && l.passes("throughput") && radio < wired/2 {
-		l.put(find(WiFiSlow), l.at(ref.Rung), KindWarning, []Ref{ref, wiredRef})
+	wired, _ := l.number("throughput", "throughput_down_mbps")
+	if radio, at := l.number("", "wifi_down_mbps"); at >= 0 && l.passes("throughput") && radio < wired/2 {
+		l.rungs[at].show(l.put(WiFiSlow, at, KindWarning), "wifi_down_mbps")
 	}
 }
 
-// template returns what shows that the download is held at the rate of another
-// plan: it is flat there, and neither the gateway nor loss is what holds it.
-func (l *look) template() []Ref {
-	mbps, ref, ok1 := l.number("throughput", "throughput_down_mbps")
-	ratio, ratioRef, ok2 := l.number("throughput", "throughput_down_ratio")
-	spread, spreadRef, ok3 := l.number("throughput", "throughput_down_spread")
-	if !ok1 || !ok2 || !ok3 || !(ratio > 0) || !(spread >= 0 && spread <= flatSpread) || l.index(ReachLoss) >= 0 {
-		return nil
+// rate says what the download of the rung at i is held at. At the rate of
+// another plan, and flat there, it is a template's – unless the gateway or loss
+// hold it. Uneven, over light that is fine, at an hour when everybody is online,
+// it is everybody.
+func (l *look) rate(i int) {
+	test := l.rungs[i]
+	mbps, ratio, spread := test.Numbers["throughput_down_mbps"], test.Numbers["throughput_down_ratio"], test.Numbers["throughput_down_spread"]
+	if !(mbps > 0 && ratio > 0 && spread >= 0) {
+		return
 	}
-	if core, _, ok := l.number("throughput", "throughput_down_cpu_peak_ratio"); ok && core >= coreBusy {
-		return nil
+	var r *Ranked
+	if spread > flatSpread {
+		if l.clock != "ntp" || l.hour < busyFrom || l.hour > busyTo || l.darkened() {
+			return
+		}
+		r = l.put(ThroughputCongestion, i, KindFault)
+		r.cite(test.Name, "hour", strconv.Itoa(l.hour-1))
+	} else {
+		plan := planOf(mbps, mbps/ratio)
+		if plan == 0 || l.index(ReachLoss) >= 0 || test.Numbers["throughput_down_cpu_peak_ratio"] >= coreBusy {
+			return
+		}
+		r = l.put(AccountBandwidthTemplate, i, KindFault)
+		r.cite(test.Name, "plan_mbps", strconv.Itoa(plan))
 	}
+	test.show(r, "throughput_down_mbps")
+	test.show(r, "throughput_down_spread")
+}
+
+// planOf returns the plan below the contract that a measured rate is that of, or
+// 0.
+func planOf(mbps, contract float64) int {
 	for _, plan := range plans {
-		if plan < 0.9*mbps/ratio && mbps >= planLeast*plan && mbps <= planMost*plan {
-			return []Ref{ref, ratioRef, spreadRef, {Rung: ref.Rung, What: "plan_mbps", Value: strconv.FormatFloat(plan, 'g', -1, 64)}}
+		if p := float64(plan); p < 0.9*contract && mbps >= planLeast*p && mbps <= planMost*p {
+			return int(plan)
 		}
 	}
-	return nil
-}
-
-// congested returns what shows that the line is slow because everybody is
-// online: the hour, a rate that is not flat, and light that is fine.
-func (l *look) congested() []Ref {
-	spread, ref, ok := l.number("throughput", "throughput_down_spread")
-	if !ok || spread <= flatSpread || l.clock != "ntp" || l.hour < busyFrom || l.hour > busyTo || l.darkened() {
-		return nil
-	}
-	return []Ref{ref, {Rung: ref.Rung, What: "hour", Value: strconv.Itoa(l.hour)}}
+	return 0
 }
 
 // darkened reports whether anything is known to be wrong with the light.
 func (l *look) darkened() bool {
-	return slices.ContainsFunc(l.found, func(r Ranked) bool {
-		return strings.HasPrefix(string(r.Code), "optical.") && r.Severity != Info
-	})
+	for i := range l.found {
+		if r := &l.found[i]; r.Severity != Info && strings.HasPrefix(string(r.Code), "optical.") {
+			return true
+		}
+	}
+	return false
 }
 
 // promote makes a cause of what a rung only warned of, where a fault comes of
@@ -220,23 +224,28 @@ func (l *look) promote() {
 	for i := range l.found {
 		r := &l.found[i]
 		need := 1
-		switch {
-		case r.Kind == KindFault:
-			continue
-		case r.late:
-		case r.Code == OpticalRxWeakMargin || r.Code == OpticalBaselineDrop:
+		switch r.Code {
+		case OpticalRxWeakMargin, OpticalBaselineDrop:
 			need = 2
-		case r.Code == OpticalUnsteady || r.Code == OpticalBitErrors || r.Code == PONPopup:
+		case OpticalUnsteady, OpticalBitErrors, PONPopup:
 		default:
+			if !r.late {
+				continue
+			}
+		}
+		if r.Kind == KindFault {
 			continue
 		}
-		kind, severity, n := r.Kind, r.Severity, 0
+		if r.late {
+			need = 1
+		}
+		kind, severity := r.Kind, r.Severity
 		for j := range l.found {
 			o := &l.found[j]
 			if j == i || o.Severity == Info || !r.entry.explains(o) {
 				continue
 			}
-			n++
+			need--
 			if o.Kind.rank() < kind.rank() {
 				kind = o.Kind
 			}
@@ -244,8 +253,8 @@ func (l *look) promote() {
 				severity = o.Severity
 			}
 		}
-		if n >= need && kind == KindFault {
-			r.Kind, r.Severity, r.promoted = kind, severity, true
+		if need <= 0 && kind == KindFault {
+			r.Kind, r.Severity = kind, severity
 			r.likelier()
 		}
 	}
@@ -253,40 +262,33 @@ func (l *look) promote() {
 
 // sides says more exactly whose a cause is, where the evidence does.
 func (l *look) sides() {
-	rx, rxRef, lit := l.number("optical", "rx_power_dbm")
-	fine := lit && l.passes("optical") && !l.darkened()
-	splitter, splitterRef, split := l.number("", "splitter_rx_power_dbm")
+	rx, lit := l.number("optical", "rx_power_dbm")
 	for i := range l.found {
 		switch r := &l.found[i]; r.Code {
 		case OpticalNoLight, OpticalRxTooWeak, OpticalRxWeakMargin, OpticalBaselineDrop:
-			if split && splitter > l.limit("splitter.rx_min_dbm", splitterMinDBm) && !(lit && rx > splitter) {
+			v, box := l.number("", splitterRx)
+			if box >= 0 && v > l.limit("splitter.rx_min_dbm", splitterMinDBm) && !(lit >= 0 && rx > v) {
 				r.Side, r.OrSide = SideDrop, "" // light enough comes to the splitter box
-				r.For = append(r.For, splitterRef)
+				l.rungs[box].show(r, splitterRx)
 				r.likelier()
 			}
 		case ReachLoss:
-			if fine {
+			if lit >= 0 && l.rungs[lit].Verdict == pass && !l.darkened() {
 				r.Side, r.OrSide = SideBRAS, SideOLT
-				r.For = append(r.For, rxRef)
+				l.rungs[lit].show(r, "rx_power_dbm")
 			}
-			if v, ref, ok := l.number("reachability", "gateway_loss_ratio"); ok && v < lossless {
+			if v, at := l.number("reachability", "gateway_loss_ratio"); at >= 0 && v < lossless {
 				r.Side, r.OrSide = SideBRAS, "" // as far as the gateway nothing is lost
-				r.For = append(r.For, ref)
 			}
 		case ReachLatency:
 			if l.index(ThroughputCrossTraffic) >= 0 {
 				r.Side, r.OrSide = SideCustomer, SideBRAS
 			}
-			idle, ref, ok := l.number("throughput", "throughput_down_idle_ms")
-			if ok && idle <= l.limit("reachability.rtt_max_ms", 0) {
-				r.Against = append(r.Against, ref) // it was short a minute later
-				r.Confidence *= unsure
-			}
 		case DialNoPADO, DialNoDHCPOffer:
 			for _, name := range [...]string{"iptv", "voice", "management"} {
 				if l.passes(name) {
 					r.Side, r.OrSide = SideBRAS, SideOLT // the OLT carries another service
-					r.For = append(r.For, Ref{Rung: name, What: "verdict", Value: pass})
+					r.cite(name, "verdict", pass)
 				}
 			}
 		default:
@@ -296,20 +298,18 @@ func (l *look) sides() {
 
 // doubt lowers a confidence for what the evidence lacks.
 func (l *look) doubt(r *Ranked) {
+	at := l.rungs[r.rung]
 	if r.Severity == Info {
 		return
 	}
-	at := &l.rungs[r.rung]
-	against := func(ref Ref, factor float64) {
-		r.Against = append(r.Against, ref)
-		r.Confidence *= factor
-	}
-	if age, err := strconv.ParseFloat(at.Conditions["age_s"], 64); err == nil && age > staleS {
-		against(Ref{Rung: at.Name, What: "age_s", Value: at.Conditions["age_s"]}, unsure)
+	if said := at.Conditions["age_s"]; said != "" {
+		if age, err := strconv.ParseFloat(said, 64); err != nil || !(age <= staleS) {
+			r.doubted(at.Name, "age_s", said, unsure)
+		}
 	}
 	for _, name := range r.entry.Shows {
 		if s := at.Statuses[name]; s == "untrusted" || s == "stale" {
-			against(Ref{Rung: at.Name, What: name, Value: s}, unsure)
+			r.doubted(at.Name, name, s, unsure)
 		}
 	}
 	if r.Kind != KindFault {
@@ -317,15 +317,25 @@ func (l *look) doubt(r *Ranked) {
 	}
 	if r.Code == ThroughputBelow && (l.clock == "floor" || l.clock == "none") {
 		// Whether it is the busy hour can't be told.
-		against(Ref{Rung: at.Name, What: "clock", Value: l.clock}, unseen)
+		r.doubted(at.Name, "clock", l.clock, unseen)
 	}
-	if at.Name == "lan_cabling" || at.Name == "host" || at.Name == "identity" || at.Name == "account" {
+	if idle, i := l.number("throughput", "throughput_down_idle_ms"); r.Code == ReachLatency && i >= 0 && idle <= l.limit("reachability.rtt_max_ms", 0) {
+		// It was short a minute later.
+		r.doubted("throughput", "throughput_down_idle_ms", strconv.FormatFloat(idle, 'g', 4, 64), unsure)
+	}
+	switch at.Name {
+	case "lan_cabling", "host", "identity", "account":
 		return // they stand beside the line
 	}
 	for _, name := range [...]string{"optical", "registration"} {
-		i := l.at(name)
-		if i >= 0 && i < r.rung && l.rungs[i].Verdict == inconclusive {
-			against(Ref{Rung: name, What: "verdict", Value: inconclusive}, unseen)
+		if i := l.at(name); i >= 0 && i < r.rung && l.rungs[i].Verdict == inconclusive {
+			r.doubted(name, "verdict", inconclusive, unseen)
 		}
 	}
+}
+
+// doubted adds a piece of evidence against a cause.
+func (r *Ranked) doubted(rung, what, value string, factor float64) {
+	r.Against = append(r.Against, Ref{Rung: rung, What: what, Value: value})
+	r.Confidence *= factor
 }
