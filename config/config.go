@@ -49,6 +49,7 @@ type Config struct {
 	Management Management
 	Throughput Throughput
 	Repair     Repair
+	Inspect    Inspect
 	Collectors Collectors
 	// Thresholds hold the limits that the file overrides, by the name that the
 	// norms give them (optical.rx_min_dbm), in the norms' unit.
@@ -170,6 +171,13 @@ type Throughput struct {
 	Window       time.Duration
 }
 
+// Inspect is when the line is inspected without a command.
+type Inspect struct {
+	Enabled      bool // else only by command
+	IntervalDays int  // at least 1
+	Hour         int  // of the day, in UTC, from which a fleet is inspected
+}
+
 // Repair is what this gateway may do to itself to bring a line back, and how
 // often.
 type Repair struct {
@@ -233,6 +241,7 @@ func Default() Config {
 		},
 		IPTV:       IPTV{Port: 5000},
 		Throughput: Throughput{UploadMethod: "POST", Connections: 4, Window: 10 * time.Second},
+		Inspect:    Inspect{Enabled: true, IntervalDays: 60, Hour: 19},
 		Repair:     Repair{Enabled: true, PerHour: 2, PerDay: 6, Wait: 30 * time.Second, Grace: 60 * time.Second},
 		Collectors: Collectors{
 			Link:   Collector{Enabled: true, Interval: 30 * time.Second, Timeout: 5 * time.Second},

@@ -243,6 +243,14 @@ func (c *Config) sections() []section {
 			seconds("grace", &c.Repair.Grace, 60, 3600,
 				"How long a fault must last before the gateway heals itself under a standing order."),
 		}},
+		{typ: "inspect", help: "When this gateway inspects its line (巡检) without a command. Nothing of it disturbs the customer. See [inspection.md](inspection.md).", options: []*option{
+			boolean("enabled", &c.Inspect.Enabled,
+				"Inspect by the schedule. 0: only by command."),
+			number("interval_days", &c.Inspect.IntervalDays, "days", 1, 365,
+				"From one inspection to the next."),
+			number("hour", &c.Inspect.Hour, "hour of the day, in UTC", 0, 23,
+				"In the four hours from here the gateways of a fleet are inspected, each at a minute and on a day that follow from its name. 19 is 03:00 in Beijing."),
+		}},
 	}
 	for _, n := range c.Collectors.all() {
 		all = append(all, section{typ: "collector", name: n.name, help: n.what, options: []*option{

@@ -11,6 +11,9 @@ const (
 	OpOptics   = "optics"   // every optical source, fresh
 	OpQueue    = "queue"    // what waits for the broker
 	OpDiagnose = "diagnose" // the read-only rungs, by local root, without a record
+	OpRecent   = "recent"   // what telemetry saw in the last minutes
+
+	OpInspections = "inspections" // the log of the inspections
 )
 
 // Message kinds in answers.

@@ -19,6 +19,7 @@ const (
 	KeyLabel    = "label."
 	KeyRecord   = "record."
 	KeyRepaired = "repaired." // what a repair was worth
+	KeyFault    = "fault."    // classes of faults
 	keyCause    = "cause."
 )
 
@@ -220,6 +221,14 @@ var words = [...]struct {
 	{"label.runs", Words{"各次结果", "runs"}},
 	{"label.error", Words{"错误", "error"}},
 	{"label.seconds_left", Words{"约剩 %.0f 秒", "about %.0f s left"}},
+	{"label.recent", Words{"最近的变化", "what changed lately"}},
+	{"label.recent_none", Words{"最近没有变化", "nothing changed lately"}},
+	{"label.fault", Words{"障碍", "fault"}},
+	{"label.baseline", Words{"基线", "baseline"}},
+	{"label.undated", Words{"时间未知", "undated"}},
+	{"label.next_inspection", Words{"下次巡检", "next inspection"}},
+	{"fault.line", Words{"线路故障", "line fault"}},
+	{"fault.network", Words{"网络故障", "network fault"}},
 	{"label.filed", Words{"验收记录已存入", "record filed as"}},
 
 	{"action.redial", Words{"重新拨号", "redial"}},

@@ -66,6 +66,16 @@ type Status struct {
 	FirstCause  string            `json:"first_cause,omitempty"` // catalogue code
 	Summary     []RungVerdict     `json:"summary,omitempty"`
 	RecordSHA   string            `json:"record_sha256,omitempty"`
+	// Recent is what the last minutes of telemetry look like, beside a diagnosis.
+	Recent []RecentCause `json:"recent,omitempty"`
+}
+
+// RecentCause is a cause that telemetry shows.
+type RecentCause struct {
+	Code       string  `json:"code"`
+	Kind       string  `json:"kind"` // fault; warning: it is over
+	Side       string  `json:"side"`
+	Confidence float64 `json:"confidence"`
 }
 
 // RungVerdict is one line of the result.
@@ -84,6 +94,7 @@ type Outcome struct {
 	FirstCause string
 	Summary    []RungVerdict
 	RecordSHA  string
+	Recent     []RecentCause
 }
 
 // Progress is what a Handler tells while it runs.

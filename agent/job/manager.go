@@ -296,6 +296,7 @@ func (m *Manager) execute(ctx context.Context, job *Stored, g order.Grant, handl
 	st := job.Status
 	st.Step, st.StepVerdict, st.StepReason, st.StepCause, st.EtaS = "", "", "", "", 0
 	st.Verdict, st.FirstCause, st.RecordSHA, st.Summary = out.Verdict, out.FirstCause, out.RecordSHA, out.Summary
+	st.Recent = out.Recent
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errCancelled):
 		st.State = Cancelled

@@ -111,6 +111,7 @@ type daemon struct {
 	visits    *agent.Visits
 	healing   *healing
 	line      chan struct{} // holds a token while somebody works on the line
+	watching  *watching
 	queue     *spool.Queue
 	stamper   *transport.Stamper
 	reporter  *agent.Reporter
@@ -170,6 +171,7 @@ func newDaemon(c config.Config, log *slog.Logger) (*daemon, error) {
 	if err := d.openRepair(); err != nil {
 		return nil, err
 	}
+	d.openWatching()
 	root, err := c.RootPublicKey()
 	switch {
 	case err != nil:
@@ -205,7 +207,7 @@ func (d *daemon) openVisits() error {
 			Device: d.c.Main.Device, Tenant: d.c.Main.Tenant,
 			Agent: record.Agent{Version: version, Epoch: d.epoch},
 		},
-		Moment: d.moment, Filed: d.reporter.Record, Now: time.Now, Log: d.log,
+		Moment: d.moment, Filed: d.filed, Now: time.Now, Log: d.log,
 	}
 	return nil
 }
@@ -261,7 +263,9 @@ func (d *daemon) openAuthority(root ed25519.PublicKey) error {
 func (d *daemon) handlers() map[order.CommandType]job.Handler {
 	all := map[order.CommandType]job.Handler{
 		order.Accept:   d.inTurn(d.visits.Accept),
-		order.Diagnose: d.inTurn(d.visits.Diagnose),
+		order.Diagnose: d.inTurn(d.diagnoseJob),
+
+		order.Inspection: d.inTurn(d.watching.inspector.Inspect),
 	}
 	if d.c.Repair.Enabled {
 		all[order.RepairCmd] = d.inTurn(d.repair)
@@ -276,6 +280,9 @@ func (d *daemon) jobChanged(st job.Status) {
 		d.log.Info("job", "id", st.ID, "order", st.Order, "command", st.CommandType, "state", st.State,
 			"verdict", st.Verdict, "first_cause", st.FirstCause)
 	}
+	if st.State == job.Accepted {
+		d.watching.inspections.Interrupt() // one of the schedule can wait
+	}
 	d.reporter.Status(st)
 }
 
@@ -283,7 +290,7 @@ func (d *daemon) jobChanged(st job.Status) {
 // somebody will who asks for the record of job.
 func (d *daemon) recoverVisit(job string) {
 	if c, ok := d.visits.Recover(); ok && c.Job != job {
-		d.reporter.Record(c.Order, c.Record)
+		d.filed(c.Order, c.Record)
 	}
 }
 
@@ -303,7 +310,7 @@ func (d *daemon) recorded(st job.Status) (sha256 string, ok bool) {
 		d.log.Error("cannot send the record of an interrupted job", "job", st.ID, "error", err)
 		return "", false
 	}
-	d.reporter.Record(st.Order, env)
+	d.filed(st.Order, env)
 	return order.Digest(env), true
 }
 
@@ -457,7 +464,7 @@ func (d *daemon) birth() json.RawMessage {
 
 // actions are the commands that are carried out.
 func (d *daemon) actions() []string {
-	all := []string{"accept", "diagnose", "cancel", "close"}
+	all := []string{"accept", "diagnose", "inspect", "cancel", "close"}
 	if d.c.Repair.Enabled {
 		all = append(all, "repair")
 	}
@@ -494,9 +501,12 @@ func (d *daemon) serve(ctx context.Context, local net.Listener) error {
 	if d.mqtt != nil {
 		sup.Add("mqtt", d.mqtt)
 	}
-	sup.Add("collectors", agent.Func(func(ctx context.Context) error { return d.registry.Serve(ctx, sink{d.reporter, d.mqtt}) }))
+	sup.Add("collectors", agent.Func(func(ctx context.Context) error { return d.registry.Serve(ctx, sink{d.reporter, d.mqtt, d.watching}) }))
 	sup.Add("pulse", agent.Func(d.pulse))
 	sup.Add("clock", agent.Func(func(ctx context.Context) error { return d.clock.Watch(ctx, clockInterval, d.clockSet) }))
+	sup.Add("faults", agent.Func(d.observe))
+	sup.Add("inventory", agent.Func(d.takeStock))
+	sup.Add("inspections", d.watching.inspections)
 	if d.jobs != nil {
 		sup.Add("repair", d.healing.healer)
 		sup.Add("jobs", d.jobs)
@@ -540,11 +550,19 @@ func (d *daemon) serve(ctx context.Context, local net.Listener) error {
 // while an order is open a new one is made at once.
 type sink struct {
 	*agent.Reporter
-	mqtt *mqtt.Device
+	mqtt     *mqtt.Device
+	watching *watching
+}
+
+func (s sink) Samples(collector string, at time.Time, samples []collectors.Sample) {
+	s.Reporter.Samples(collector, at, samples)
+	s.watching.history.Samples(collector, samples)
+	s.watching.meter.Samples(collector, samples)
 }
 
 func (s sink) Event(e collectors.Event) {
 	s.Reporter.Event(e)
+	s.watching.heard(e)
 	if s.mqtt != nil && e.Type == wan.Name {
 		s.mqtt.NetworkChanged()
 	}

@@ -19,12 +19,15 @@ func (a *app) diagnose(ctx context.Context, args []string) error {
 	if _, err := a.parse("diagnose", args, 0); err != nil {
 		return err
 	}
+	if a.recent {
+		return a.diagnoseRecent(ctx)
+	}
 	c, err := a.load()
 	if err != nil {
 		return err
 	}
 	lang, _ := diagnosis.ParseLang(a.lang)
-	var result agent.Result
+	var result looked
 	err = ask(ctx, c, control.OpDiagnose, nil, func(kind string, data json.RawMessage) error {
 		switch kind {
 		case control.KindProgress:
@@ -49,7 +52,11 @@ func (a *app) diagnose(ctx context.Context, args []string) error {
 		return err
 	}
 	if !a.json {
-		a.printResult(result, lang)
+		a.printResult(result.Result, lang)
+		if len(result.Recent.Diagnosis.Causes) > 0 || len(result.Recent.Faults) > 0 {
+			fmt.Fprintln(a.out)
+			a.printRecent(result.Recent, lang)
+		}
 	}
 	return verdictExit(result.Report.Verdict)
 }
@@ -64,7 +71,12 @@ func (a *app) printResult(r agent.Result, lang diagnosis.Lang) {
 		fmt.Fprintf(a.out, "  %s: %s (%s)\n", diagnosis.Text(lang, diagnosis.KeyRung+string(res.Rung)),
 			diagnosis.Text(lang, diagnosis.KeyVerdict+string(res.Verdict)), res.Reason)
 	}
-	for i, cause := range r.Diagnosis.Causes {
+	a.printCauses(r.Diagnosis, lang)
+}
+
+func (a *app) printCauses(d diagnosis.Diagnosis, lang diagnosis.Lang) {
+	label := func(key string) string { return diagnosis.Text(lang, diagnosis.KeyLabel+key) }
+	for i, cause := range d.Causes {
 		fmt.Fprintf(a.out, "%d. %s [%s] %s, %s %.0f %%\n   %s: %s\n", i+1, diagnosis.Title(lang, cause.Code), cause.Code,
 			diagnosis.Text(lang, diagnosis.KeyKind+string(cause.Kind)), label("confidence"), 100*cause.Confidence,
 			label("side"), sides(lang, cause))

@@ -54,6 +54,7 @@ type app struct {
 	verb     string
 	config   string
 	json     bool
+	recent   bool
 	lang     string
 }
 
@@ -68,7 +69,8 @@ func verbs() []verb {
 		{"status", "", "how the daemon is", (*app).status},
 		{"collect", "", "read everything once", (*app).collect},
 		{"optics", "", "read every optical source, fresh; optics decode FILE: an EEPROM image; optics parse --driver NAME FILE: a captured console", (*app).optics},
-		{"diagnose", "", "climb the read-only rungs and say what is wrong; no record", (*app).diagnose},
+		{"diagnose", "", "climb the read-only rungs and say what is wrong, no record; --recent: only what telemetry saw change in the last minutes", (*app).diagnose},
+		{"inspections", "", "the log of the line's inspections, and when the next is due", (*app).inspections},
 		{"probe", "NAME", "one measurement by itself (pppoe, dhcp, dns, ping, …): `ontagent probe` lists them", (*app).probe},
 		{"throughput", "", "measure the line's speed in each direction, against --contract; it loads the line", (*app).throughput},
 		{"accept", "REQUEST.json", "hand a signed order and command to the daemon", (*app).accept},
@@ -119,7 +121,7 @@ func (a *app) dispatch(ctx context.Context, args []string) error {
 func (a *app) usage() {
 	fmt.Fprintln(a.out, "ontagent: the agent on the optical gateway\n\nVerbs (each has --help):")
 	for _, v := range verbs() {
-		fmt.Fprintf(a.out, "  %-10s %-13s %s\n", v.name, v.args, v.help)
+		fmt.Fprintf(a.out, "  %-11s %-13s %s\n", v.name, v.args, v.help)
 	}
 	fmt.Fprintln(a.out, "\n"+cli.Codes)
 }
@@ -130,6 +132,9 @@ func (a *app) parse(name string, args []string, want int) ([]string, error) {
 	f.SetOutput(io.Discard) // an error is told once, by run; help goes to out
 	f.StringVar(&a.config, "config", config.DefaultPath, "configuration `FILE`")
 	f.BoolVar(&a.json, "json", false, "print JSON")
+	if name == "diagnose" {
+		f.BoolVar(&a.recent, "recent", false, "don't climb: show what telemetry saw change in the last minutes")
+	}
 	f.StringVar(&a.lang, "lang", "", "`LANGUAGE`: zh-CN or en (default: as configured)")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"ontagent/agent"
 	"ontagent/agent/control"
 	"ontagent/agent/job"
 	"ontagent/agent/order"
@@ -24,7 +25,10 @@ func (d *daemon) localServer() *control.Server {
 		control.OpOptics:   d.opOptics,
 		control.OpQueue:    d.opQueue,
 		control.OpDiagnose: d.opDiagnose,
-		control.OpSubmit:   d.opSubmit,
+		control.OpRecent:   d.opRecent,
+
+		control.OpInspections: d.opInspections,
+		control.OpSubmit:      d.opSubmit,
 	}}
 }
 
@@ -213,6 +217,12 @@ func (d *daemon) opOptics(ctx context.Context, _ json.RawMessage, send control.S
 	return send(control.KindOptics, d.sources.readOptics(ctx))
 }
 
+// looked is a ladder, and what telemetry saw before it.
+type looked struct {
+	agent.Result
+	Recent recent `json:"recent"`
+}
+
 func (d *daemon) opDiagnose(ctx context.Context, _ json.RawMessage, send control.Send) error {
 	select {
 	case d.looking <- struct{}{}:
@@ -229,5 +239,5 @@ func (d *daemon) opDiagnose(ctx context.Context, _ json.RawMessage, send control
 	if err != nil {
 		return err
 	}
-	return send(control.KindResult, result)
+	return send(control.KindResult, looked{result, d.recent()})
 }

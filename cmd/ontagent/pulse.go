@@ -25,6 +25,7 @@ func (d *daemon) clockSet(s clock.Sync) {
 	d.reporter.Event(collectors.Event{
 		Type: "sync", What: string(s.Why), Fields: []collectors.Field{collectors.F("step_s", s.Step.Seconds())},
 	})
+	d.watching.faults.ClockSet()
 }
 
 // pulse tells at the start and once a minute how the gateway itself is: silence
