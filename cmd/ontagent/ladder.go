@@ -49,7 +49,7 @@ func (s *sources) ladder(c config.Config, now func() (time.Time, bool)) func(age
 		}
 		line := wanAdapter{s}
 		dialing := dialOptions(c, line, o, secrets)
-		dialing.Refusals = refusals.of(o.Order)
+		dialing.Refusals = refusals.of(fmt.Sprintf("%s/%d", o.Order, o.Rev)) // a corrected order is another
 		dial := steps.NewDial(dialing)
 		// A visit has a minute, and the speed test takes half of it: these
 		// windows are as long as they must be, not as long as they could be.
@@ -233,7 +233,7 @@ func service(o order.Order, kind string) (order.Service, bool) {
 func dialOptions(c config.Config, line steps.WANReader, o order.Order, secrets order.Secrets) steps.DialOptions {
 	d := steps.DialOptions{
 		Device: c.WAN.Device, VLAN: uint16(c.WAN.VLAN), WAN: line,
-		NeedV4: true, // no home is served by IPv6 alone, whatever an order leaves unsaid
+		NeedV4:   true, // no home is served by IPv6 alone, whatever an order leaves unsaid
 		Username: secrets.Account, Password: pppoe.Password(secrets.Password),
 		MayDisturb: slices.Contains(o.Consents, order.ConsentDisturb),
 		PPPoE:      pppoe.Dial, DHCP: dhcp.Run,

@@ -125,10 +125,10 @@ func (s *RoutedInternet) Run(ctx context.Context, note func(string)) acceptance.
 	if !v4.IsValid() {
 		first, forward = v6, r.ForwardV6
 	}
-	s.family(ctx, &out, first, forward, note)
+	s.family(ctx, &out, first, forward, r.Flows, note)
 	if v4.IsValid() && v6.IsValid() && ctx.Err() == nil {
 		second := acceptance.Outcome{}
-		s.family(ctx, &second, v6, r.ForwardV6, note)
+		s.family(ctx, &second, v6, r.ForwardV6, 0, note)
 		out.Measurements = append(out.Measurements, second.Measurements...)
 		if second.Verdict == acceptance.Fail {
 			note("IPv6: " + second.Reason)
@@ -160,8 +160,9 @@ func lanAddress(all []netip.Prefix, v4 bool) (found netip.Addr) {
 // internal reports whether an address needs translation on its way out.
 func internal(a netip.Addr) bool { return a.Is4() && (a.IsPrivate() || shared(a)) }
 
-// family judges one family.
-func (s *RoutedInternet) family(ctx context.Context, out *acceptance.Outcome, source netip.Addr, forward *bool, note func(string)) {
+// family judges one family. flows are connections that were answered for hosts
+// behind the gateway.
+func (s *RoutedInternet) family(ctx context.Context, out *acceptance.Outcome, source netip.Addr, forward *bool, flows int, note func(string)) {
 	if forward != nil && !*forward {
 		decide(out, acceptance.Fail, "forwarding is switched off in the gateway", diagnosis.RoutedForwardingOff)
 		return
@@ -183,6 +184,9 @@ func (s *RoutedInternet) family(ctx context.Context, out *acceptance.Outcome, so
 	_, wan := s.try(ctx, out, "wan_probe", netip.Addr{}, source.Is4(), note)
 	switch {
 	case ctx.Err() != nil:
+	case wan && internal(source) && flows > 0:
+		// Some firewalls translate only what comes in by the LAN.
+		decide(out, acceptance.Inconclusive, fmt.Sprintf("servers answer the gateway, but not %s on its LAN; yet hosts behind it were answered", source), diagnosis.AgentCannotMeasure)
 	case wan && internal(source):
 		decide(out, acceptance.Fail, fmt.Sprintf("servers answer the gateway, but not %s on its LAN: the address is not translated", source), diagnosis.RoutedNoNAT)
 	case wan:
