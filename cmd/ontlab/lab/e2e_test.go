@@ -2,6 +2,7 @@
 package lab_test
 
 import (
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,8 +16,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ontagent/agent"
+	"ontagent/agent/acceptance"
+	"ontagent/agent/diagnosis"
 	"ontagent/agent/job"
 	"ontagent/agent/order"
+	"ontagent/agent/record"
 	"ontagent/cmd/ontlab/lab"
 	"ontagent/transport"
 )
@@ -176,36 +181,82 @@ func ladders(all []job.Status) int {
 	return n
 }
 
+// testKilled kills the gateway in the middle of a rung. The record of the visit
+// is closed and sent at the next start, and says how far it came.
 func testKilled(t *testing.T, s *site) {
-	release := s.holdConsole(t)
-	o := s.newOrder(t, "WO-killed")
-	c := s.command(o, order.Accept)
-	from := s.ear.Heard()
-	s.submit(t, o, c, func(st job.Status) bool { return st.State == job.Running && st.Step != "" })
-	before := s.agentStatus(t)
-	must(t, s.KillGateway())
-	release()
-	s.state(t, from, "offline", false) // by the will: nobody else was there to say it
+	rungs := []string{"optical", "lan_cabling", "reachability"}
+	if os.Getenv("LONG") != "" {
+		rungs = []string{"optical", "registration", "lan_cabling", "reachability", "host"} // those that take a while
+	}
+	for _, rung := range rungs {
+		release := s.holdConsole(t)
+		o := s.newOrder(t, "WO-killed-"+rung)
+		c := s.command(o, order.Accept)
+		from := s.ear.Heard()
+		s.submit(t, o, c, func(st job.Status) bool { return st.State == job.Running && st.Step == rung })
+		before := s.agentStatus(t)
+		must(t, s.KillGateway())
+		release()
+		s.state(t, from, "offline", false) // by the will: nobody else was there to say it
 
-	next := s.ear.Heard()
-	s.start(t)
-	s.state(t, next, "online", false)
-	if st, _ := s.status(t, c.ID, next, answered); st.State != job.Interrupted {
-		t.Errorf("after the restart: %+v", st)
+		next := s.ear.Heard()
+		s.start(t)
+		s.state(t, next, "online", false)
+		st, _ := s.status(t, c.ID, next, answered)
+		if st.State != job.Interrupted || st.RecordSHA == "" {
+			t.Errorf("after the restart: %+v", st)
+		}
+		s.interrupted(t, o.Order, next, st.RecordSHA, rung)
+		if got := s.agentStatus(t).Epoch; got <= before.Epoch {
+			t.Errorf("epoch %d after %d", got, before.Epoch)
+		}
+		next = s.ear.Heard()
+		s.send(t, c.ID, encode(t, s.request(t, o, c)))
+		if again, _ := s.status(t, c.ID, next, func(job.Status) bool { return true }); again.State != job.Interrupted || again.RecordSHA != st.RecordSHA {
+			t.Errorf("the same command after the restart: %+v", again)
+		}
+		if st := s.agentStatus(t); st.Job != nil || st.Records != before.Records+1 {
+			t.Errorf("after the restart: %+v, before it %d records", st, before.Records)
+		}
+		if n := s.runs(t, o.Order); n != 1 {
+			t.Errorf("%d runs were counted", n)
+		}
+		if left, err := filepath.Glob(s.Path("state/jobs/*.open")); err != nil || len(left) > 0 {
+			t.Errorf("left behind: %v, %v", left, err)
+		}
 	}
-	if got := s.agentStatus(t).Epoch; got <= before.Epoch {
-		t.Errorf("epoch %d after %d", got, before.Epoch)
+}
+
+// after reports whether a rung comes after another on the ladder.
+func after(rung, other string) bool {
+	all := strings.Split(lab.BuiltRungs(), ",")
+	return slices.Index(all, rung) > slices.Index(all, other)
+}
+
+// interrupted checks the record that was sent of a visit that was killed in a
+// rung: genuine, what came before kept, the rest not judged.
+func (s *site) interrupted(t *testing.T, orderID string, from int, digest, rung string) {
+	t.Helper()
+	m, _, err := s.ear.Wait(bounded(t), from, func(m lab.Message) bool { return m.Kind == transport.KindRecord && m.Name == orderID })
+	must(t, err)
+	var msg agent.RecordMessage
+	must(t, json.Unmarshal(m.Body, &msg))
+	data, err := record.Marshal(msg.Record)
+	must(t, err)
+	v := record.Verify(data, record.VerifyOptions{Root: ed25519.PublicKey(public(t, s.root))})
+	if v.Status != record.Valid || v.Digest != digest {
+		t.Fatalf("record %s of %s: %s %s", v.Digest, digest, v.Status, v.Problem)
 	}
-	next = s.ear.Heard()
-	s.send(t, c.ID, encode(t, s.request(t, o, c)))
-	if st, _ := s.status(t, c.ID, next, func(job.Status) bool { return true }); st.State != job.Interrupted {
-		t.Errorf("the same command after the restart: %+v", st)
+	var report acceptance.Report
+	must(t, json.Unmarshal(v.Record.Ladder, &report))
+	if !report.Interrupted || len(report.Results) < 8 {
+		t.Errorf("killed in %s: %+v", rung, report)
 	}
-	if st := s.agentStatus(t); st.Job != nil || st.Records != before.Records {
-		t.Errorf("after the restart: %+v", st)
-	}
-	if n := s.runs(t, o.Order); n != 1 {
-		t.Errorf("%d runs were counted", n)
+	for _, res := range report.Results {
+		open := len(res.Causes) == 1 && res.Causes[0] == string(diagnosis.AgentInterrupted)
+		if res.Required && open != (string(res.Rung) == rung || after(string(res.Rung), rung)) {
+			t.Errorf("killed in %s: %s is %s %v", rung, res.Rung, res.Verdict, res.Causes)
+		}
 	}
 }
 
@@ -239,7 +290,7 @@ func testStoppedInJob(t *testing.T, s *site) {
 		t.Errorf("exit code %d", code)
 	}
 	st, next := s.status(t, c.ID, from, func(st job.Status) bool { return st.State.Terminal() })
-	if st.State != job.Interrupted {
+	if st.State != job.Interrupted || st.RecordSHA == "" {
 		t.Errorf("the job ended as %+v", st)
 	}
 	s.state(t, next, "offline", false)
