@@ -83,22 +83,31 @@ func find(code Code) *Cause {
 // Catalogue returns all entries, in the order of the ladder.
 func Catalogue() []Cause { return append([]Cause(nil), catalogue[:]...) }
 
-// What a line without light or registration can't have.
+// What a line without light or registration can't have, and the like. No list is
+// made of another: that would be code that runs at every start.
 var (
 	aboveOptical = []Code{
 		"pon.", "dial.", "account.", "addr.", "dns.", "reach.", "throughput.", "iptv.", "voice.", "management.", "routed_internet.",
 	}
-	aboveRegistration = aboveOptical[1:]
-	aboveDial         = []Code{"addr.", "dns.", "reach.", "throughput.", "routed_internet."}
-	aboveAddress      = []Code{"dns.", "reach.", "throughput.", "routed_internet."}
-	badLight          = []Code{
+	aboveRegistration = []Code{
+		"dial.", "account.", "addr.", "dns.", "reach.", "throughput.", "iptv.", "voice.", "management.", "routed_internet.",
+	}
+	aboveDial    = []Code{"addr.", "dns.", "reach.", "throughput.", "routed_internet."}
+	aboveAccount = []Code{DialAuthFailed, "addr.", "dns.", "reach.", "throughput.", "routed_internet."}
+	aboveAddress = []Code{"dns.", "reach.", "throughput.", "routed_internet."}
+	badLight     = []Code{
 		PONPopup, PONRangingFailed, PONNoSync, PONLOS, OpticalBitErrors, OpticalRxWeakMargin, OpticalBaselineDrop, OpticalUnsteady,
 		DialDropped, DialLCPFailed, ReachLoss, ThroughputBelow, ThroughputUnstable, ThroughputUploadOnly, IPTVStreamBroken,
 	}
+	overload = []Code{
+		OpticalRxNearOverload, PONPopup, PONRangingFailed, PONNoSync, PONLOS, OpticalBitErrors, OpticalUnsteady,
+		DialDropped, DialLCPFailed, ReachLoss, ThroughputBelow, ThroughputUnstable, ThroughputUploadOnly, IPTVStreamBroken,
+	}
 	// What light that is nearly good enough may lead to.
-	poorLight = []Code{PONPopup, OpticalBitErrors, DialDropped, DialLCPFailed, ReachLoss, ThroughputUnstable, IPTVStreamBroken}
+	poorLight  = []Code{PONPopup, OpticalBitErrors, DialDropped, DialLCPFailed, ReachLoss, ThroughputUnstable, IPTVStreamBroken}
 	refused    = []string{"server_message", "terminate_reason"}
 	anyTraffic = []string{"addressing", "dns", "reachability", "throughput"}
+	registered = []string{"registration", "addressing", "dns", "reachability", "throughput"}
 )
 
 // The cable in the house explains no speed: that is measured from the gateway.
@@ -112,7 +121,7 @@ var catalogue = [...]Cause{
 		Title:    Words{"无光", "No light"},
 		Means:    Words{"光猫收不到光：尾纤没插好、断纤，或分光器端口没光。", "The ONT receives no light: fibre not seated, fibre cut, or a dead splitter port."},
 		Action:   Words{"先插紧尾纤、看有无折断；再到分纤箱测光：分纤箱好于 -20 dBm 查皮线光缆，分纤箱也没光报局方查分光器和主干。", "Reseat the fibre and look for breaks. Then measure at the splitter box: better than -20 dBm there, check the drop cable; no light there either, report to the operator (splitter, feeder)."},
-		Explains: aboveOptical, With: []Code{PONLOS}, NotIf: append([]string{"registration"}, anyTraffic...), Shows: []string{"rx_power_dbm", "pon_alarms"},
+		Explains: aboveOptical, With: []Code{PONLOS}, NotIf: registered, Shows: []string{"rx_power_dbm", "pon_alarms"},
 	},
 	{
 		Code: OpticalRxTooWeak, Side: SideDrop, OrSide: SideODN, Severity: Major, Certainty: 0.95,
@@ -126,7 +135,7 @@ var catalogue = [...]Cause{
 		Title:    Words{"收光过强", "Light too strong"},
 		Means:    Words{"收光超过上限（默认 -8 dBm），接收机过载，会误码甚至损坏。", "Received power is above the upper limit: the receiver is overloaded, makes errors and may be damaged."},
 		Action:   Words{"加光衰减器（一般 5～10 dB）后重测；顺便核对分光器端口是否接错。", "Fit an optical attenuator (usually 5 to 10 dB) and measure again; check that the splitter port is the right one."},
-		Explains: append([]Code{OpticalRxNearOverload}, badLight...), Shows: []string{"rx_power_dbm"},
+		Explains: overload, Shows: []string{"rx_power_dbm"},
 	},
 	{
 		Code: OpticalBaselineDrop, Side: SideDrop, OrSide: SideODN, Severity: Minor, Certainty: 0.8,
@@ -154,7 +163,7 @@ var catalogue = [...]Cause{
 		Title:    Words{"光模块发光故障", "Transmitter fault"},
 		Means:    Words{"光猫收光正常但不发光，OLT 收不到它。", "The ONT receives but does not transmit; the OLT cannot hear it."},
 		Action:   Words{"断电重启一次，仍不发光就换光猫/光模块。", "Power-cycle once; if it still does not transmit, replace the ONT or its module."},
-		Explains: aboveOptical, NotIf: append([]string{"registration"}, anyTraffic...), Shows: []string{"tx_power_dbm", "bias_ma"},
+		Explains: aboveOptical, NotIf: registered, Shows: []string{"tx_power_dbm", "bias_ma"},
 	},
 	{
 		Code: OpticalLaserAgeing, Side: SideDevice, Severity: Minor, Certainty: 0.6,
@@ -446,14 +455,14 @@ var catalogue = [...]Cause{
 		Title:    Words{"认证没有应答（3A 不通）", "No answer to the authentication (AAA down)"},
 		Means:    Words{"BRAS 收了账号密码，但没有给出结果，多为 3A 服务器不通；不是账号密码的问题。", "The BRAS took account and password and came to no result: mostly AAA is out of reach. Account and password are not to blame."},
 		Action:   Words{"不要改密码，也不要反复拨号；报局方查 BRAS 到 3A 的通路。", "Don't change the password and don't keep dialling; have the way from BRAS to AAA checked."},
-		Explains: append([]Code{DialAuthFailed}, aboveDial...), NotIf: anyTraffic, Shows: refused,
+		Explains: aboveAccount, NotIf: anyTraffic, Shows: refused,
 	},
 	{
 		Code: DialLoop, Side: SideODN, OrSide: SideOLT, Severity: Critical, Certainty: 0.85,
 		Title:    Words{"线路成环", "Loop on the line"},
 		Means:    Words{"自己发出的帧又回来了：网线两口对插、ONU 或接入侧成环。", "Our own frames come back: two ports plugged together, or a loop in the access network."},
 		Action:   Words{"先拔掉用户侧多余网线再测；仍成环报局方查接入侧。", "Unplug spare cables at the customer's and test again; if it stays, report the access network."},
-		Explains: append([]Code{DialNoPADO, DialLCPFailed, DialAuthNoAnswer, DialNoDHCPOffer}, aboveDial...), NotIf: anyTraffic, Shows: []string{"looped"},
+		Explains: []Code{DialNoPADO, DialLCPFailed, DialAuthNoAnswer, DialNoDHCPOffer, "addr.", "dns.", "reach.", "throughput.", "routed_internet."}, NotIf: anyTraffic, Shows: []string{"looped"},
 	},
 	{
 		Code: DialSeveralServers, Side: SideOLT, OrSide: SideCustomer, Severity: Minor, Certainty: 0.6,
@@ -480,7 +489,7 @@ var catalogue = [...]Cause{
 		Title:    Words{"被 BRAS 临时锁定", "Locked out by the BRAS"},
 		Means:    Words{"连续认证失败，BRAS 暂时屏蔽本机 MAC（常见 60 分钟）。", "After repeated failures the BRAS blocks this MAC for a while, often 60 minutes."},
 		Action:   Words{"停止拨号，等待解锁或请局方解锁，再用正确账号拨一次。", "Stop dialling, wait or have it unlocked, then dial once with the right account."},
-		Explains: append([]Code{DialNoPADO, DialAuthFailed}, aboveDial...), NotIf: anyTraffic,
+		Explains: []Code{DialNoPADO, DialAuthFailed, "addr.", "dns.", "reach.", "throughput.", "routed_internet."}, NotIf: anyTraffic,
 	},
 	{
 		Code: DialIPCPFailed, Side: SideBRAS, Severity: Critical, Certainty: 0.75,
@@ -516,56 +525,56 @@ var catalogue = [...]Cause{
 		Title:    Words{"691：无此用户", "691: no such user"},
 		Means:    Words{"3A 里没有这个账号：没开户或账号录错。", "AAA does not know the account: not opened, or mistyped."},
 		Action:   Words{"核对账号写法（含后缀）；无误就请局方查开户和 3A 同步。", "Check the spelling, suffix included; then have provisioning in AAA checked."},
-		Explains: append([]Code{DialAuthFailed}, aboveDial...), NotIf: anyTraffic, Shows: refused,
+		Explains: aboveAccount, NotIf: anyTraffic, Shows: refused,
 	},
 	{
 		Code: AccountWrongPassword, Side: SideBRAS, OrSide: SideCustomer, Severity: Critical, Certainty: 0.9,
 		Title:    Words{"691：密码错", "691: wrong password"},
 		Means:    Words{"账号存在，密码不对。", "The account exists, the password is wrong."},
 		Action:   Words{"与工单核对密码重设一次；不要反复试。", "Set the password from the order once; do not keep trying."},
-		Explains: append([]Code{DialAuthFailed}, aboveDial...), NotIf: anyTraffic, Shows: refused,
+		Explains: aboveAccount, NotIf: anyTraffic, Shows: refused,
 	},
 	{
 		Code: AccountState, Side: SideBRAS, Severity: Critical, Certainty: 0.85,
 		Title:    Words{"691：账号状态异常", "691: account state"},
 		Means:    Words{"账号被停用、欠费停机或还没激活。", "The account is suspended, unpaid or not active yet."},
 		Action:   Words{"请营业/账务核对状态，恢复后再拨一次。", "Have the account desk check it; dial once it is restored."},
-		Explains: append([]Code{DialAuthFailed, DialWalledGarden}, aboveDial...), NotIf: anyTraffic, Shows: refused,
+		Explains: []Code{DialAuthFailed, DialWalledGarden, "addr.", "dns.", "reach.", "throughput.", "routed_internet."}, NotIf: anyTraffic, Shows: refused,
 	},
 	{
 		Code: AccountNoAccessAttribute, Side: SideBRAS, Severity: Critical, Certainty: 0.85,
 		Title:    Words{"691：无认证接入校验属性", "691: no access-check attribute"},
 		Means:    Words{"3A 里缺少接入校验属性，数据没做全。", "The account lacks its access-check attribute in AAA: incomplete data."},
 		Action:   Words{"报局方补 3A 数据。", "Have the AAA data completed."},
-		Explains: append([]Code{DialAuthFailed}, aboveDial...), NotIf: anyTraffic, Shows: refused,
+		Explains: aboveAccount, NotIf: anyTraffic, Shows: refused,
 	},
 	{
 		Code: AccountTooManySessions, Side: SideBRAS, OrSide: SideCustomer, Severity: Critical, Certainty: 0.85,
 		Title:    Words{"691：超出限制的用户数", "691: too many sessions"},
 		Means:    Words{"账号已在别处在线，或上次会话没有释放。", "The account is in use elsewhere, or its last session was not released."},
 		Action:   Words{"确认没有别的设备在拨号，等几分钟或请局方踢下线再拨。", "Make sure that nothing else dials; wait some minutes or have the session cleared, then dial once."},
-		Explains: append([]Code{DialAuthFailed}, aboveDial...), NotIf: anyTraffic, Shows: refused,
+		Explains: aboveAccount, NotIf: anyTraffic, Shows: refused,
 	},
 	{
 		Code: AccountBinding, Side: SideBRAS, OrSide: SidePlatform, Severity: Critical, Certainty: 0.85,
 		Title:    Words{"691：绑定校验错", "691: binding mismatch"},
 		Means:    Words{"账号绑定的 VLAN/端口与本线路不符。", "The account is bound to another VLAN or port."},
 		Action:   Words{"核对 PON 口、VLAN 与工单，请局方改绑定。", "Compare PON port and VLAN with the order; have the binding changed."},
-		Explains: append([]Code{DialAuthFailed}, aboveDial...), NotIf: anyTraffic, Shows: refused,
+		Explains: aboveAccount, NotIf: anyTraffic, Shows: refused,
 	},
 	{
 		Code: AccountPrepaid, Side: SideBRAS, Severity: Critical, Certainty: 0.85,
 		Title:    Words{"691：预付费校验失败（OCS）", "691: prepaid check fails (OCS)"},
 		Means:    Words{"计费系统拒绝：余额不足或 OCS 异常。", "Charging refuses: no credit, or a fault of OCS."},
 		Action:   Words{"请账务核对余额和 OCS 状态。", "Have credit and OCS checked."},
-		Explains: append([]Code{DialAuthFailed}, aboveDial...), NotIf: anyTraffic, Shows: refused,
+		Explains: aboveAccount, NotIf: anyTraffic, Shows: refused,
 	},
 	{
 		Code: AccountPoolExhausted, Side: SideBRAS, Severity: Critical, Certainty: 0.85,
 		Title:    Words{"地址池耗尽", "Address pool exhausted"},
 		Means:    Words{"认证通过，但 BRAS 没有地址可分。", "Accepted, but the BRAS has no address left."},
 		Action:   Words{"报 BRAS 维护扩地址池，稍后再拨。", "Report to the BRAS team; dial later."},
-		Explains: append([]Code{DialIPCPFailed, DialAuthFailed}, aboveDial...), NotIf: []string{"addressing"}, Shows: refused,
+		Explains: []Code{DialIPCPFailed, DialAuthFailed, "addr.", "dns.", "reach.", "throughput.", "routed_internet."}, NotIf: []string{"addressing"}, Shows: refused,
 	},
 	{
 		Code: AccountBandwidthTemplate, Side: SideBRAS, Severity: Major, Certainty: 0.75,
@@ -600,7 +609,7 @@ var catalogue = [...]Cause{
 		Title:    Words{"只有 169.254 地址", "Only a 169.254 address"},
 		Means:    Words{"DHCP 没有应答，接口自己配了 169.254 地址，上不了网。", "DHCP did not answer and the interface gave itself a 169.254 address, which leads nowhere."},
 		Action:   Words{"核对 VLAN 和接入方式（PPPoE/IPoE）；无误报局方查 DHCP。", "Check VLAN and access type (PPPoE or IPoE); if right, have DHCP checked."},
-		Explains: append([]Code{AddrNone}, aboveAddress...), NotIf: []string{"reachability"}, Shows: []string{"wan_addresses"},
+		Explains: []Code{AddrNone, "dns.", "reach.", "throughput.", "routed_internet."}, NotIf: []string{"reachability"}, Shows: []string{"wan_addresses"},
 	},
 	{
 		Code: AddrNoDefaultRoute, Side: SideDevice, OrSide: SideBRAS, Severity: Critical, Certainty: 0.75,
