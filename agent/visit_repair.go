@@ -43,8 +43,8 @@ func (v *Visits) Repair(r *repair.Repairer, g order.Grant) Work {
 }
 
 // LookUnder climbs the rungs that tell whether a line needs a repair: those that
-// the order requires, or that an inspection does, without what only a new
-// installation must prove or what would load or interrupt the line.
+// the order requires, or that an inspection does, and the dial, without what
+// would load or interrupt the line or what only the AAA knows.
 func (v *Visits) LookUnder(ctx context.Context, o order.Order) (repair.View, error) {
 	result, err := v.look(ctx, Visit{Order: o}, func(job.Progress) {})
 	return viewOf(result), err
@@ -52,15 +52,19 @@ func (v *Visits) LookUnder(ctx context.Context, o order.Order) (repair.View, err
 
 func (v *Visits) look(ctx context.Context, visit Visit, tell func(job.Progress)) (Result, error) {
 	o := &visit.Order
-	// The type sets what is required where the order does not.
-	o.Type, o.Consents, o.MaxBytes = order.Inspect, nil, 0
-	o.Require = slices.DeleteFunc(slices.Clone(o.Require), func(name string) bool {
-		switch acceptance.Rung(name) {
-		case acceptance.Throughput, acceptance.Account, acceptance.Dial:
-			return true
+	o.Type = order.Inspect // it says what is required where the order does not
+	var require []string
+	for _, rung := range required(*o) {
+		if rung != acceptance.Throughput && rung != acceptance.Account {
+			require = append(require, string(rung))
 		}
-		return false
-	})
+	}
+	// Without a dial there is nothing above it to repair; a bridge has none.
+	bridged := slices.ContainsFunc(o.Services, func(s order.Service) bool { return s.Kind == "internet" && s.Access == "bridge" })
+	if slices.Contains(require, string(acceptance.Addressing)) && !slices.Contains(require, string(acceptance.Dial)) && !bridged {
+		require = append(require, string(acceptance.Dial))
+	}
+	o.Require, o.Consents, o.MaxBytes = require, nil, 0
 	return v.Climb(ctx, visit, tell)
 }
 

@@ -16,7 +16,7 @@ const (
 // dial gets through – no PADO, no offer, a refusal – another one would be
 // answered the same, so those are not here.
 var session = [...]diagnosis.Code{
-	diagnosis.DialDropped,
+	diagnosis.DialDropped, diagnosis.DialGatewaySettings, // a test dial gets through, the gateway's own does not
 	diagnosis.AddrNone, diagnosis.AddrLinkLocal, diagnosis.AddrNoDefaultRoute,
 	diagnosis.DNSNoResolver,
 	diagnosis.ReachGatewaySilent, diagnosis.ReachNoReply,
