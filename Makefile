@@ -88,6 +88,10 @@ WHERE     ?= auto
 lab: deps build ## play SCENARIOS (all) against an operator's network; WHERE=host or guest decides, else the kernel
 	bin/ontlab run --where $(WHERE) $(SCENARIOS)
 
+.PHONY: scenarios
+scenarios: deps build ## play every scenario, in one guest what this kernel can't; how often the agent was right to docs/accuracy.md (40 min)
+	bin/ontlab run --jobs 4 --guest-jobs 2 --report docs/accuracy.md cmd/ontlab/scenarios/*.yaml
+
 .PHONY: lab-tests
 lab-tests: deps need-go ## every scenario and every fault of the lab, on and off, in guests (half an hour)
 	LONG=1 $(GO) test -count=1 -p=1 -timeout=40m ./cmd/ontlab/isp/... ./cmd/ontlab/netbox/... ./cmd/ontlab/play ./cmd/ontlab/pppd

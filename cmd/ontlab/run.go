@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ontagent/agent/acceptance"
@@ -54,7 +56,10 @@ type runner struct {
 	json  bool
 	where string // host, guest, or auto
 	jobs  int
-	keep  string
+	// guestJobs is how many are played at once in a guest, whose processors are
+	// emulated; 0: as jobs.
+	guestJobs int
+	keep      string
 	// report is the file that gets how often the agent was right; "": none.
 	report string
 	log    *slog.Logger
@@ -69,6 +74,7 @@ func (a *app) scenarios(ctx context.Context, args []string) error {
 	f.BoolVar(&r.json, "json", false, "print one JSON line per scenario instead of a table")
 	f.StringVar(&r.where, "where", "auto", "host, guest, or auto: in a guest where this kernel lacks what a scenario needs, or who runs it is not root")
 	f.IntVar(&r.jobs, "jobs", 2, "how many are played at once")
+	f.IntVar(&r.guestJobs, "guest-jobs", 0, "how many are played at once in a guest; 0: as --jobs")
 	f.StringVar(&r.report, "report", "", "write how often the agent was right to `FILE`, and end with 1 only below the bars")
 	f.StringVar(&r.keep, "keep", "", "leave each lab's files in a directory below `DIR`")
 	verbose := f.Bool("verbose", false, "tell what is done")
@@ -84,8 +90,8 @@ func (a *app) scenarios(ctx context.Context, args []string) error {
 	switch {
 	case f.NArg() == 0:
 		return fmt.Errorf("%w: run: no scenario file is given", errUsage)
-	case r.jobs < 1 || r.jobs > 16:
-		return fmt.Errorf("%w: run: --jobs is 1 to 16", errUsage)
+	case r.jobs < 1 || r.jobs > 16 || r.guestJobs < 0 || r.guestJobs > 16:
+		return fmt.Errorf("%w: run: --jobs is 1 to 16, --guest-jobs 0 to 16", errUsage)
 	case !slices.Contains([]string{"auto", scenario.WhereHost, scenario.WhereGuest}, r.where):
 		return fmt.Errorf("%w: run: --where is host, guest or auto", errUsage)
 	}
@@ -110,16 +116,25 @@ func (r *runner) run(ctx context.Context, todo []scenario.Scenario) error {
 	results := make([]scenario.Result, len(todo))
 	var printing sync.Mutex
 	var printErr error
+	var played atomic.Int32
 	done := func(i int, result scenario.Result) {
 		printing.Lock()
 		defer printing.Unlock()
 		results[i] = result
+		if r.report != "" && !r.json {
+			fmt.Fprintf(r.err, "%d of %d: %s %s %s\n", played.Add(1), len(todo), result.Scenario, result.Verdict, result.FirstCause)
+		}
 		if r.json {
 			printErr = errors.Join(printErr, scenario.WriteJSON(r.out, result))
 		}
 	}
-	r.here(ctx, todo, here, done)
-	r.guest(ctx, todo, guest, done)
+	together, alone := apart(todo, here)
+	// A guest uses up the processors, and most labs here wait: so both at once.
+	var playing sync.WaitGroup
+	playing.Go(func() { r.guest(ctx, todo, guest, done) })
+	r.several(ctx, todo, together, r.jobs, done)
+	playing.Wait()
+	r.several(ctx, todo, alone, 1, done)
 	if !r.json {
 		printErr = scenario.WriteTable(r.out, results)
 	}
@@ -175,11 +190,10 @@ func (r *runner) sort(ctx context.Context, todo []scenario.Scenario) (here, gues
 	return here, guest
 }
 
-// here plays on the running kernel, each scenario in namespaces of its own. A
-// speed test is played alone: beside another lab it would measure the machine,
-// and say so.
-func (r *runner) here(ctx context.Context, todo []scenario.Scenario, which []int, done func(int, scenario.Result)) {
-	var together, alone []int
+// apart tells which of the scenarios that are played here can be played beside
+// others, and which have a speed test, which is played alone: beside another
+// lab it would measure the machine, and say so.
+func apart(todo []scenario.Scenario, which []int) (together, alone []int) {
 	for _, i := range which {
 		if slices.Contains(todo[i].Order.Require, acceptance.Throughput) {
 			alone = append(alone, i)
@@ -187,11 +201,11 @@ func (r *runner) here(ctx context.Context, todo []scenario.Scenario, which []int
 			together = append(together, i)
 		}
 	}
-	r.several(ctx, todo, together, r.jobs, done)
-	r.several(ctx, todo, alone, 1, done)
+	return together, alone
 }
 
-// several plays so many at once.
+// several plays so many at once, on the running kernel, each in namespaces of
+// its own.
 func (r *runner) several(ctx context.Context, todo []scenario.Scenario, which []int, jobs int, done func(int, scenario.Result)) {
 	slots := make(chan struct{}, jobs)
 	var running sync.WaitGroup
@@ -342,7 +356,7 @@ func (r *runner) guest(ctx context.Context, todo []scenario.Scenario, which []in
 			done(i, scenario.Unplayed(todo[i].File, err))
 		}
 	}
-	args := []string{"", "run", "--json", "--where", scenario.WhereHost, "--jobs", strconv.Itoa(r.jobs)}
+	args := []string{"", "run", "--json", "--where", scenario.WhereHost, "--jobs", strconv.Itoa(cmp.Or(r.guestJobs, r.jobs))}
 	if r.log.Enabled(ctx, slog.LevelInfo) {
 		args = append(args, "--verbose")
 	}
