@@ -140,7 +140,7 @@ var catalogue = [...]Cause{
 	{
 		Code: OpticalBaselineDrop, Side: SideDrop, OrSide: SideODN, Severity: Minor, Certainty: 0.8,
 		Title:    Words{"收光比以前变差", "Light fell from its baseline"},
-		Means:    Words{"收光比本线路基线低 3 dB 以上：新增弯折或接头问题。", "Received power is 3 dB or more below this line's own baseline: a new bend or connector."},
+		Means:    Words{"收光比本线路平时明显变差：新增弯折或接头问题。", "Received power has fallen well below what this line usually has: a new bend or a connector."},
 		Action:   Words{"查最近动过的走线和接头，清洁后与基线对比。", "Look for recent changes to the cable and connectors; clean, and compare with the baseline."},
 		Explains: []Code{OpticalRxWeakMargin, PONPopup, OpticalBitErrors, DialDropped, DialLCPFailed, ReachLoss, ThroughputUnstable, IPTVStreamBroken}, Shows: []string{"rx_power_dbm", "rx_baseline_dbm"},
 	},

@@ -64,8 +64,8 @@ type signs []*sign
 //
 // What changed first is the likely cause, and what it explains above it are
 // consequences – where "first" allows for how late telemetry sees a layer. A
-// cause whose reading is good again by the end is a warning, and its evidence
-// says how long it lasted ("lasted_s") and how often it came ("times"). Nothing
+// cause whose reading is good again by the end is a warning, as are errors that
+// were counted, and its evidence says how long it lasted ("lasted_s") and how often it came ("times"). Nothing
 // wrong is no cause. Of happenings at the same moment the order given counts;
 // else the order does not matter. The same happenings always get the same
 // answer.
@@ -87,7 +87,8 @@ func FromHappenings(h []Happening) Diagnosis {
 			continue
 		}
 		if last := &s.spells[n-1]; last.open {
-			last.to = end
+			// Errors that are counted have happened; nothing tells that they go on.
+			last.to, last.open = end, s.value != rising
 		} else if s.layer == layerWAN && s.total < blink {
 			continue
 		}
@@ -116,7 +117,7 @@ func (all *signs) take(h *Happening) {
 			return
 		}
 		s = &sign{property: name, group: h.Group, subject: h.Subject, saying: *said}
-		if before := means(h, name, h.Before); before != nil && before.code != "" && !step {
+		if before := means(h, name, h.Before); before != nil && before.code != "" && !step && said.value != rising {
 			// It was wrong when the list begins.
 			s.saying, s.first, s.times = *before, h, 1
 			s.spells = []spell{{from: h.At, open: true}}
@@ -181,6 +182,8 @@ func (all signs) steady(h []Happening) signs {
 		switch {
 		case strings.HasPrefix(s.subject, "ppp") && (s.layer == layerLink || s.code == AddrNone):
 			s.layer, s.code = layerWAN, DialDropped
+		case s.code == LANCRCErrors && s.upstream(all, h):
+			continue // of the port to the network, which the light tells better
 		case s.layer == layerLink && !s.upstream(all, h):
 			if s.times < flaps {
 				continue
@@ -311,7 +314,7 @@ func (d *Diagnosis) told(code Code) bool {
 // named is the cause that a sign means, by how it went on.
 func (s *sign) named() Code {
 	switch {
-	case s.layer == layerLight && s.worst < fairLight && s.times >= flaps:
+	case s.group == "optics" && s.worst < fairLight && s.times >= flaps:
 		return OpticalUnsteady
 	case s.property == "state" && !s.open() && s.code != PONStoppedByOLT:
 		return PONPopup // whatever it went through, it came back
@@ -371,7 +374,7 @@ func (s *sign) show(r *Ranked) {
 	if s.times > 1 {
 		r.cite(s.group, "times", strconv.Itoa(s.times))
 	}
-	if !s.open() && s.spells[0].begun {
+	if !s.open() && s.spells[0].begun && s.value != rising {
 		r.cite(s.group, "lasted_s", strconv.FormatFloat(s.total.Seconds(), 'f', 1, 64))
 	}
 }

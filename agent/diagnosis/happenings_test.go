@@ -165,6 +165,11 @@ func TestFromHappenings(t *testing.T) {
 			causes: []string{"unknown fault unknown"}, consequences: []string{"addr.none by unknown"},
 		},
 		{
+			name:   "errors that were counted, and a session that was lost with them",
+			lines:  []string{"60 pon bip 12 > 99999", "90 pon state operational > popup", "91 link:lan1 rx_crc_errors 0 > 7", "91 link:wan rx_crc_errors 0 > 7"},
+			causes: []string{"optical.bit_errors fault drop", "lan.crc_errors warning customer"}, consequences: []string{"pon.popup by optical.bit_errors"},
+		},
+		{
 			name:   "a reading that is broken",
 			lines:  []string{"60 optics rx_power_status ok > untrusted"},
 			causes: []string{"optical.read_broken unclear device"},

@@ -16,17 +16,21 @@ const (
 // saying is what a value of a property means.
 type saying struct {
 	group, name string
-	value       string // anyValue: any other
+	value       string // anyValue: any other; rising: a counter's
 	code        Code   // "": all is well
 	layer       uint8
 	worst       uint8 // place of the code in its layer, the gravest first
 }
 
-const anyValue = "*"
+const (
+	anyValue = "*"
+	// rising stands for any value of a counter of errors, which never falls.
+	rising = "+"
+)
 
 // fairLight is the worst of light that can't bring a line down by itself: from
 // there on it explains nothing.
-const fairLight = 4
+const fairLight = 5
 
 // sayings are the values of events that mean something. It is never written to.
 var sayings = [...]saying{
@@ -68,14 +72,20 @@ var sayings = [...]saying{
 	{"pon", "alarm_los", anyValue, "", layerPON, 0},
 	{"pon", "alarm_lof", "active", PONNoSync, layerPON, 2},
 	{"pon", "alarm_lof", anyValue, "", layerPON, 2},
-	{"pon", "alarm_sf", "active", OpticalBitErrors, layerPON, 4},
-	{"pon", "alarm_sf", anyValue, "", layerPON, 4},
-	{"pon", "alarm_sd", "active", OpticalBitErrors, layerPON, 4},
-	{"pon", "alarm_sd", anyValue, "", layerPON, 4},
+	{"pon", "alarm_sf", "active", OpticalBitErrors, layerLight, 4},
+	{"pon", "alarm_sf", anyValue, "", layerLight, 4},
+	{"pon", "alarm_sd", "active", OpticalBitErrors, layerLight, 4},
+	{"pon", "alarm_sd", anyValue, "", layerLight, 4},
 	{"pon", "alarm_dying_gasp", "active", PONDyingGasp, layerPower, 0},
 	{"pon", "alarm_dying_gasp", anyValue, "", layerPower, 0},
 	{"pon", "alarm_tx_too_long", "active", OpticalLaserStuckOn, layerPON, 0},
 	{"pon", "alarm_tx_too_long", anyValue, "", layerPON, 0},
+	{"pon", "fec_uncorrected", rising, OpticalBitErrors, layerLight, 4},
+	{"pon", "bip", rising, OpticalBitErrors, layerLight, 4},
+	{"pon", "lods_events", rising, PONPopup, layerPON, 2},
+	{"pon", "sd_too_long", rising, OpticalLaserStuckOn, layerPON, 0},
+	{"pon", "sd_mismatch", rising, OpticalLaserStuckOn, layerPON, 0},
+	{"link", "rx_crc_errors", rising, LANCRCErrors, layerHouse, 0},
 	{"link", "carrier", "up", "", layerLink, 0},
 	{"link", "carrier", "down", Unknown, layerLink, 0},
 	{"link", "carrier", "absent", Unknown, layerLink, 0},
@@ -91,7 +101,7 @@ var sayings = [...]saying{
 func means(h *Happening, property, value string) *saying {
 	for i := range sayings {
 		s := &sayings[i]
-		if s.name == property && (s.value == value || s.value == anyValue) && s.group == h.Group {
+		if s.name == property && (s.value == value || s.value == anyValue || s.value == rising) && s.group == h.Group {
 			return s
 		}
 	}
