@@ -108,6 +108,18 @@ func TestFaultsOfConsole(t *testing.T) {
 			gone: both(says("gpon get onu-state", "(O5)"), says("gpon get alarm-status", "LOF, status: clear", "SD, status: occur"), says("gpon show us-flow", "ETH")),
 		},
 		{fault: "bit_errors", params: []string{"bip_per_s=1000"}, there: errorsCounted(600, 1400), gone: errorsCounted(0, 0)},
+		{fault: "laser", params: []string{"tx_power_dbm=none", "bias_ma=71"}, there: both(
+			says("pon get transceiver tx-power", "-inf"), says("pon get transceiver bias-current", "71.000000 mA"), says("pon get transceiver alarm-status", "Warning Bias Current high, status: occur"),
+		), gone: both(says("pon get transceiver tx-power", "2.300000"), says("pon get transceiver bias-current", "14.350000 mA"))},
+		{fault: "rogue_laser", params: []string{"too_long_per_s=50"}, gone: says("gpon get alarm-status", "TX Too Long, status: clear", "SD, status: occur"), there: both(
+			says("gpon get alarm-status", "TX Too Long, status: occur", "SD, status: occur"), func(_ context.Context, l *Lab) error {
+				text, err := types(l, "exit", "diag", "gpon get rogue-sd-cnt")
+				if err == nil && strings.Contains(text, "too long count: 0") {
+					err = errors.New(text)
+				}
+				return err
+			},
+		)},
 		{fault: "console_dead", gone: light, there: func(_ context.Context, l *Lab) error {
 			text, err := types(l, "", rx)
 			if err == nil && text != "" {
