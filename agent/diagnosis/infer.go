@@ -19,8 +19,9 @@ const (
 	lossless       = 0.005
 )
 
-// plans are the rates that are sold, Mbit/s.
-var plans = [...]uint16{2, 4, 6, 8, 10, 20, 30, 50, 100, 200, 300, 500, 600, 1000, 2000}
+// plans are the rates that are sold, Mbit/s. What is slower is sold no more, and
+// a slow line may well have such a rate by chance.
+var plans = [...]uint16{20, 50, 100, 200, 300, 500, 600, 1000, 2000}
 
 // infer adds what the rungs don't see: it shows in their measurements, or only
 // where they are held against each other.
@@ -196,15 +197,21 @@ func (l *look) rate(i int) {
 	test.show(r, "throughput_down_spread")
 }
 
-// planOf returns the plan below the contract that a measured rate is that of, or
-// 0.
-func planOf(mbps, contract float64) int {
-	for _, plan := range plans {
-		if p := float64(plan); p < 0.9*contract && mbps >= planLeast*p && mbps <= planMost*p {
-			return int(plan)
+// planOf returns the plan below the contract, which has to be one as well, that
+// a measured rate is that of, or 0.
+func planOf(mbps, contract float64) (plan int) {
+	sold := false
+	for _, p := range plans {
+		rate := float64(p)
+		sold = sold || contract > 0.99*rate && contract < 1.01*rate
+		if rate < 0.9*contract && mbps >= planLeast*rate && mbps <= planMost*rate {
+			plan = int(p)
 		}
 	}
-	return 0
+	if !sold {
+		return 0
+	}
+	return plan
 }
 
 // darkened reports whether anything is known to be wrong with the light.
