@@ -443,6 +443,11 @@ var officeWords = [...]struct {
 	{"m.throughput.connections", Words{"连接数", "connections"}},
 	{"m.throughput.tr143_bytes_full_loading", Words{"TR-143 满载字节", "TR-143 bytes under full loading"}},
 
+	{"section.work", Words{"所做的操作", "what was done"}},
+	{"section.renews_line", Words{"是否更新健康档案", "whether it renews the health record"}},
+	{"show.work", Words{"所做的操作", "What was done"}},
+	{"show.outcome", Words{"效果", "What came of it"}},
+	{"show.undone", Words{"已撤回", "Put back"}},
 	{"show.claimed", Words{"记录所称", "as the record claims"}},
 	{"show.min_s", Words{"%d 分 %d 秒", "%d min %d s"}},
 	{"show.h_min", Words{"%d 小时 %d 分", "%d h %d min"}},

@@ -96,7 +96,7 @@ func notLegible(v record.Verification, err error) error {
 func sections() []string {
 	return []string{
 		"v", "n", "prev_sha256", "device", "tenant", "job", "agent", "closed", "technician", "trust", "statement", "order",
-		"command", "signed_time", "extract", "verdict", "ladder", "diagnosis", "limits", "baseline", "line", "parts", "digests",
+		"command", "signed_time", "extract", "verdict", "ladder", "diagnosis", "limits", "baseline", "line", "renews_line", "work", "parts", "digests",
 	}
 }
 

@@ -134,7 +134,7 @@ func NewPage(d *Document, o Options) *Page {
 	for i, r := range d.Report.Results {
 		p.Rungs = append(p.Rungs, x.result(i, r, d.Verification.Altered))
 	}
-	p.Tables = slices.DeleteFunc([]Group{x.baseline(d), x.extract(d), x.limitsInForce(d)}, func(g Group) bool { return len(g.Rows) == 0 })
+	p.Tables = slices.DeleteFunc([]Group{x.work(d), x.baseline(d), x.extract(d), x.limitsInForce(d)}, func(g Group) bool { return len(g.Rows) == 0 })
 	p.Receipt = x.receipt(o)
 	p.Proof = x.proof(d)
 	return p
