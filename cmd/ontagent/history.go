@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"ontagent/agent/control"
@@ -45,6 +46,13 @@ func (d *daemon) recent() recent {
 		})
 	}
 	return r
+}
+
+// since returns what has changed since a moment.
+func (d *daemon) since(moment time.Time) []diagnosis.Happening {
+	h := d.watching.history.Recent()
+	from := moment.Sub(d.started)
+	return slices.DeleteFunc(h, func(x diagnosis.Happening) bool { return x.At < from })
 }
 
 // diagnoseJob is the job.Handler of diagnose: the ladder decides, and what
