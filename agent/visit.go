@@ -54,8 +54,11 @@ type Visits struct {
 	Moment func() record.Moment
 	// Filed is told of every closed record.
 	Filed func(orderID string, env order.Envelope)
-	Now   func() time.Time // monotonic
-	Log   *slog.Logger
+	// Recent returns what telemetry has seen change since a moment; nil: nobody
+	// watches.
+	Recent func(since time.Time) []diagnosis.Happening
+	Now    func() time.Time // monotonic
+	Log    *slog.Logger
 }
 
 // Accept is the job.Handler of accept: the ladder, a diagnosis, a signed record.
@@ -151,8 +154,14 @@ func (v *Visits) Climb(ctx context.Context, visit Visit, tell func(job.Progress)
 		}
 		tell(p)
 	}}
+	began := v.Now()
 	report := runner.Run(ctx, plan)
-	return Result{Report: report, Diagnosis: diagnosis.Diagnose(report.Evidence()), limits: visit.Limits.All()}, nil
+	evidence := report.Evidence()
+	if v.Recent != nil {
+		// What broke behind the back of a rung that had passed.
+		evidence.Recent = v.Recent(began)
+	}
+	return Result{Report: report, Diagnosis: diagnosis.Diagnose(evidence), limits: visit.Limits.All()}, nil
 }
 
 // required returns the rungs that decide: the order's, or the usual ones of its

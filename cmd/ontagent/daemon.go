@@ -207,7 +207,7 @@ func (d *daemon) openVisits() error {
 			Device: d.c.Main.Device, Tenant: d.c.Main.Tenant,
 			Agent: record.Agent{Version: version, Epoch: d.epoch},
 		},
-		Moment: d.moment, Filed: d.filed, Now: time.Now, Log: d.log,
+		Moment: d.moment, Filed: d.filed, Recent: d.since, Now: time.Now, Log: d.log,
 	}
 	return nil
 }
