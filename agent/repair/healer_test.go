@@ -25,9 +25,11 @@ type patient struct {
 	healer   *Healer
 	judge    func(order.Request) (order.Verified, error)
 	turn     sync.Mutex
-	reports  []string
-	at       []time.Duration // of the reports
 	start    time.Time
+
+	mu      sync.Mutex // for the race detector, to which a bubble's order is none
+	reports []string
+	at      []time.Duration // of the reports
 }
 
 func newPatient(t *testing.T, views ...View) *patient {
@@ -57,6 +59,8 @@ func newPatient(t *testing.T, views ...View) *patient {
 			if refused := (*RefusedError)(nil); errors.As(err, &refused) {
 				what = refused.Why
 			}
+			p.mu.Lock()
+			defer p.mu.Unlock()
 			p.reports = append(p.reports, what)
 			p.at = append(p.at, time.Since(p.start))
 		},
@@ -75,6 +79,8 @@ func newPatient(t *testing.T, views ...View) *patient {
 func (p *patient) expect(t *testing.T, reports ...string) {
 	t.Helper()
 	synctest.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if diff := cmp.Diff(reports, p.reports); diff != "" {
 		t.Errorf("reports (-want +got):\n%s", diff)
 	}
@@ -179,8 +185,12 @@ func TestHealer(t *testing.T) {
 		reason order.Reason
 		kept   bool
 	}{
-		{order.ReasonOrderClosed, false}, {order.ReasonOrderRevoked, false}, {order.ReasonExpired, false}, {order.ReasonRevoked, false},
-		{order.ReasonClockUntrusted, true}, {order.ReasonNotYetValid, true},
+		{order.ReasonOrderClosed, false},
+		{order.ReasonOrderRevoked, false},
+		{order.ReasonExpired, false},
+		{order.ReasonRevoked, false},
+		{order.ReasonClockUntrusted, true},
+		{order.ReasonNotYetValid, true},
 	} {
 		bubble(t, "refused: "+string(tc.reason), func(t *testing.T) {
 			p := newPatient(t, noAddress())
