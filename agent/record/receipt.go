@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -236,7 +237,7 @@ func validateAttachments(all []Attachment) error {
 			return fmt.Errorf("attachments[%d]: %.100q is not the plain name of a file", i, a.Name)
 		case seen[folded]:
 			return fmt.Errorf("attachments[%d]: name %q stands twice", i, a.Name)
-		case !known(a.Kind, AttachmentKinds()):
+		case !slices.Contains(AttachmentKinds(), a.Kind):
 			return fmt.Errorf("attachments[%d]: kind %.40q is not known", i, a.Kind)
 		case !validMediaType(a.MediaType):
 			return fmt.Errorf("attachments[%d]: media_type %.40q is none", i, a.MediaType)
@@ -255,7 +256,7 @@ func validateAttachments(all []Attachment) error {
 
 func (c Customer) validate(attachments []Attachment) error {
 	for item, rating := range c.Ratings {
-		if !known(item, RatingItems()) || !known(rating, Ratings()) {
+		if !slices.Contains(RatingItems(), item) || !slices.Contains(Ratings(), rating) {
 			return fmt.Errorf("rating %.40q of %.40q is not known", rating, item)
 		}
 	}
@@ -274,21 +275,12 @@ func (c Customer) validate(attachments []Attachment) error {
 		return fmt.Errorf("signature: %.100q is not attached", s.Attachment)
 	case s.Typed != "" && s.Typed != MaskName(s.Typed):
 		return errors.New("signature: what was typed is not masked")
-	case s.OnBehalf && !known(s.Relation, Relations()):
+	case s.OnBehalf && !slices.Contains(Relations(), s.Relation):
 		return fmt.Errorf("signature on behalf: relation %.40q is not known", s.Relation)
 	case !s.OnBehalf && s.Relation != "":
 		return errors.New("signature: a relation is only stated of who signs on behalf")
 	}
 	return nil
-}
-
-func known[T comparable](v T, all []T) bool {
-	for _, k := range all {
-		if k == v {
-			return true
-		}
-	}
-	return false
 }
 
 // ValidAttachmentName reports whether name is that of a file, without a path,
