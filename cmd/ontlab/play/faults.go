@@ -188,6 +188,17 @@ func (l *Lab) apply(ctx context.Context, fault string) error {
 		return l.applyLoad()
 	case "rx_power", "pon_state", "bit_errors", "laser", "rogue_laser", "console_dead", "console_habit":
 		return l.applyConsole(ctx, fault)
+	case "no_forwarding":
+		forward := "1"
+		if l.on(fault) {
+			forward = "0"
+		}
+		return l.gateway.Sysctl("net.ipv4.ip_forward", forward)
+	case "no_nat":
+		if l.on(fault) {
+			return rules(ctx, l.gateway, "ip nat", "")
+		}
+		return l.masquerade(ctx)
 	case "small_windows":
 		return l.applyWindows()
 	case "cross_traffic", "cpu_busy", "gateway_slow":

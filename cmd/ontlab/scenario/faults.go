@@ -154,6 +154,8 @@ func faults() []variant {
 		{value: "console_habit", doc: "The ONT's console takes to awkward habits.", keys: []key{habitList(key{name: "habits", required: true, doc: "Which; those of the start end."})}},
 		{value: "broker_down", doc: "The MQTT broker does not answer; the technician works over the LAN."},
 		{value: "gateway_load", needs: needLoad, doc: "The gateway is as busy as it says.", keys: loadKeys("as in `gateway.load`")},
+		{value: "no_forwarding", doc: "The gateway forwards no IPv4: it is online, and nobody behind it."},
+		{value: "no_nat", doc: "The gateway sends out what comes from the LAN with the LAN's addresses, to which nobody answers."},
 		{value: "gateway_slow", doc: "The gateway is too slow for what it is asked: others take all of its processors, and come first. Set it with `rung: throughput`: all that the gateway does takes long then."},
 		{value: "cpu_busy", doc: "Something else on the gateway takes processor time.", keys: []key{
 			{name: "busy_ratio", def: "0.9", example: "0.5", doc: "Share of one processor.", spec: spec{kind: number, min: 0.05, max: 1, unit: "ratio"}},

@@ -35,7 +35,7 @@ func format() spec {
 		{
 			name: "timeline", derived: "nothing goes wrong",
 			doc:  "Faults that come and go. Entries with the same moment happen in the order of the file.",
-			spec: spec{kind: list, maxItems: 64, items: momentSpec()},
+			spec: spec{kind: list, maxItems: 100, items: momentSpec()},
 		},
 		{name: "measure", doc: "Bounds of the measuring.", spec: measureSpec()},
 		{name: "expect", required: true, doc: "What the visit must come to. What is not named is not compared.", spec: expectSpec()},
