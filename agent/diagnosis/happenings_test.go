@@ -228,7 +228,7 @@ func TestFromHappeningsInAnyOrder(t *testing.T) {
 		{"wan", "default_route", "dev_wan "},
 		{"x", "y", "z"},
 	}
-	for range 20 {
+	for range rounds(20) {
 		var h []diagnosis.Happening
 		for i := range 1000 {
 			g := groups[r.IntN(len(groups))]
