@@ -68,7 +68,7 @@ func (a *app) watch(ctx context.Context, args []string) error {
 	case *asJSON:
 		w = &jsonWatcher{out: a.out}
 	case *lines || !isTerminal(a.out):
-		w = &lineWatcher{out: a.out}
+		w = &lineWatcher{out: a.out, lang: *lang}
 	default:
 		w = &tableWatcher{out: a.out, lang: *lang, rows: map[string]*row{}}
 	}
@@ -211,7 +211,10 @@ func (w *jsonWatcher) line(v any) {
 	}
 }
 
-type lineWatcher struct{ out io.Writer }
+type lineWatcher struct {
+	out  io.Writer
+	lang string
+}
 
 func (w *lineWatcher) tick(time.Time, uint64) {}
 
@@ -254,6 +257,11 @@ func (w *lineWatcher) message(m shown) {
 		mark += " gap ignored (" + m.outcome.Ignored + ")"
 	}
 	fmt.Fprintf(w.out, "%s %s %s %d.%d %s%s %s\n", when, clean(m.addr.Device), clean(name), m.h.Epoch, m.h.Seq, m.h.Clock, mark, clean(strings.Join(parts, " ")))
+	if m.addr.Kind == transport.KindEvent {
+		if text := eventText(w.lang, m.addr.Name, m.body); text != "" {
+			fmt.Fprintf(w.out, "  %s\n", clean(text))
+		}
+	}
 	if m.outcome.Dated && m.h.UptimeS > 0 {
 		fmt.Fprintf(w.out, "%s epoch %d is dated: uptime 0 was ~%s\n", clean(m.addr.Device), m.h.Epoch,
 			m.dated.Time.Add(-time.Duration(m.h.UptimeS*float64(time.Second))).Local().Format("2006-01-02T15:04:05"))
@@ -314,6 +322,8 @@ func (w *tableWatcher) message(m shown) {
 	case transport.KindEvent:
 		r.event = fmt.Sprintf("%s %s %s → %s", addr.Name, text("subject"), text("before"), text("after"))
 		switch {
+		case eventText(w.lang, addr.Name, body) != "":
+			r.event = clean(eventText(w.lang, addr.Name, body))
 		case addr.Name == transport.EventGap:
 			r.event = fmt.Sprintf("gap %s %s: %s", text("gap_class"), text("count"), text("reason"))
 		case m.dated.Quality == consumer.QualityNone:
