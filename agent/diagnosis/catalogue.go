@@ -718,14 +718,14 @@ var catalogue = [...]Cause{
 		Title:    Words{"丢包", "Packet loss"},
 		Means:    Words{"到最好的目标也有丢包，或测速时丢包。", "Even the best target loses packets, or packets are lost during the speed test."},
 		Action:   Words{"先看光衰、误码和网线；都正常则换时段复测，报局方查拥塞。", "Look at light, errors and cable first; all fine: test at another hour and report congestion."},
-		Explains: []Code{ThroughputBelow, ThroughputUnstable}, With: []Code{OpticalRxTooWeak, OpticalRxWeakMargin, OpticalBitErrors, PONPopup}, Shows: []string{"loss_ratio", "gateway_loss_ratio", "target_loss_ratio"},
+		Explains: []Code{ThroughputBelow, ThroughputUnstable}, With: []Code{OpticalRxTooWeak, OpticalRxWeakMargin, OpticalBitErrors, PONPopup}, Shows: []string{"target_loss_ratio", "gateway_loss_ratio"},
 	},
 	{
 		Code: ReachLatency, Side: SideBRAS, Severity: Major, Certainty: 0.5,
 		Title:  Words{"时延过大", "High latency"},
 		Means:  Words{"到最好的目标时延仍超过门限。", "Even the best target takes longer than the limit."},
 		Action: Words{"停掉下载再测；仍大就换时段复测，报局方。", "Stop downloads and test again; still high: test at another hour and report."},
-		Shows:  []string{"rtt_ms", "gateway_rtt_p50_ms"},
+		Shows:  []string{"target_rtt_p50_ms", "gateway_rtt_p50_ms"},
 	},
 	{
 		Code: ReachGatewaySilent, Side: SideBRAS, Severity: Info, Certainty: 0.6,

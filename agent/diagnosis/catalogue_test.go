@@ -87,6 +87,42 @@ func TestCatalogueRefersOnlyToWhatExists(t *testing.T) {
 	}
 }
 
+// TestCatalogueShowsWhatIsMeasured reads the steps for the names of their
+// measurements.
+func TestCatalogueShowsWhatIsMeasured(t *testing.T) {
+	files, err := filepath.Glob("../acceptance/steps/*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no steps", err)
+	}
+	var names []string
+	for _, file := range files {
+		ast.Inspect(parse(t, file), func(n ast.Node) bool {
+			if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+				names = append(names, strings.Trim(lit.Value, "`\""))
+			}
+			return true
+		})
+	}
+	// Measured by hand, or remembered.
+	names = append(names, "rx_baseline_dbm", "splitter_rx_power_dbm")
+	for _, c := range diagnosis.Catalogue() {
+		for _, name := range c.Shows {
+			short := name
+			for _, prefix := range []string{"throughput_down_", "throughput_up_"} {
+				short = strings.TrimPrefix(short, prefix)
+			}
+			for _, prefix := range []string{"gateway_", "target_"} {
+				if rest, ok := strings.CutPrefix(name, prefix); ok && !slices.Contains(names, name) {
+					short = "_" + rest
+				}
+			}
+			if !slices.Contains(names, short) {
+				t.Errorf("%s shows %s, which no step measures", c.Code, name)
+			}
+		}
+	}
+}
+
 func TestCatalogueExplainsInNoCircle(t *testing.T) {
 	all := diagnosis.Catalogue()
 	follows := map[diagnosis.Code][]diagnosis.Code{}

@@ -95,6 +95,13 @@ func TestFromHappenings(t *testing.T) {
 			causes: []string{"dial.dropped fault bras_aaa"},
 		},
 		{
+			name: "the session was dialled anew",
+			lines: []string{
+				"61 link:pppoe-wan presence present > absent", "61 wan:pppoe-wan address 192.0.2.7/32 > -", "71 link:pppoe-wan presence absent > present", "71 wan:pppoe-wan address - > 192.0.2.8/32",
+			},
+			causes: []string{"dial.dropped warning bras_aaa"},
+		},
+		{
 			name: "power: dying gasp, then silence",
 			lines: []string{
 				"100 pon alarm_dying_gasp clear > active", "100.4 pon state operational > los", "100.5 link:lan1 carrier up > down",

@@ -87,6 +87,7 @@ var sayings = [...]saying{
 	{"pon", "sd_mismatch", rising, OpticalLaserStuckOn, layerPON, 0},
 	{"link", "rx_crc_errors", rising, LANCRCErrors, layerHouse, 0},
 	{"link", "carrier", "up", "", layerLink, 0},
+	{"link", "carrier", "present", "", layerLink, 0},
 	{"link", "carrier", "down", Unknown, layerLink, 0},
 	{"link", "carrier", "absent", Unknown, layerLink, 0},
 	{"wan", "address", "", AddrNone, layerWAN, 0},
@@ -116,7 +117,7 @@ func property(h *Happening) string {
 	case h.Group == "wan" && (strings.Contains(h.Before, ":") || strings.Contains(h.After, ":")):
 		return name + "_v6"
 	case name == "presence" || name == "admin_state":
-		return "carrier" // a link that is not there has none
+		return "carrier" // a link that is not there has none, and one that comes has one or tells it later
 	case h.Group == "optics" && (strings.HasPrefix(name, "limit_") || strings.Contains(name, "_rx_")) && !strings.Contains(name, "tx"):
 		if strings.HasSuffix(name, "_low") {
 			return "rx_low"
