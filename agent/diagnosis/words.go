@@ -242,6 +242,9 @@ var words = [...]struct {
 	{"repaired.not_needed", Words{"线路正常，无需修复", "nothing to repair: the line is fine"}},
 	{"repaired.no_action", Words{"网关自身无法消除该故障，未做任何操作", "nothing that the gateway could do would end this; nothing was done"}},
 	{"repaired.not_done", Words{"本机无法执行该操作，未做任何改动", "the gateway cannot do it; nothing was changed"}},
+	{"repaired.no_consent", Words{"线路上有用户业务，工单没有用户同意中断的授权，未做任何操作", "not done: the line carries traffic, and the order has no consent to interrupt it"}},
+	{"repaired.limited", Words{"近期修复次数已达上限，未做任何操作", "not done: so many were done lately"}},
+	{"repaired.busy", Words{"正在进行另一次修复", "not done: another repair is running"}},
 	{"label.repair", Words{"修复", "repair"}},
 	{"label.undone", Words{"已还原", "put back"}},
 

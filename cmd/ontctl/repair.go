@@ -3,11 +3,23 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"ontagent/agent/diagnosis"
 	"ontagent/agent/order"
 	"ontagent/agent/repair"
 )
+
+// refusedRepair tells from what a gateway says of a job that failed whether it
+// is a repair that it must not do, and why.
+func refusedRepair(detail string) (why string, ok bool) {
+	rest, ok := strings.CutPrefix(detail, "repair refused (")
+	if !ok {
+		return "", false
+	}
+	why, _, ok = strings.Cut(rest, ")")
+	return why, ok
+}
 
 // repaired shows what the record of a repair says was done: of which only its
 // codes are in the technician's language.
@@ -36,4 +48,9 @@ func (p *textPrinter) repaired(work json.RawMessage, t order.CommandType) {
 	if r.Undone != "" {
 		fmt.Fprintf(p.out, "%s: %s\n", w.label("undone"), clean(r.Undone))
 	}
+}
+
+func (p *textPrinter) refused(why string) {
+	w := words(p.lang)
+	fmt.Fprintf(p.out, "%s: %s\n", w.label("repair"), diagnosis.Text(w.lang, diagnosis.KeyRepaired+clean(why)))
 }

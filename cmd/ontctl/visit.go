@@ -453,6 +453,10 @@ func (c *conversation) finish(end job.Status) error {
 	case job.Rejected:
 		return cli.Silent(cli.Refused)
 	case job.Failed, job.TimedOut, job.Cancelled, job.Interrupted:
+		if why, ok := refusedRepair(end.Detail); ok {
+			c.screen.refused(why)
+			return cli.Silent(cli.Refused)
+		}
 		return cli.Silent(cli.Inconclusive)
 	case job.Received, job.Accepted, job.Challenge, job.Running, job.Succeeded:
 	}
@@ -474,6 +478,8 @@ type printer interface {
 	filed(path string, status record.Status)
 	// repaired tells what the record of a repair says was done.
 	repaired(work json.RawMessage, t order.CommandType)
+	// refused tells why a repair was not done.
+	refused(why string)
 }
 
 type jsonPrinter struct{ out io.Writer }
@@ -482,6 +488,7 @@ func (p *jsonPrinter) sent(order.Command)          {}
 func (p *jsonPrinter) filed(string, record.Status) {}
 
 func (p *jsonPrinter) repaired(json.RawMessage, order.CommandType) {}
+func (p *jsonPrinter) refused(string)                              {}
 
 func (p *jsonPrinter) status(st job.Status) {
 	data, err := json.Marshal(st)
