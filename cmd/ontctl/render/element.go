@@ -111,7 +111,7 @@ func (x Labels) rateLines(d *Document, r acceptance.Result) []string {
 		}
 		if m, ok := find(r, "throughput_"+w.name+"_ratio"); ok {
 			if v, ok := m.Value.(float64); ok {
-				line += " (" + x.short(m.Name, v, values(ratio)...) + ")"
+				line += " (" + strings.Replace(x.short(m.Name, v, values(ratio)...), " %", "%", 1) + ")" // not on two lines
 			}
 		}
 		lines = append(lines, line)

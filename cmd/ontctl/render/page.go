@@ -411,7 +411,10 @@ func (x Labels) baseline(d *Document) Group {
 	before := map[string]float64{}
 	if l := d.Record.Line; l != nil {
 		before = l.Readings
-		g.Rows = append(g.Rows, Row{x.T("show.line_before"), fmt.Sprintf("#%d · %s · %s", l.N, x.When(l.Closed), Clean(l.SHA256))})
+		g.Rows = append(g.Rows, Row{x.T("show.line_before"), fmt.Sprintf("#%d · %s · %s", l.N, x.When(l.Closed), Clean(l.SHA256[:min(16, len(l.SHA256))])+"…")})
+	}
+	if d.Record.Line == nil && d.Record.Renews {
+		g.Rows = append(g.Rows, Row{x.T("show.line_before"), x.T("show.line_none")})
 	}
 	names := map[string]bool{}
 	for n := range d.Record.Baseline {

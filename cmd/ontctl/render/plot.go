@@ -191,6 +191,7 @@ func (x Labels) opticalPlot(d *Document) *OpticalPlot {
 		s.Points = strings.Join(points, " ")
 		p.Series = append(p.Series, s)
 	}
+	slices.Reverse(p.Series) // the source that decides is drawn over the others
 	p.marks(longest, opticalEdge)
 	if m, ok := find(r, "rx_power_dbm"); ok && len(names) > 0 {
 		if v, ok := m.Value.(float64); ok {

@@ -356,7 +356,7 @@ func TestPlotIsToScale(t *testing.T) {
 	if got, want := base, norm-perDB*4.9; got < want-0.2 || got > want+0.2 {
 		t.Errorf("the baseline is at %g, not %g", got, want)
 	}
-	if got, want := plot.Series[0].Dots[0].Y, norm-perDB*0.5; got < want-0.2 || got > want+0.2 {
+	if got, want := plot.Series[1].Dots[0].Y, norm-perDB*0.5; got < want-0.2 || got > want+0.2 {
 		t.Errorf("the first read is at %g, not %g", got, want)
 	}
 	slices.SortFunc(plot.Lines, func(a, b render.Line) int { return int(a.LabelY*10) - int(b.LabelY*10) })
@@ -441,7 +441,7 @@ func TestFiguresDoNotRoundAcrossALimit(t *testing.T) {
 	if got := p.Elements[2].Lines[0]; got != "-25.0004 dBm" {
 		t.Errorf("the light is shown as %s", got)
 	}
-	if got := p.Elements[3].Lines[1]; got != "↑ 41.9 / 50 Mbit/s (89.996 %)" {
+	if got := p.Elements[3].Lines[1]; got != "↑ 41.9 / 50 Mbit/s (89.996%)" {
 		t.Errorf("the rate is shown as %s", got)
 	}
 }
