@@ -195,7 +195,7 @@ func TestPartsNameWhatWasAltered(t *testing.T) {
 func TestPartsGoBeforeEvidence(t *testing.T) {
 	p := newParties(t)
 	r := p.record("job-1")
-	for n := 200; ; n += 50 {
+	for n := 300; ; n += 60 {
 		var b strings.Builder
 		b.WriteString(`{"verdict":"fail","results":[{"rung":"optical","verdict":"fail","measurements":[`)
 		for i := range n {

@@ -354,6 +354,15 @@ func decodeReceipt(payload []byte) (*Receipt, error) {
 	return &r, r.Validate()
 }
 
+// newerVersion tells the version of a payload, and whether it is later than what
+// we write: one that cannot be decoded as ours may still tell.
+func newerVersion(payload []byte) (int, bool) {
+	var head struct {
+		V int `json:"v"`
+	}
+	return head.V, json.Unmarshal(payload, &head) == nil && head.V > 1
+}
+
 // VersionError says that a document is from a newer version of this program.
 type VersionError struct {
 	What string // record, receipt

@@ -66,8 +66,8 @@ func Verify(data []byte, o VerifyOptions) Verification {
 	v := Verification{Digest: order.Digest(env), Signer: env.Signatures[0].KeyID}
 	var rec Record
 	err = json.Unmarshal(payload, &rec) // decodes what it can, whatever else is wrong
-	if n, ok := newerVersion(payload); ok {
-		v.Status, v.Problem, v.Newer, v.Record = Unreadable, (&VersionError{"record", n}).Error(), true, &rec
+	if rec.V > 1 {
+		v.Status, v.Problem, v.Newer, v.Record = Unreadable, (&VersionError{"record", rec.V}).Error(), true, &rec
 		return v
 	}
 	if err != nil {
@@ -287,15 +287,6 @@ func claimedStatement(rec Record) (order.Statement, error) {
 		return order.Statement{}, err
 	}
 	return s, s.Validate()
-}
-
-// newerVersion tells the version of a payload, and whether it is later than what
-// we write: one that cannot be decoded as ours may still tell.
-func newerVersion(payload []byte) (int, bool) {
-	var head struct {
-		V int `json:"v"`
-	}
-	return head.V, json.Unmarshal(payload, &head) == nil && head.V > 1
 }
 
 func signerOf(env order.Envelope) string {
