@@ -154,11 +154,7 @@ func (h *Healer) heal(ctx context.Context) (over bool) {
 	}
 	h.told = ""
 	h.o.Report(res, v.Order, nil)
-	switch res.Outcome {
-	case NotNeeded, NoAction:
-		return true
-	}
-	return res.Verdict() == pass
+	return res.Outcome == NotNeeded || res.Outcome == NoAction || res.Verdict() == pass
 }
 
 // refused is told why the standing order does not hold, and forgets one that
@@ -169,8 +165,7 @@ func (h *Healer) refused(req order.Request, err error) (over bool) {
 		reason = r.Reason
 	}
 	h.o.Log.Warn("no repair under the standing order", "reason", reason, "error", err)
-	switch reason {
-	case order.ReasonClockUntrusted, order.ReasonNotYetValid, order.ReasonInternal:
+	if reason == order.ReasonClockUntrusted || reason == order.ReasonNotYetValid || reason == order.ReasonInternal {
 		return false // that may pass
 	}
 	if err := h.o.Standing.Drop(req); err != nil {

@@ -71,7 +71,9 @@ func newPatient(t *testing.T, views ...View) *patient {
 	go func() { ended <- p.healer.Serve(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		<-ended
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("ended with %v", err)
+		}
 	})
 	return p
 }
@@ -86,100 +88,110 @@ func (p *patient) expect(t *testing.T, reports ...string) {
 	}
 }
 
-func bubble(t *testing.T, name string, f func(t *testing.T)) {
-	t.Run(name, func(t *testing.T) { synctest.Test(t, f) })
-}
-
 func TestHealer(t *testing.T) {
-	bubble(t, "heals a fault that lasts", func(t *testing.T) {
-		p := newPatient(t, noAddress(), good())
-		p.healer.Opened(diagnosis.AddrNone)
-		time.Sleep(59 * time.Second)
-		p.expect(t)
-		time.Sleep(2 * time.Second)
-		p.expect(t, Helped)
-		time.Sleep(24 * time.Hour)
-		p.expect(t, Helped)
-	})
-	bubble(t, "leaves alone what mended itself", func(t *testing.T) {
-		p := newPatient(t, good())
-		p.healer.Opened(diagnosis.AddrNone)
-		time.Sleep(24 * time.Hour)
-		p.expect(t, NotNeeded)
-		if p.l.acted != nil {
-			t.Errorf("did %v", p.l.acted)
-		}
-	})
-	bubble(t, "many faults are one repair", func(t *testing.T) {
-		p := newPatient(t, noAddress(), good())
-		for range 50 {
+	t.Run("heals a fault that lasts", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPatient(t, noAddress(), good())
 			p.healer.Opened(diagnosis.AddrNone)
-			p.healer.Opened(diagnosis.DNSNoResolver)
-			time.Sleep(time.Second)
-		}
-		time.Sleep(time.Hour)
-		synctest.Wait()
-		if p.reports[0] != Helped || len(p.l.acted) != 1 {
-			t.Errorf("%v: %v", p.l.acted, p.reports)
-		}
+			time.Sleep(59 * time.Second)
+			p.expect(t)
+			time.Sleep(2 * time.Second)
+			p.expect(t, Helped)
+			time.Sleep(24 * time.Hour)
+			p.expect(t, Helped)
+		})
 	})
-	bubble(t, "backs off, and keeps to the limits", func(t *testing.T) {
-		p := newPatient(t, noAddress())
-		p.healer.Opened(diagnosis.AddrNone)
-		time.Sleep(24 * time.Hour)
-		synctest.Wait()
-		var useless []time.Duration
-		for i, r := range p.reports {
-			if r == Useless {
-				useless = append(useless, p.at[i].Round(time.Minute))
+	t.Run("leaves alone what mended itself", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPatient(t, good())
+			p.healer.Opened(diagnosis.AddrNone)
+			time.Sleep(24 * time.Hour)
+			p.expect(t, NotNeeded)
+			if p.l.acted != nil {
+				t.Errorf("did %v", p.l.acted)
 			}
-		}
-		// After 1 min; 5 min later; then, as two in an hour are all, after that.
-		if diff := cmp.Diff([]time.Duration{time.Minute, 6 * time.Minute}, useless[:2]); diff != "" {
-			t.Errorf("(-want +got):\n%s", diff)
-		}
-		if len(useless) != 3 || useless[2] < time.Hour {
-			t.Errorf("useless repairs at %v, of three a day", useless)
-		}
-		if len(p.reports) > 6 || p.l.looks > 20 {
-			t.Errorf("%d looks, and told %v", p.l.looks, p.reports)
-		}
+		})
 	})
-	bubble(t, "without a standing order nothing", func(t *testing.T) {
-		p := newPatient(t, noAddress())
-		req, _ := p.standing.Request()
-		if err := p.standing.Drop(req); err != nil {
-			t.Fatal(err)
-		}
-		p.healer.Opened(diagnosis.AddrNone)
-		time.Sleep(time.Hour)
-		p.expect(t)
-		if p.l.looks != 0 {
-			t.Error("it looked")
-		}
+	t.Run("many faults are one repair", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPatient(t, noAddress(), good())
+			for range 50 {
+				p.healer.Opened(diagnosis.AddrNone)
+				p.healer.Opened(diagnosis.DNSNoResolver)
+				time.Sleep(time.Second)
+			}
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			if p.reports[0] != Helped || len(p.l.acted) != 1 {
+				t.Errorf("%v: %v", p.l.acted, p.reports)
+			}
+		})
 	})
-	bubble(t, "without consent not while there is traffic", func(t *testing.T) {
-		p := newPatient(t, noAddress())
-		p.l.traffic = true
-		p.healer.Opened(diagnosis.AddrNone)
-		time.Sleep(2 * time.Minute)
-		p.expect(t, NoConsent)
-		if p.l.acted != nil {
-			t.Errorf("did %v", p.l.acted)
-		}
+	t.Run("backs off, and keeps to the limits", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPatient(t, noAddress())
+			p.healer.Opened(diagnosis.AddrNone)
+			time.Sleep(24 * time.Hour)
+			synctest.Wait()
+			var useless []time.Duration
+			for i, r := range p.reports {
+				if r == Useless {
+					useless = append(useless, p.at[i].Round(time.Minute))
+				}
+			}
+			// After 1 min; 5 min later; then, as two in an hour are all, after that.
+			if diff := cmp.Diff([]time.Duration{time.Minute, 6 * time.Minute}, useless[:2]); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			if len(useless) != 3 || useless[2] < time.Hour {
+				t.Errorf("useless repairs at %v, of three a day", useless)
+			}
+			if len(p.reports) > 6 || p.l.looks > 20 {
+				t.Errorf("%d looks, and told %v", p.l.looks, p.reports)
+			}
+		})
 	})
-	bubble(t, "waits for a visit to end", func(t *testing.T) {
-		p := newPatient(t, noAddress(), good())
-		p.turn.Lock()
-		p.healer.Opened(diagnosis.AddrNone)
-		time.Sleep(time.Minute - time.Second)
-		synctest.Wait()
-		go func() { // a mutex does not let a bubble's time pass
-			time.Sleep(time.Second / 2)
-			p.turn.Unlock()
-		}()
-		time.Sleep(time.Minute)
-		p.expect(t, Helped)
+	t.Run("without a standing order nothing", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPatient(t, noAddress())
+			req, _ := p.standing.Request()
+			if err := p.standing.Drop(req); err != nil {
+				t.Fatal(err)
+			}
+			p.healer.Opened(diagnosis.AddrNone)
+			time.Sleep(time.Hour)
+			p.expect(t)
+			if p.l.looks != 0 {
+				t.Error("it looked")
+			}
+		})
+	})
+	t.Run("without consent not while there is traffic", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPatient(t, noAddress())
+			p.l.traffic = true
+			p.healer.Opened(diagnosis.AddrNone)
+			time.Sleep(2 * time.Minute)
+			p.expect(t, NoConsent)
+			if p.l.acted != nil {
+				t.Errorf("did %v", p.l.acted)
+			}
+		})
+	})
+	t.Run("waits for a visit to end", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPatient(t, noAddress(), good())
+			p.turn.Lock()
+			p.healer.Opened(diagnosis.AddrNone)
+			time.Sleep(time.Minute - time.Second)
+			synctest.Wait()
+			go func() { // a mutex does not let a bubble's time pass
+				time.Sleep(time.Second / 2)
+				p.turn.Unlock()
+			}()
+			time.Sleep(time.Minute)
+			p.expect(t, Helped)
+		})
 	})
 	for _, tc := range []struct {
 		reason order.Reason
@@ -192,29 +204,33 @@ func TestHealer(t *testing.T) {
 		{order.ReasonClockUntrusted, true},
 		{order.ReasonNotYetValid, true},
 	} {
-		bubble(t, "refused: "+string(tc.reason), func(t *testing.T) {
-			p := newPatient(t, noAddress())
+		t.Run("refused: "+string(tc.reason), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPatient(t, noAddress())
+				p.judge = func(order.Request) (order.Verified, error) {
+					return order.Verified{}, &order.RefusalError{Reason: tc.reason}
+				}
+				p.healer.Opened(diagnosis.AddrNone)
+				time.Sleep(2 * time.Minute)
+				p.expect(t)
+				if _, kept := p.standing.Request(); kept != tc.kept || p.l.acted != nil {
+					t.Errorf("kept = %v, did %v", kept, p.l.acted)
+				}
+			})
+		})
+	}
+	t.Run("does only what the order names", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPatient(t, noAddress(), good())
 			p.judge = func(order.Request) (order.Verified, error) {
-				return order.Verified{}, &order.RefusalError{Reason: tc.reason}
+				return order.Verified{Command: order.Command{Args: order.Args{Action: order.ActionReread}}}, nil
 			}
 			p.healer.Opened(diagnosis.AddrNone)
 			time.Sleep(2 * time.Minute)
-			p.expect(t)
-			if _, kept := p.standing.Request(); kept != tc.kept || p.l.acted != nil {
-				t.Errorf("kept = %v, did %v", kept, p.l.acted)
+			p.expect(t, Helped)
+			if diff := cmp.Diff([]order.RepairAction{order.ActionReread}, p.l.acted); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
-	}
-	bubble(t, "does only what the order names", func(t *testing.T) {
-		p := newPatient(t, noAddress(), good())
-		p.judge = func(order.Request) (order.Verified, error) {
-			return order.Verified{Command: order.Command{Args: order.Args{Action: order.ActionReread}}}, nil
-		}
-		p.healer.Opened(diagnosis.AddrNone)
-		time.Sleep(2 * time.Minute)
-		p.expect(t, Helped)
-		if diff := cmp.Diff([]order.RepairAction{order.ActionReread}, p.l.acted); diff != "" {
-			t.Errorf("(-want +got):\n%s", diff)
-		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -131,8 +132,7 @@ func (j *Journal) Since(d time.Duration) int {
 func (j *Journal) Failures() (n int, last time.Duration) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for i := len(j.state.Attempts) - 1; i >= 0; i-- {
-		a := j.state.Attempts[i]
+	for _, a := range slices.Backward(j.state.Attempts) {
 		switch {
 		case !a.Auto:
 		case a.Outcome == Helped:

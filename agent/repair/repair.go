@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -240,10 +241,8 @@ func (r *Repairer) mayDisturb(ctx context.Context, a order.RepairAction, consent
 	if !disturbs(a) {
 		return nil
 	}
-	for _, c := range consents {
-		if c == order.ConsentDisturb {
-			return nil
-		}
+	if slices.Contains(consents, order.ConsentDisturb) {
+		return nil
 	}
 	busy, seen, err := r.o.Busy(ctx)
 	switch {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -25,9 +26,7 @@ func proc(t *testing.T, processes map[int]string, more map[string]string) string
 		files[fmt.Sprintf("proc/%d/comm", pid)] = name + "\n"
 		files[fmt.Sprintf("proc/%d/cmdline", pid)] = strings.ReplaceAll(line, " ", "\x00") + "\x00"
 	}
-	for path, text := range more {
-		files[path] = text
-	}
+	maps.Copy(files, more)
 	return tree(t, files)
 }
 
@@ -50,7 +49,8 @@ func TestFindPPPD(t *testing.T) {
 		},
 		"hostile pid files": {
 			map[int]string{9: "pppd a", 10: "pppd b"},
-			map[string]string{"run/ppp0.pid": "-1\n", "run/ppp-x.pid": "1\nppp0\n", "run/ppp-y.pid": "10", "run/ppp-z.pid": "\x00"}, 0,
+			map[string]string{"run/ppp0.pid": "-1\n", "run/ppp-x.pid": "1\nppp0\n", "run/ppp-y.pid": "10", "run/ppp-z.pid": "\x00"},
+			0,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -171,11 +171,11 @@ func startAs(t *testing.T, name string, args ...string) (*exec.Cmd, *bufio.Reade
 func signalsProgram() int {
 	got := make(chan os.Signal, 4)
 	signal.Notify(got, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
-	fmt.Println("ready")
+	fmt.Fprintln(os.Stdout, "ready")
 	for {
 		select {
 		case s := <-got:
-			fmt.Println(s)
+			fmt.Fprintln(os.Stdout, s)
 		case <-time.After(time.Minute):
 			return 0 // whoever started it is gone
 		}

@@ -254,7 +254,7 @@ func setUp(name string, index int, up bool) error {
 		return nil
 	}
 	change := [unix.SizeofIfInfomsg]byte{0: unix.AF_UNSPEC}
-	binary.NativeEndian.PutUint32(change[4:], uint32(index)) //nolint:gosec // above 0
+	binary.NativeEndian.PutUint32(change[4:], uint32(index))
 	if up {
 		binary.NativeEndian.PutUint32(change[8:], unix.IFF_UP)
 	}
@@ -293,7 +293,7 @@ func exchange(parts []LostPart, flags uint16) (err error) {
 	}
 	var problems []error
 	for i, p := range parts {
-		err := ask(fd, uint32(i+1), p, flags) //nolint:gosec // at most maxLost
+		err := ask(fd, uint32(i+1), p, flags)
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			problems = append(problems, err)
 		}
@@ -304,7 +304,7 @@ func exchange(parts []LostPart, flags uint16) (err error) {
 func ask(fd int, seq uint32, p LostPart, flags uint16) error {
 	const header = unix.SizeofNlMsghdr
 	message := make([]byte, header+len(p.Body))
-	binary.NativeEndian.PutUint32(message, uint32(len(message))) //nolint:gosec // below maxLostBytes
+	binary.NativeEndian.PutUint32(message, uint32(len(message)))
 	binary.NativeEndian.PutUint16(message[4:], p.Type)
 	binary.NativeEndian.PutUint16(message[6:], unix.NLM_F_REQUEST|unix.NLM_F_ACK|flags)
 	binary.NativeEndian.PutUint32(message[8:], seq)
@@ -332,7 +332,7 @@ func ask(fd int, seq uint32, p LostPart, flags uint16) error {
 			if m.Header.Type != unix.NLMSG_ERROR || m.Header.Seq != seq || len(m.Data) < 4 {
 				continue
 			}
-			if code := int32(binary.NativeEndian.Uint32(m.Data)); code != 0 { //nolint:gosec // the kernel's own sign
+			if code := int32(binary.NativeEndian.Uint32(m.Data)); code != 0 {
 				return unix.Errno(-code)
 			}
 			return nil

@@ -21,15 +21,18 @@ import (
 // The test binary is also the programs that the tests start: those that are
 // killed, and those that are signalled.
 func TestMain(m *testing.M) {
+	code := 0
 	switch os.Getenv("ONTAGENT_TEST_PROGRAM") {
 	case "restart":
-		os.Exit(restartProgram())
+		code = restartProgram()
 	case "finish":
-		os.Exit(finishProgram())
+		code = finishProgram()
 	case "signals":
-		os.Exit(signalsProgram())
+		code = signalsProgram()
+	default:
+		code = m.Run()
 	}
-	os.Exit(m.Run())
+	os.Exit(code) //nolint:forbidigo // this is a main
 }
 
 // inNamespace runs f in a network of its own, in which veth0 is up with a peer
