@@ -71,7 +71,7 @@ func (l *Lab) writeExtract(ctx context.Context) error {
 		return fmt.Errorf("cannot encode the extract: %w", err)
 	}
 	file := l.office.Path(orderName + ".extract.json")
-	if err := os.WriteFile(file, data, 0o600); err != nil { //nolint:gosec // our own directory
+	if err := os.WriteFile(file, data, 0o600); err != nil {
 		return fmt.Errorf("cannot write the extract: %w", err)
 	}
 	return l.office.ctl(ctx, "extract", "sign", "--key", l.office.Path("operator.key"), "--out", l.extractPath(), file)
