@@ -216,7 +216,7 @@ func TestAnInspectionThatIsCancelledIsNotLogged(t *testing.T) {
 
 func TestInspectionIsQueuedAsItIs(t *testing.T) {
 	r, q := newReporter(t)
-	r.Inspection(inspect.Entry{ID: "1-1", Why: inspect.WhySchedule, Verdict: "pass", Rungs: []inspect.Rung{}, Compared: []inspect.Compared{}})
+	r.Document("inspection", inspect.Entry{ID: "1-1", Why: inspect.WhySchedule, Verdict: "pass", Rungs: []inspect.Rung{}, Compared: []inspect.Compared{}})
 	if e, fields := next(t, q); e.Message.Name != "inspection" || e.Message.Class != "event" || fields["verdict"] != "pass" || fields["id"] != "1-1" {
 		t.Errorf("%+v %v", e.Message, fields)
 	}

@@ -59,26 +59,31 @@ type Limits struct{ Respond, Line, Network time.Duration }
 
 // Fault is one that is open, as it is kept.
 type Fault struct {
-	ID       string             `json:"id"` // unique for this gateway
-	Code     diagnosis.Code     `json:"code"`
-	Class    Class              `json:"class"`
-	Side     diagnosis.Side     `json:"side"`
-	OrSide   diagnosis.Side     `json:"or_side,omitempty"`
-	Severity diagnosis.Severity `json:"severity"`
-	Source   Source             `json:"source"`
+	Told
+	Opened Stamp `json:"opened"`
 	// Rung is the one that showed it, of an inspection.
-	Rung   string `json:"rung,omitempty"`
-	Opened Stamp  `json:"opened"`
-	// Recurrence is how many faults of this code were opened on this line in
-	// the 30 days before.
-	Recurrence int `json:"recurrence"`
-	// Flaps is how often it was gone for a while and came back.
-	Flaps int `json:"flaps,omitempty"`
+	Rung string `json:"rung,omitempty"`
 
 	Phase phase `json:"phase"`
 	// Cleared is when; only while that is being told.
 	Cleared *Stamp `json:"cleared,omitempty"`
 	Why     string `json:"why,omitempty"`
+}
+
+// Told is what is kept of a fault, and told of it, in the same words.
+type Told struct {
+	ID       string             `json:"id"` // unique for this gateway
+	Code     diagnosis.Code     `json:"code"`
+	Class    Class              `json:"fault_class"`
+	Side     diagnosis.Side     `json:"side"`
+	OrSide   diagnosis.Side     `json:"or_side,omitempty"`
+	Severity diagnosis.Severity `json:"severity"`
+	Source   Source             `json:"source"`
+	// Recurrence is how many faults of this code were opened on this line in
+	// the 30 days before.
+	Recurrence int `json:"recurrence"`
+	// Flaps is how often it was gone for a while and came back.
+	Flaps int `json:"flaps"`
 }
 
 // Stamp is a moment as it is kept.
@@ -98,7 +103,7 @@ const (
 	clearing phase = "clearing" // that it is gone may not have been told yet
 )
 
-func (m Moment) stamp() Stamp {
+func (m *Moment) stamp() Stamp {
 	s := Stamp{Clock: m.Clock, UptimeS: seconds(m.Uptime), Boot: m.Boot}
 	if m.UTC.IsZero() {
 		s.Clock = ClockNone
@@ -110,7 +115,7 @@ func (m Moment) stamp() Stamp {
 
 // date dates a stamp of the same boot by a clock that is known now, and reports
 // whether that made a difference.
-func (s *Stamp) date(m Moment) bool {
+func (s *Stamp) date(m *Moment) bool {
 	if m.UTC.IsZero() || s.Boot != m.Boot || m.Boot == "" {
 		return false
 	}
@@ -126,11 +131,11 @@ func (s *Stamp) date(m Moment) bool {
 // told anew.
 const stepped = 60
 
-func (s Stamp) uptime() time.Duration { return time.Duration(s.UptimeS * float64(time.Second)) }
+func (s *Stamp) uptime() time.Duration { return time.Duration(s.UptimeS * float64(time.Second)) }
 
 // since returns the time from s to later. Without one clock for both it is the
 // least that it can have been, and exact is false.
-func (s Stamp) since(later Stamp) (d time.Duration, exact bool) {
+func (s *Stamp) since(later *Stamp) (d time.Duration, exact bool) {
 	switch {
 	case s.Boot == later.Boot && s.Boot != "":
 		d, exact = later.uptime()-s.uptime(), true
@@ -140,6 +145,14 @@ func (s Stamp) since(later Stamp) (d time.Duration, exact bool) {
 		d = later.uptime() // of the boot in which it was still there
 	}
 	return max(d, 0), exact
+}
+
+// text is the stamp and a while, as RFC 3339; empty where there is no date.
+func (s *Stamp) text(and time.Duration) string {
+	if s.Unix == 0 {
+		return ""
+	}
+	return time.Unix(s.Unix, 0).Add(and).UTC().Format(time.RFC3339)
 }
 
 func seconds(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }

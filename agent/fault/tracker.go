@@ -1,17 +1,13 @@
 package fault
 
 import (
-	"cmp"
-	"encoding/json"
-	"fmt"
+	"errors"
 	"log/slog"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
 
 	"ontagent/agent/diagnosis"
-	"ontagent/collectors"
 )
 
 // What a Tracker does where its maker did not say.
@@ -41,19 +37,20 @@ const (
 
 // Store keeps the faults that are open.
 type Store interface {
-	// Load returns what was saved last, nil if nothing was.
-	Load() ([]byte, error)
+	// Load decodes what was saved last into v and has check look at it. It
+	// returns false if nothing was saved, or nothing that can be used: that it
+	// puts aside, and tells of.
+	Load(v any, check func() error) bool
 	// Save replaces it, for good.
-	Save(data []byte) error
-	// SetAside puts away, and tells of, what Load returned and nobody can read.
-	SetAside(why error)
+	Save(v any) error
 }
 
 // Options configure a Tracker. Store, Publish, Moment and Log are needed.
 type Options struct {
 	Store Store
-	// Publish takes events of type "fault". It returns when they can't be lost.
-	Publish func(collectors.Event)
+	// Publish takes the bodies of event/fault. It returns when they can't be
+	// lost.
+	Publish func(Event)
 	// Opened is told of every fault once, after its event. It must neither block
 	// nor call back. Nil: nobody cares.
 	Opened func(diagnosis.Code)
@@ -75,7 +72,7 @@ type Tracker struct {
 
 	mu      sync.Mutex // guards what follows
 	s       state
-	watched map[diagnosis.Code]*watch
+	watched []*watch
 	n       int // faults opened since the start
 	opens   []time.Duration
 	unsaved bool // flash did not take the last state
@@ -86,8 +83,8 @@ type Tracker struct {
 // state is what is kept.
 type state struct {
 	Version  int                   `json:"v"`
-	Open     []Fault               `json:"open"`
-	Past     []past                `json:"past"` // faults opened, oldest first
+	Open     []*Fault              `json:"open"`
+	Past     []*past               `json:"past"` // faults opened, oldest first
 	Standing []diagnosis.Happening `json:"standing,omitempty"`
 }
 
@@ -100,11 +97,13 @@ type past struct {
 const stateVersion = 1
 
 // MaxState bounds what a Store is given, in bytes.
-const MaxState = 32 << 10
+const MaxState = 64 << 10
 
 // watch is a cause that telemetry shows, or showed not long ago.
 type watch struct {
-	shown bool
+	code  diagnosis.Code
+	now   bool            // it is shown by the diagnosis that is looked at
+	shown bool            // it was shown last
 	since time.Duration   // it is shown, or not
 	came  []time.Duration // the last times it came, up to flapTimes
 }
@@ -112,77 +111,65 @@ type watch struct {
 // Open returns a Tracker that goes on with what is kept. What a power cut kept
 // from being told is told now.
 func Open(o Options) *Tracker {
-	o.Debounce = cmp.Or(o.Debounce, DefaultDebounce)
-	o.ClearAfter = cmp.Or(o.ClearAfter, DefaultClearAfter)
-	t := &Tracker{o: o, watched: map[diagnosis.Code]*watch{}}
-	t.s = t.load()
+	if o.Debounce == 0 {
+		o.Debounce = DefaultDebounce
+	}
+	if o.ClearAfter == 0 {
+		o.ClearAfter = DefaultClearAfter
+	}
+	t := &Tracker{o: o}
+	if !o.Store.Load(&t.s, t.s.check) {
+		t.s = state{Version: stateVersion}
+	}
+	now := o.Moment().Uptime
+	kept := t.s.Open
+	t.s.Open = nil
 	told := true
-	for i := range t.s.Open {
-		told = told && t.s.Open[i].Phase == open
-		switch f := &t.s.Open[i]; f.Phase {
-		case opening:
+	for _, f := range kept {
+		if f.Phase != open {
 			t.publish(f, "state")
-			f.Phase = open
-		case clearing:
-			t.publish(f, "state")
-		case open:
+			told = false
+		}
+		if f.Phase == clearing {
+			continue
+		}
+		f.Phase = open
+		t.s.Open = append(t.s.Open, f)
+		if f.Source == Telemetry {
+			// It is shown until telemetry says otherwise.
+			t.watched = append(t.watched, &watch{code: f.Code, shown: true, since: now})
 		}
 	}
 	if !told {
-		t.s.Open = slices.DeleteFunc(t.s.Open, func(f Fault) bool { return f.Phase == clearing })
 		t.save()
-	}
-	now := o.Moment().Uptime
-	for _, f := range t.s.Open {
-		if f.Source == Telemetry {
-			// It is shown until telemetry says otherwise.
-			t.watched[f.Code] = &watch{shown: true, since: now}
-		}
 	}
 	return t
 }
 
-func (t *Tracker) load() state {
-	fresh := state{Version: stateVersion}
-	data, err := t.o.Store.Load()
-	if err != nil {
-		t.o.Log.Error("cannot read open faults", "error", err)
-		return fresh
-	}
-	if len(data) == 0 {
-		return fresh
-	}
-	s, err := parse(data)
-	if err != nil {
-		t.o.Store.SetAside(err)
-		return fresh
-	}
-	return s
-}
+var errState = errors.New("these are no faults that were saved")
 
-// parse refuses whatever could not have been saved.
-func parse(data []byte) (state, error) {
-	var s state
-	if len(data) > MaxState {
-		return state{}, fmt.Errorf("cannot read open faults: %d bytes", len(data))
-	}
-	if err := json.Unmarshal(data, &s); err != nil {
-		return state{}, fmt.Errorf("cannot read open faults: %w", err)
-	}
+// check refuses whatever could not have been saved.
+func (s *state) check() error {
 	if s.Version != stateVersion || len(s.Open) > maxOpen || len(s.Past) > maxPast || len(s.Standing) > maxStanding {
-		return state{}, fmt.Errorf("cannot read open faults: version %d, %d open, %d past", s.Version, len(s.Open), len(s.Past))
+		return errState
 	}
-	seen := map[diagnosis.Code]bool{}
-	for _, f := range s.Open {
-		switch {
-		case f.ID == "", f.Code == "", seen[f.Code]:
-			return state{}, fmt.Errorf("cannot read open faults: fault %q of %q", f.ID, f.Code)
-		case f.Phase != opening && f.Phase != open && f.Phase != clearing, f.Phase == clearing && f.Cleared == nil:
-			return state{}, fmt.Errorf("cannot read open faults: fault %s is %q", f.ID, f.Phase)
+	for i, f := range s.Open {
+		if f == nil || f.ID == "" || f.Code == "" || f.Phase == clearing && f.Cleared == nil ||
+			f.Phase != opening && f.Phase != open && f.Phase != clearing {
+			return errState
 		}
-		seen[f.Code] = true
+		for _, other := range s.Open[:i] {
+			if other.Code == f.Code {
+				return errState
+			}
+		}
 	}
-	return s, nil
+	for _, p := range s.Past {
+		if p == nil {
+			return errState
+		}
+	}
+	return nil
 }
 
 // Standing returns what telemetry saw not as it was when a fault was opened or
@@ -194,19 +181,23 @@ func (t *Tracker) Standing() []diagnosis.Happening {
 	if len(t.s.Open) == 0 {
 		return nil
 	}
-	return slices.Clone(t.s.Standing)
+	return t.s.Standing
 }
 
 // Faults returns those that are open, oldest first.
 func (t *Tracker) Faults() []Fault {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return slices.Clone(t.s.Open)
+	all := make([]Fault, 0, len(t.s.Open))
+	for _, f := range t.s.Open {
+		all = append(all, *f)
+	}
+	return all
 }
 
 // counts reports whether a cause is a fault: something that failed, known well
 // enough, and that keeps the line from meeting the norm.
-func counts(r diagnosis.Ranked) bool {
+func counts(r *diagnosis.Ranked) bool {
 	grave := r.Severity == diagnosis.Critical || r.Severity == diagnosis.Major
 	doubtful := len(r.Against) > 0 && r.Confidence < 0.3
 	return r.Kind == diagnosis.KindFault && grave && !doubtful
@@ -218,62 +209,76 @@ func (t *Tracker) Observe(d diagnosis.Diagnosis) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	m := t.o.Moment()
-	shown := map[diagnosis.Code]bool{}
-	for _, r := range d.Causes {
-		if counts(r) {
-			shown[r.Code] = true
-			t.appears(m, r.Code)
+	for _, w := range t.watched {
+		w.now = false
+	}
+	for i := range d.Causes {
+		if r := &d.Causes[i]; counts(r) {
+			t.appears(&m, r.Code)
 		}
 	}
-	for _, c := range d.Consequences {
+	for i := range d.Consequences {
 		// What is open stays open while it is there, whatever else is found to
 		// be behind it.
-		if t.index(c.Code) >= 0 {
-			shown[c.Code] = true
-			t.appears(m, c.Code)
+		if code := d.Consequences[i].Code; t.find(code) != nil {
+			t.appears(&m, code)
 		}
 	}
-	for code, w := range t.watched {
-		if w.shown && !shown[code] {
+	kept := t.watched[:0]
+	for _, w := range t.watched {
+		if w.shown && !w.now {
 			w.shown, w.since = false, m.Uptime
 		}
-		if !w.shown && t.index(code) < 0 && m.Uptime-w.since > flapWindow {
-			delete(t.watched, code)
+		if w.shown || m.Uptime-w.since <= flapWindow || t.find(w.code) != nil {
+			kept = append(kept, w)
 		}
 	}
-	for _, r := range d.Causes { // in the order of the diagnosis
-		if w := t.watched[r.Code]; counts(r) && w != nil && t.index(r.Code) < 0 && (m.Uptime-w.since >= t.o.Debounce || w.flaps(m.Uptime)) {
-			t.open(m, r, Telemetry, "")
+	t.watched = kept
+	for i := range d.Causes { // in the order of the diagnosis
+		r := &d.Causes[i]
+		if w := t.watch(r.Code); w != nil && w.now && counts(r) && t.find(r.Code) == nil && (m.Uptime-w.since >= t.o.Debounce || w.flaps(m.Uptime)) {
+			t.open(&m, r, Telemetry)
 		}
 	}
-	for _, f := range slices.Clone(t.s.Open) {
-		w := t.watched[f.Code]
-		if f.Source == Telemetry && (w == nil || !w.shown && m.Uptime-w.since >= t.patience(m, f)) {
-			t.clear(m, f.ID, "")
+	for i := len(t.s.Open) - 1; i >= 0; i-- {
+		f := t.s.Open[i]
+		w := t.watch(f.Code)
+		if f.Source == Telemetry && (w == nil || !w.shown && m.Uptime-w.since >= t.patience(&m, f.Code)) {
+			t.clear(&m, i, "")
 		}
 	}
-	t.again(m)
+	t.again(&m)
+}
+
+func (t *Tracker) watch(code diagnosis.Code) *watch {
+	for _, w := range t.watched {
+		if w.code == code {
+			return w
+		}
+	}
+	return nil
 }
 
 // appears notes that telemetry shows a cause.
-func (t *Tracker) appears(m Moment, code diagnosis.Code) {
-	w := t.watched[code]
-	switch {
-	case w == nil && len(t.watched) >= maxWatched:
-		return
-	case w == nil:
-		w = &watch{}
-		t.watched[code] = w
-	case w.shown:
-		return
-	default:
-		if i := t.index(code); i >= 0 {
-			t.s.Open[i].Flaps++
+func (t *Tracker) appears(m *Moment, code diagnosis.Code) {
+	w := t.watch(code)
+	if w == nil {
+		if len(t.watched) >= maxWatched {
+			return
 		}
+		w = &watch{code: code}
+		t.watched = append(t.watched, w)
+	} else if f := t.find(code); f != nil && !w.shown {
+		f.Flaps++
+	}
+	w.now = true
+	if w.shown {
+		return
 	}
 	w.shown, w.since = true, m.Uptime
-	w.came = append(w.came, m.Uptime)
-	w.came = slices.Delete(w.came, 0, max(0, len(w.came)-flapTimes))
+	if w.came = append(w.came, m.Uptime); len(w.came) > flapTimes {
+		w.came = w.came[1:]
+	}
 }
 
 // flaps reports whether a cause came again and again.
@@ -288,30 +293,40 @@ func (t *Tracker) Inspected(d diagnosis.Diagnosis, passed []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	m := t.o.Moment()
-	for _, r := range d.Causes {
-		if counts(r) && t.index(r.Code) < 0 {
-			rung := ""
-			if len(r.For) > 0 {
-				rung = r.For[0].Rung
-			}
-			t.open(m, r, Inspection, rung)
+	for i := range d.Causes {
+		if r := &d.Causes[i]; counts(r) && t.find(r.Code) == nil {
+			t.open(&m, r, Inspection)
 		}
 	}
-	for _, f := range slices.Clone(t.s.Open) {
-		there := slices.ContainsFunc(d.Causes, func(r diagnosis.Ranked) bool { return r.Code == f.Code && counts(r) }) ||
-			slices.ContainsFunc(d.Consequences, func(c diagnosis.Consequence) bool { return c.Code == f.Code })
-		if f.Source == Inspection && !there && slices.Contains(passed, f.Rung) {
-			t.clear(m, f.ID, "")
+	for i := len(t.s.Open) - 1; i >= 0; i-- {
+		f := t.s.Open[i]
+		gone := false
+		for _, rung := range passed {
+			gone = gone || rung == f.Rung
+		}
+		for k := range d.Causes {
+			gone = gone && !(d.Causes[k].Code == f.Code && counts(&d.Causes[k]))
+		}
+		for k := range d.Consequences {
+			gone = gone && d.Consequences[k].Code != f.Code
+		}
+		if gone && f.Source == Inspection {
+			t.clear(&m, i, "")
 		}
 	}
-	t.again(m)
+	t.again(&m)
 }
 
 // Waiting reports whether a fault is open that only another inspection clears.
 func (t *Tracker) Waiting() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return slices.ContainsFunc(t.s.Open, func(f Fault) bool { return f.Source == Inspection })
+	for _, f := range t.s.Open {
+		if f.Source == Inspection {
+			return true
+		}
+	}
+	return false
 }
 
 // ClockSet dates what was opened while no clock could be relied on, or by a
@@ -321,14 +336,14 @@ func (t *Tracker) ClockSet() {
 	defer t.mu.Unlock()
 	m := t.o.Moment()
 	changed := false
-	for i := range t.s.Open {
-		if f := &t.s.Open[i]; f.Opened.date(m) {
+	for _, f := range t.s.Open {
+		if f.Opened.date(&m) {
 			t.publish(f, "dated")
 			changed = true
 		}
 	}
-	for i := range t.s.Past {
-		t.s.Past[i].At.date(m) // kept with the next change
+	for _, p := range t.s.Past {
+		p.At.date(&m) // kept with the next change
 	}
 	if changed {
 		t.save()
@@ -341,22 +356,28 @@ func (t *Tracker) NewLine() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	m := t.o.Moment()
-	for _, f := range slices.Clone(t.s.Open) {
-		t.clear(m, f.ID, "new_line")
+	for i := len(t.s.Open) - 1; i >= 0; i-- {
+		t.clear(&m, i, "new_line")
 	}
-	clear(t.watched)
+	t.watched = nil
 	if len(t.s.Past) > 0 {
 		t.s.Past = nil
 		t.save()
 	}
 }
 
-func (t *Tracker) index(code diagnosis.Code) int {
-	return slices.IndexFunc(t.s.Open, func(f Fault) bool { return f.Code == code })
+// find returns the open fault of a code; nil: there is none.
+func (t *Tracker) find(code diagnosis.Code) *Fault {
+	for _, f := range t.s.Open {
+		if f.Code == code {
+			return f
+		}
+	}
+	return nil
 }
 
 // open opens a fault, unless there are too many.
-func (t *Tracker) open(m Moment, r diagnosis.Ranked, source Source, rung string) {
+func (t *Tracker) open(m *Moment, r *diagnosis.Ranked, source Source) {
 	for len(t.opens) > 0 && m.Uptime-t.opens[0] > time.Hour {
 		t.opens = t.opens[1:]
 	}
@@ -370,61 +391,60 @@ func (t *Tracker) open(m Moment, r diagnosis.Ranked, source Source, rung string)
 	t.full = false
 	t.n++
 	t.opens = append(t.opens, m.Uptime)
-	f := Fault{
-		ID:   strconv.FormatUint(t.o.Epoch, 10) + "-" + strconv.Itoa(t.n),
-		Code: r.Code, Class: ClassOf(r.Side), Side: r.Side, OrSide: r.OrSide, Severity: r.Severity,
-		Source: source, Rung: rung, Opened: m.stamp(), Recurrence: t.recurred(m, r.Code, recurrence), Phase: opening,
+	f := &Fault{Opened: m.stamp(), Phase: opening}
+	f.ID = strconv.FormatUint(t.o.Epoch, 10) + "-" + strconv.Itoa(t.n)
+	f.Code, f.Class, f.Side, f.OrSide, f.Severity = r.Code, ClassOf(r.Side), r.Side, r.OrSide, r.Severity
+	f.Source, f.Recurrence = source, t.recurred(m, r.Code, recurrence)
+	if source == Inspection && len(r.For) > 0 {
+		f.Rung = r.For[0].Rung
 	}
-	t.s.Past = append(t.s.Past, past{r.Code, f.Opened})
-	t.s.Past = slices.Delete(t.s.Past, 0, max(0, len(t.s.Past)-maxPast))
+	if t.s.Past = append(t.s.Past, &past{r.Code, f.Opened}); len(t.s.Past) > maxPast {
+		t.s.Past = t.s.Past[1:]
+	}
 	t.s.Open = append(t.s.Open, f)
 	// On flash first: a power cut in between tells it again, with the same id,
 	// and never loses it.
 	t.save()
-	last := &t.s.Open[len(t.s.Open)-1]
-	t.publish(last, "state")
-	last.Phase = open
+	t.publish(f, "state")
+	f.Phase = open
 	t.save()
-	t.o.Log.Info("fault opened", "id", f.ID, "code", f.Code, "class", f.Class)
+	t.o.Log.Info("fault opened", "id", f.ID, "code", f.Code)
 	if t.o.Opened != nil {
 		t.o.Opened(f.Code)
 	}
 }
 
-// clear clears the fault of an id.
-func (t *Tracker) clear(m Moment, id, why string) {
-	i := slices.IndexFunc(t.s.Open, func(f Fault) bool { return f.ID == id })
-	f := &t.s.Open[i]
+// clear clears the fault at a place.
+func (t *Tracker) clear(m *Moment, i int, why string) {
+	f := t.s.Open[i]
 	at := m.stamp()
 	f.Phase, f.Cleared, f.Why = clearing, &at, why
 	t.save()
 	t.publish(f, "state")
 	t.o.Log.Info("fault cleared", "id", f.ID, "code", f.Code)
-	t.s.Open = slices.Delete(t.s.Open, i, i+1)
+	t.s.Open = append(t.s.Open[:i], t.s.Open[i+1:]...)
 	t.save()
 }
 
 // patience is how long a fault must be gone: longer each time that it came
 // again within a day.
-func (t *Tracker) patience(m Moment, f Fault) time.Duration {
+func (t *Tracker) patience(m *Moment, code diagnosis.Code) time.Duration {
 	d := t.o.ClearAfter
-	for range t.recurred(m, f.Code, 24*time.Hour) - 1 { // one is this one
-		if d *= 2; d >= longestClear {
-			return max(longestClear, t.o.ClearAfter)
-		}
+	for n := t.recurred(m, code, 24*time.Hour); n > 1 && d < longestClear; n-- { // one is this one
+		d *= 2
 	}
-	return d
+	return min(d, max(longestClear, t.o.ClearAfter))
 }
 
 // recurred counts the faults of a code that were opened within a time. Of one
 // that no clock dates, in an earlier boot, nobody knows how long ago it was: it
 // counts, from when a clock is known as if it had just been.
-func (t *Tracker) recurred(m Moment, code diagnosis.Code, within time.Duration) int {
+func (t *Tracker) recurred(m *Moment, code diagnosis.Code, within time.Duration) int {
 	now := m.stamp()
 	n := 0
 	kept := t.s.Past[:0]
 	for _, p := range t.s.Past {
-		age, exact := p.At.since(now)
+		age, exact := p.At.since(&now)
 		if !exact && now.Unix != 0 {
 			if p.At.Unix == 0 {
 				p.At.Unix, p.At.Clock = now.Unix, ClockNone
@@ -439,7 +459,6 @@ func (t *Tracker) recurred(m Moment, code diagnosis.Code, within time.Duration) 
 			n++
 		}
 	}
-	clear(t.s.Past[len(kept):])
 	t.s.Past = kept
 	return n
 }
@@ -451,14 +470,7 @@ func (t *Tracker) save() {
 	if t.o.Standing != nil && len(t.s.Open) > 0 {
 		t.s.Standing = t.o.Standing(maxStanding)
 	}
-	data, err := json.Marshal(t.s)
-	if err == nil && len(data) > MaxState {
-		t.s.Standing = nil
-		data, err = json.Marshal(t.s)
-	}
-	if err == nil {
-		err = t.o.Store.Save(data)
-	}
+	err := t.o.Store.Save(&t.s)
 	if err != nil && !t.unsaved {
 		t.o.Log.Warn("cannot keep open faults", "error", err)
 	}
@@ -466,10 +478,35 @@ func (t *Tracker) save() {
 }
 
 // again saves what could not be saved.
-func (t *Tracker) again(m Moment) {
+func (t *Tracker) again(m *Moment) {
 	if t.unsaved && m.Uptime-t.tried >= retrySave {
 		t.save()
 	}
+}
+
+// Event is the body of event/fault: a fault as it is.
+type Event struct {
+	Subject string `json:"subject"` // the code
+	What    string `json:"what"`    // "state", or "dated": it is known now when it opened
+	Before  string `json:"before"`
+	After   string `json:"after"`
+	State   string `json:"state"` // opened, cleared
+	Told
+
+	OpenedClock      string  `json:"opened_clock"`
+	OpenedBoot       string  `json:"opened_boot"`
+	OpenedUptimeS    float64 `json:"opened_uptime_s"`
+	RespondByUptimeS float64 `json:"respond_by_uptime_s"`
+	DueUptimeS       float64 `json:"due_uptime_s"`
+	OpenedUTC        string  `json:"opened_utc,omitempty"`
+	RespondByUTC     string  `json:"respond_by_utc,omitempty"`
+	DueUTC           string  `json:"due_utc,omitempty"`
+
+	ClearedClock string   `json:"cleared_clock,omitempty"`
+	ClearedUTC   string   `json:"cleared_utc,omitempty"`
+	LastedS      *float64 `json:"lasted_s,omitempty"`
+	LastedMinS   *float64 `json:"lasted_min_s,omitempty"`
+	Reason       string   `json:"reason,omitempty"`
 }
 
 // publish tells a fault as it is. Where no clock dates it there is no date: its
@@ -479,55 +516,27 @@ func (t *Tracker) publish(f *Fault, what string) {
 	if f.Class == Network {
 		due = t.o.Limits.Network
 	}
-	e := collectors.Event{Type: "fault", Subject: string(f.Code), What: what, Before: "", After: "opened"}
-	state := "opened"
+	respond, at := t.o.Limits.Respond, &f.Opened
+	e := Event{
+		Subject: string(f.Code), What: what, After: "opened", State: "opened", Told: f.Told,
+		OpenedClock: at.Clock, OpenedBoot: at.Boot, OpenedUptimeS: at.UptimeS,
+		RespondByUptimeS: at.UptimeS + respond.Seconds(), DueUptimeS: at.UptimeS + due.Seconds(),
+		OpenedUTC: at.text(0), RespondByUTC: at.text(respond), DueUTC: at.text(due),
+	}
 	if what == "dated" {
-		e.Before = "opened"
+		e.Before = e.After
 	}
-	if f.Cleared != nil {
-		e.Before, e.After, state = "opened", "cleared", "cleared"
-	}
-	add := func(key string, value any) { e.Fields = append(e.Fields, collectors.F(key, value)) }
-	add("id", f.ID)
-	add("state", state)
-	add("code", string(f.Code))
-	add("fault_class", string(f.Class))
-	add("side", string(f.Side))
-	if f.OrSide != "" {
-		add("or_side", string(f.OrSide))
-	}
-	add("severity", string(f.Severity))
-	add("source", string(f.Source))
-	add("opened_clock", f.Opened.Clock)
-	add("opened_boot", f.Opened.Boot)
-	add("opened_uptime_s", f.Opened.UptimeS)
-	add("respond_by_uptime_s", f.Opened.UptimeS+t.o.Limits.Respond.Seconds())
-	add("due_uptime_s", f.Opened.UptimeS+due.Seconds())
-	if u := f.Opened.Unix; u != 0 {
-		add("opened_utc", date(u))
-		add("respond_by_utc", date(u+int64(t.o.Limits.Respond/time.Second)))
-		add("due_utc", date(u+int64(due/time.Second)))
-	}
-	add("recurrence", int64(f.Recurrence))
-	add("flaps", int64(f.Flaps))
 	if c := f.Cleared; c != nil {
-		add("cleared_clock", c.Clock)
-		if c.Unix != 0 {
-			add("cleared_utc", date(c.Unix))
-		}
+		e.Before, e.After, e.State = e.After, "cleared", "cleared"
+		e.ClearedClock, e.ClearedUTC, e.Reason = c.Clock, c.text(0), f.Why
 		// What another boot's clock says is no duration.
-		if lasted, exact := f.Opened.since(*c); exact {
-			add("lasted_s", seconds(lasted))
+		lasted, exact := at.since(c)
+		s := seconds(lasted)
+		if exact {
+			e.LastedS = &s
 		} else {
-			add("lasted_min_s", seconds(lasted))
-		}
-		if f.Why != "" {
-			add("reason", f.Why)
+			e.LastedMinS = &s
 		}
 	}
 	t.o.Publish(e)
-}
-
-func date(unix int64) string {
-	return time.Unix(unix, 0).UTC().Format(time.RFC3339)
 }

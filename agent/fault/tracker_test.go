@@ -2,6 +2,7 @@ package fault_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,7 +17,6 @@ import (
 
 	"ontagent/agent/diagnosis"
 	"ontagent/agent/fault"
-	"ontagent/collectors"
 	"ontagent/transport/durable"
 	"ontagent/transport/durable/faultfs"
 )
@@ -30,20 +30,35 @@ type store struct {
 	saves int
 }
 
-func (s *store) Load() ([]byte, error) {
-	data, err := durable.ReadFile(s.fs, "fault.read", file, 1<<20)
+func (s *store) Load(v any, check func() error) bool {
+	data, err := s.bytes()
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return false
 	}
-	return data, err
+	if err == nil {
+		err = json.Unmarshal(data, v)
+	}
+	if err == nil {
+		err = check()
+	}
+	if err != nil {
+		s.aside = append(s.aside, err.Error())
+	}
+	return err == nil
 }
 
-func (s *store) Save(data []byte) error {
+func (s *store) bytes() ([]byte, error) {
+	return durable.ReadFile(s.fs, "fault.read", file, fault.MaxState)
+}
+
+func (s *store) Save(v any) error {
 	s.saves++
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
 	return durable.WriteFile(s.fs, "fault.write", file, data, 0o600)
 }
-
-func (s *store) SetAside(why error) { s.aside = append(s.aside, why.Error()) }
 
 // world is a gateway: its clocks, its disk, its queue.
 type world struct {
@@ -52,7 +67,7 @@ type world struct {
 	boot   string
 	epoch  uint64
 	store  *store
-	events []collectors.Event
+	events []fault.Event
 	opened []diagnosis.Code
 	log    bytes.Buffer
 }
@@ -76,7 +91,7 @@ func (w *world) pass(d time.Duration) {
 func (w *world) start() *fault.Tracker {
 	return fault.Open(fault.Options{
 		Store: w.store, Epoch: w.epoch,
-		Publish: func(e collectors.Event) {
+		Publish: func(e fault.Event) {
 			if !w.store.fs.IsCut() { // the queue is on the same flash
 				w.events = append(w.events, e)
 			}
@@ -126,11 +141,17 @@ func (w *world) told(keys ...string) []string {
 	return out
 }
 
-func get(e collectors.Event, key string) string {
-	for _, f := range e.Fields {
-		if f.Key == key {
-			return fmt.Sprint(f.Value)
-		}
+func get(e fault.Event, key string) string {
+	data, err := json.Marshal(e)
+	if err != nil {
+		panic(err)
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(data, &fields); err != nil {
+		panic(err)
+	}
+	if v, ok := fields[key]; ok {
+		return fmt.Sprint(v)
 	}
 	return "-"
 }
@@ -272,7 +293,7 @@ func TestAStormOfCausesIsBounded(t *testing.T) {
 	if n := strings.Count(w.log.String(), "too many faults"); n == 0 || n > 3 {
 		t.Errorf("held back %d times", n)
 	}
-	if data, _ := w.store.Load(); len(data) > fault.MaxState {
+	if data, _ := w.store.bytes(); len(data) > fault.MaxState {
 		t.Errorf("%d bytes on flash", len(data))
 	}
 }
@@ -486,7 +507,7 @@ func TestAPowerCutAtEveryFileOperation(t *testing.T) {
 func TestADamagedFileIsPutAside(t *testing.T) {
 	good := newWorld()
 	good.observe(good.start(), causes(diagnosis.PONLOS), time.Minute)
-	data, _ := good.store.Load()
+	data, _ := good.store.bytes()
 	damage := map[string][]byte{
 		"cut":      data[:len(data)/2],
 		"version":  bytes.Replace(data, []byte(`"v":1`), []byte(`"v":2`), 1),
@@ -585,7 +606,7 @@ func TestWhatIsFoundBehindKeepsAFaultOpen(t *testing.T) {
 func FuzzOpen(f *testing.F) {
 	w := newWorld()
 	w.observe(w.start(), causes(diagnosis.PONLOS, diagnosis.DialNoPADO), time.Minute)
-	data, _ := w.store.Load()
+	data, _ := w.store.bytes()
 	f.Add(data)
 	f.Add([]byte(`{"v":1,"open":[{"id":"1-1","code":"pon.los","phase":"clearing","cleared":{"utc":-9223372036854775808,"uptime_s":1e300}}],"past":[{}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {

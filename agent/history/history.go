@@ -7,7 +7,6 @@
 package history
 
 import (
-	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,7 +35,7 @@ const (
 
 	maxValue    = 64 // bytes of a value or a subject
 	maxStanding = 96 // properties that are not as they were
-	maxSubjects = 64 // things whose readings are compared
+	maxFollowed = 128
 	overhead    = 112
 )
 
@@ -51,9 +50,6 @@ type Options struct {
 	MaxBytes int
 }
 
-// key is one property of one thing.
-type key struct{ group, name, subject, family string }
-
 // standing is how a property differs from what it was before all that is
 // remembered.
 type standing struct {
@@ -63,19 +59,18 @@ type standing struct {
 	until time.Duration
 }
 
-// level is a received power that later ones are compared with.
-type level struct {
-	reference, candidate float64
-	doubtful             bool // candidate differs, and waits to be confirmed
-}
+// followed is a number that is compared from sample to sample: a received power,
+// or a counter of errors.
+type followed struct {
+	group, name, subject string
 
-// count is a counter that counts errors.
-type count struct {
-	total uint64
-	rose  time.Duration // when last
-	since uint64        // total before it began to rise
-	begun time.Duration
-	up    bool
+	level    float64 // later ones are compared with it
+	next     float64 // differs, and waits to be confirmed
+	doubtful bool
+
+	total, since uint64 // now, and before it began to rise
+	rises        bool
+	begun, rose  time.Duration
 }
 
 // History is safe for concurrent use.
@@ -83,12 +78,10 @@ type History struct {
 	o Options
 
 	mu       sync.Mutex // guards what follows
-	recent   []diagnosis.Happening
+	recent   []*diagnosis.Happening
 	size     int
-	standing map[key]standing
-	last     map[key]string // the value of each property of recent
-	levels   map[string]level
-	counts   map[key]count
+	standing []*standing // each property once
+	followed []*followed
 	version  uint64
 }
 
@@ -100,23 +93,16 @@ func New(o Options) *History {
 	if o.MaxBytes <= 0 {
 		o.MaxBytes = DefaultMaxBytes
 	}
-	return &History{
-		o: o, standing: map[key]standing{}, last: map[key]string{}, levels: map[string]level{}, counts: map[key]count{},
-	}
+	return &History{o: o}
 }
 
 // Event takes a change that a collector told.
 func (h *History) Event(e collectors.Event) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	x := diagnosis.Happening{
+	h.add(&diagnosis.Happening{
 		At: h.o.Now(), Group: e.Type, Name: e.What, Subject: clip(e.Subject), Before: value(e.Before), After: value(e.After),
-	}
-	// Told twice: a sample showed it already.
-	if last, ok := h.last[keyOf(x)]; ok && last == x.After && x.Group == "optics" {
-		return
-	}
-	h.add(x)
+	})
+	h.mu.Unlock()
 }
 
 // Samples takes what a collector read: what only readings tell – light that
@@ -124,109 +110,109 @@ func (h *History) Event(e collectors.Event) {
 // before a restart and is not so, or still so.
 func (h *History) Samples(collector string, samples []collectors.Sample) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	now := h.o.Now()
-	for _, s := range samples {
+	for i := range samples {
+		s := &samples[i]
 		h.confirm(now, collector, s)
-		switch collector {
-		case "optics":
-			if v, ok := number(s, "rx_power_dbm"); ok {
-				h.light(now, s.Subject, v)
+		for _, f := range s.Fields {
+			switch v := f.Value.(type) {
+			case float64:
+				if collector == "optics" && f.Key == "rx_power_dbm" {
+					h.light(now, s.Subject, v)
+				}
+			case uint64:
+				if counts(f.Key) {
+					h.errors(now, collector, f.Key, s.Subject, v)
+				}
 			}
-		case "pon":
-			h.errors(now, collector, s, "fec_uncorrected")
-			h.errors(now, collector, s, "bip")
-		case "link":
-			h.errors(now, collector, s, "rx_crc_errors")
-			h.errors(now, collector, s, "rx_errors")
 		}
 	}
 	h.forget(now)
+	h.mu.Unlock()
+}
+
+// follow returns what is known of a number, and whether anything was.
+func (h *History) follow(group, name, subject string) (f *followed, known bool) {
+	for _, f := range h.followed {
+		if f.subject == subject && f.name == name && f.group == group {
+			return f, true
+		}
+	}
+	f = &followed{group: group, name: name, subject: subject}
+	if len(h.followed) < maxFollowed {
+		h.followed = append(h.followed, f)
+	}
+	return f, false
 }
 
 // light compares a received power with the level before.
 func (h *History) light(now time.Duration, subject string, dBm float64) {
-	l, known := h.levels[subject]
-	if !known {
-		if len(h.levels) < maxSubjects {
-			h.levels[subject] = level{reference: dBm}
-		}
-		return
-	}
-	away := func(from float64) bool { return dBm-from >= fallDB || from-dBm >= fallDB }
-	switch {
-	case !away(l.reference):
-		l.doubtful = false
-	case !l.doubtful || away(l.candidate):
-		l.doubtful, l.candidate = true, dBm
-	default:
-		x := diagnosis.Happening{
-			At: now, Group: "optics", Name: "rx_power", Subject: clip(subject),
-			Before: decimals(l.reference), After: decimals(dBm),
-		}
-		if h.last[keyOf(x)] != x.After {
-			h.add(x)
-		}
-		l = level{reference: dBm}
-	}
-	h.levels[subject] = l
-}
-
-// errors follows a counter. One rise is one happening, however long it goes on.
-func (h *History) errors(now time.Duration, group string, s collectors.Sample, name string) {
-	total, ok := whole(s, name)
-	if !ok {
-		return
-	}
-	k := key{group: group, name: name, subject: clip(s.Subject)}
-	c, known := h.counts[k]
+	f, known := h.follow("optics", "rx_power", clip(subject))
 	switch {
 	case !known:
-		if len(h.counts) < 2*maxSubjects {
-			h.counts[k] = count{total: total}
-		}
-		return
-	case total < c.total: // reset
-		c = count{total: total}
-	case total == c.total:
-		if c.up && now-c.rose >= calm {
-			c.up = false
-		}
+		f.level = dBm
+	case near(dBm, f.level):
+		f.doubtful = false
+	case !f.doubtful || !near(dBm, f.next):
+		f.doubtful, f.next = true, dBm
 	default:
-		if !c.up {
-			c.up, c.since, c.begun = true, c.total, now
-		}
-		c.total, c.rose = total, now
-		x := diagnosis.Happening{
-			At: c.begun, Group: group, Name: name, Subject: k.subject,
-			Before: strconv.FormatUint(c.since, 10), After: strconv.FormatUint(total, 10),
-		}
-		if !h.extend(x) {
-			x.At, c.begun = now, now
-			h.add(x)
-		}
+		h.add(&diagnosis.Happening{
+			At: now, Group: f.group, Name: f.name, Subject: f.subject, Before: decimals(f.level), After: decimals(dBm),
+		})
+		f.level, f.doubtful = dBm, false
 	}
-	h.counts[k] = c
 }
 
-// extend replaces the value after a rise that is still remembered.
-func (h *History) extend(x diagnosis.Happening) bool {
-	for i := len(h.recent) - 1; i >= 0; i-- {
-		if r := &h.recent[i]; r.At == x.At && r.Group == x.Group && r.Name == x.Name && r.Subject == x.Subject {
-			h.size += len(x.After) - len(r.After)
-			r.After = x.After
-			h.version++
-			return true
+// near reports whether two levels differ by no more than readings wander.
+func near(a, b float64) bool { return a-b < fallDB && b-a < fallDB }
+
+// errors follows a counter. One rise is one happening, however long it goes on.
+func (h *History) errors(now time.Duration, group, name, subject string, total uint64) {
+	f, known := h.follow(group, name, clip(subject))
+	was := f.total
+	f.total = total
+	switch {
+	case !known:
+	case total < was: // reset
+		f.rises = false
+	case total == was:
+		f.rises = f.rises && now-f.rose < calm
+	default:
+		if !f.rises {
+			f.rises, f.since, f.begun = true, was, now
 		}
+		f.rose = now
+		x := &diagnosis.Happening{
+			At: f.begun, Group: group, Name: name, Subject: f.subject,
+			Before: strconv.FormatUint(f.since, 10), After: strconv.FormatUint(total, 10),
+		}
+		for _, r := range h.recent {
+			if r.At == x.At && property(r, x) {
+				h.size += len(x.After) - len(r.After)
+				r.After = x.After
+				h.version++
+				return
+			}
+		}
+		x.At, f.begun = now, now
+		h.add(x)
 	}
-	return false
 }
 
-// add keeps a happening.
-func (h *History) add(x diagnosis.Happening) {
+// add keeps a happening, unless a sample showed the same already.
+func (h *History) add(x *diagnosis.Happening) {
+	if x.Group == "optics" {
+		for i := len(h.recent) - 1; i >= 0; i-- {
+			if r := h.recent[i]; property(r, x) {
+				if r.After == x.After {
+					return
+				}
+				break
+			}
+		}
+	}
 	h.recent = append(h.recent, x)
 	h.size += weight(x)
-	h.last[keyOf(x)] = x.After
 	h.version++
 	h.forget(x.At)
 }
@@ -242,90 +228,90 @@ func (h *History) forget(now time.Duration) {
 	if n > 0 {
 		h.recent = append(h.recent[:0], h.recent[n:]...)
 		h.version++
-		clear(h.last)
-		for _, x := range h.recent {
-			h.last[keyOf(x)] = x.After
-		}
 	}
-	for k, s := range h.standing {
-		if s.until != 0 && now > s.until {
-			delete(h.standing, k)
+	for i := 0; i < len(h.standing); i++ {
+		if until := h.standing[i].until; until != 0 && now > until {
+			h.drop(i)
 			h.version++
+			i--
 		}
 	}
 }
+
+func (h *History) drop(i int) { h.standing = append(h.standing[:i], h.standing[i+1:]...) }
 
 // fold adds a happening that is let go to what stands: one that undoes what
 // stands leaves nothing.
-func (h *History) fold(x diagnosis.Happening) {
-	if counts(x) {
+func (h *History) fold(x *diagnosis.Happening) {
+	if counts(x.Name) {
 		return // a number that was higher once is no state
 	}
-	k := keyOf(x)
-	s, known := h.standing[k]
-	if known {
-		s.h.After, s.until = x.After, 0
-		if s.h.At == 0 {
-			s.h.At = x.At
+	s := &standing{h: *x}
+	for i, old := range h.standing {
+		if property(&old.h, x) {
+			s.h.At, s.h.Before = old.h.At, old.h.Before
+			h.drop(i)
+			break
 		}
-	} else {
-		s = standing{h: x}
 	}
-	if same(s.h) {
-		delete(h.standing, k)
+	if same(&s.h) {
 		return
 	}
-	if !known && len(h.standing) == maxStanding {
-		h.evict()
+	if len(h.standing) == maxStanding {
+		h.drop(0)
 	}
-	h.standing[k] = s
-}
-
-// evict makes room by what has stood for longest.
-func (h *History) evict() {
-	var oldest key
-	found := false
-	for k, s := range h.standing {
-		if !found || before(s.h, h.standing[oldest].h) {
-			oldest, found = k, true
-		}
-	}
-	delete(h.standing, oldest)
+	h.standing = append(h.standing, s)
 }
 
 // same reports whether a property is as it was: the light within what readings
 // wander by, an address whichever it is.
-func same(x diagnosis.Happening) bool {
-	switch {
-	case x.Before == x.After:
-		return true
-	case x.Group == "wan":
-		return x.Before != "" && x.After != ""
-	case x.Group == "optics" && x.Name == "rx_power":
+func same(x *diagnosis.Happening) bool {
+	if x.Group == "wan" {
+		return (x.Before == "") == (x.After == "")
+	}
+	if x.Name == "rx_power" {
 		before, err1 := strconv.ParseFloat(x.Before, 64)
 		after, err2 := strconv.ParseFloat(x.After, 64)
-		return err1 == nil && err2 == nil && before-after < fallDB && after-before < fallDB
+		if err1 == nil && err2 == nil {
+			return near(before, after)
+		}
 	}
-	return false
+	return x.Before == x.After
 }
 
-// counts reports whether x tells a counter.
-func counts(x diagnosis.Happening) bool {
-	switch x.Name {
+// counts reports whether a name is a counter's.
+func counts(name string) bool {
+	switch name {
 	case "bip", "fec_uncorrected", "rx_crc_errors", "rx_errors", "lods_events", "sd_too_long", "sd_mismatch":
 		return true
 	}
 	return false
 }
 
+// property reports whether two happenings are of the same property.
+func property(a, b *diagnosis.Happening) bool {
+	return a.Name == b.Name && a.Subject == b.Subject && a.Group == b.Group && (a.Group != "wan" || v6(a) == v6(b))
+}
+
+// v6 reports whether a happening of a WAN is of IPv6.
+func v6(x *diagnosis.Happening) bool {
+	return strings.Contains(x.Before, ":") || strings.Contains(x.After, ":")
+}
+
 // Recent returns what is remembered: first what stands since before the window,
-// each property once, then what happened in it, both oldest first.
+// each property once, then what happened in it, oldest first.
 func (h *History) Recent() []diagnosis.Happening {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.forget(h.o.Now())
-	out := h.stands(make([]diagnosis.Happening, 0, len(h.standing)+len(h.recent)))
-	return append(out, h.recent...)
+	out := make([]diagnosis.Happening, 0, len(h.standing)+len(h.recent))
+	for _, s := range h.standing {
+		out = append(out, s.h)
+	}
+	for _, x := range h.recent {
+		out = append(out, *x)
+	}
+	return out
 }
 
 // Version changes whenever what Recent returns does. It also lets go what is
@@ -341,43 +327,19 @@ func (h *History) Version() uint64 {
 // those that changed last: what a later start may go on with.
 func (h *History) Standing(limit int) []diagnosis.Happening {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	// The same folding as with time, on a copy.
-	all := &History{o: h.o, standing: maps.Clone(h.standing)}
+	all := &History{standing: append([]*standing(nil), h.standing...)}
 	for _, x := range h.recent {
 		all.fold(x)
 	}
-	out := all.stands(nil)
-	if over := len(out) - limit; over > 0 {
-		out = out[over:]
+	h.mu.Unlock()
+	var out []diagnosis.Happening
+	for i, s := range all.standing {
+		if i >= len(all.standing)-limit {
+			out = append(out, s.h)
+		}
 	}
 	return out
-}
-
-// stands appends what stands, oldest first.
-func (h *History) stands(to []diagnosis.Happening) []diagnosis.Happening {
-	from := len(to)
-	for _, s := range h.standing {
-		i := len(to)
-		for i > from && before(s.h, to[i-1]) {
-			i--
-		}
-		to = append(to, s.h)
-		copy(to[i+1:], to[i:])
-		to[i] = s.h
-	}
-	return to
-}
-
-// before orders happenings, so that the same ones always come in one order.
-func before(a, b diagnosis.Happening) bool {
-	if a.At != b.At {
-		return a.At < b.At
-	}
-	text := func(x diagnosis.Happening) string {
-		return x.Group + "\x00" + x.Name + "\x00" + x.Subject + "\x00" + x.Before
-	}
-	return text(a) < text(b)
 }
 
 // Remember begins with what stood when the daemon last looked, before it was
@@ -385,150 +347,101 @@ func before(a, b diagnosis.Happening) bool {
 // without any.
 func (h *History) Remember(stood []diagnosis.Happening) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, x := range stood {
-		if len(h.standing) == maxStanding {
-			break
+	for i := range stood {
+		s := &standing{h: stood[i], until: h.o.Now() + unconfirmed}
+		s.h.At = 0
+		if len(h.standing) < maxStanding {
+			h.standing = append(h.standing, s)
 		}
-		x.At, x.Subject, x.Before, x.After = 0, clip(x.Subject), clip(x.Before), clip(x.After)
-		h.standing[keyOf(x)] = standing{h: x, until: h.o.Now() + unconfirmed}
 	}
 	h.version++
+	h.mu.Unlock()
 }
 
 // Reset forgets everything: the line is another one.
 func (h *History) Reset() {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.recent, h.size = nil, 0
-	clear(h.standing)
-	clear(h.last)
-	clear(h.levels)
-	clear(h.counts)
+	h.recent, h.size, h.standing, h.followed = nil, 0, nil, nil
 	h.version++
+	h.mu.Unlock()
 }
 
 // confirm holds what was remembered from before a restart against a reading.
-func (h *History) confirm(now time.Duration, collector string, s collectors.Sample) {
-	for k, stands := range h.standing {
-		if stands.until == 0 || k.group != collector || k.subject != s.Subject && collector != "wan" {
+func (h *History) confirm(now time.Duration, collector string, sample *collectors.Sample) {
+	for _, s := range h.standing {
+		if s.until == 0 || s.h.Group != collector || s.h.Subject != sample.Subject && collector != "wan" {
 			continue
 		}
-		v, told := told(s, k)
-		switch {
-		case !told:
-		case v == "" && stands.h.After == "", same(diagnosis.Happening{Group: k.group, Name: k.name, Before: stands.h.After, After: v}):
-			stands.until = 0
-			h.standing[k] = stands
-		default:
-			stands.until = 0
-			h.standing[k] = stands
-			h.add(diagnosis.Happening{At: now, Group: k.group, Name: k.name, Subject: k.subject, Before: stands.h.After, After: v})
+		v, told := told(sample, &s.h)
+		if !told {
+			continue
+		}
+		s.until = 0
+		x := s.h
+		x.At, x.Before, x.After = now, s.h.After, v
+		if !same(&x) {
+			h.add(&x)
 		}
 	}
 }
 
 // told returns what a sample says of a property, in the words of its events.
-func told(s collectors.Sample, k key) (value string, ok bool) {
-	switch k.group {
-	case "link":
-		switch k.name {
-		case "carrier", "admin_state":
-			name := k.name
-			if name == "admin_state" {
-				name = "admin_up"
-			}
-			if up, ok := field(s, name).(bool); ok {
-				if up {
-					return "up", true
-				}
-				return "down", true
-			}
-			return "", false
-		case "presence":
-			return "present", true
+func told(s *collectors.Sample, x *diagnosis.Happening) (value string, ok bool) {
+	name := x.Name
+	if x.Group == "wan" {
+		// The sample has it, or there is none.
+		family := "ipv4_"
+		if v6(x) {
+			family = "ipv6_"
 		}
-	case "wan":
-		switch k.name {
-		case "address":
-			v, _ := field(s, "ip"+k.family+"_address").(string)
-			return v, true
-		case "default_route":
-			if on, ok := field(s, "ip"+k.family+"_default").(bool); ok {
-				if on {
-					return "present", true
-				}
-				return "", true
-			}
-			return "", false
-		case "default_interface":
-			v, _ := field(s, "ip"+k.family+"_default_interface").(string)
-			return v, true
+		if name == "default_route" {
+			name = "default_interface"
 		}
-	case "optics":
-		if k.name == "rx_power" {
-			v, ok := number(s, "rx_power_dbm")
-			return decimals(v), ok
-		}
+		value, _ = field(s, family+name).(string)
+		return value, true
 	}
-	for _, set := range [...]string{"alarm_", "warning_"} {
-		name, is := strings.CutPrefix(k.name, set)
-		if !is {
-			continue
-		}
-		on, known := field(s, set[:len(set)-1]+"s").(string)
-		if !known {
-			return "", false
-		}
-		if listed(on, name) {
+	if name == "rx_power" {
+		name = "rx_power_dbm"
+	}
+	if alarm, is := strings.CutPrefix(name, "alarm_"); is {
+		on, known := field(s, "alarms").(string)
+		all, says := field(s, "alarms_known").(string)
+		switch {
+		case listed(on, alarm):
 			return "active", true
+		case says:
+			known = listed(all, alarm) // a source may say of which alarms it knows
 		}
-		// A source may say of which alarms it knows.
-		if all, says := field(s, "alarms_known").(string); says && !listed(all, name) {
-			return "", false
-		}
-		return "clear", true
+		return "clear", known
 	}
-	v, ok := field(s, k.name).(string)
-	return v, ok
+	switch v := field(s, name).(type) {
+	case string:
+		return v, true
+	case float64:
+		return decimals(v), true
+	case bool: // of a link's carrier
+		if v {
+			return "up", true
+		}
+		return "down", true
+	}
+	return "", false
 }
 
 func listed(list, name string) bool { return strings.Contains(","+list+",", ","+name+",") }
 
-// keyOf is the property that a happening tells.
-func keyOf(x diagnosis.Happening) key {
-	k := key{group: x.Group, name: x.Name, subject: x.Subject}
-	if x.Group == "wan" {
-		k.family = "v4"
-		if strings.Contains(x.Before+x.After, ":") {
-			k.family = "v6"
-		}
-	}
-	return k
-}
-
 // weight is what a happening takes, in bytes: itself and its strings.
-func weight(x diagnosis.Happening) int {
+func weight(x *diagnosis.Happening) int {
 	return overhead + len(x.Group) + len(x.Name) + len(x.Subject) + len(x.Before) + len(x.After)
 }
 
-func field(s collectors.Sample, name string) any {
-	for _, f := range s.Fields {
-		if f.Key == name {
-			return f.Value
+func field(s *collectors.Sample, name string) any {
+	for i := range s.Fields {
+		if s.Fields[i].Key == name {
+			return s.Fields[i].Value
 		}
 	}
 	return nil
-}
-
-func number(s collectors.Sample, name string) (float64, bool) {
-	v, ok := field(s, name).(float64)
-	return v, ok
-}
-
-func whole(s collectors.Sample, name string) (uint64, bool) {
-	v, ok := field(s, name).(uint64)
-	return v, ok
 }
 
 // decimals is a level without its unit.

@@ -184,21 +184,21 @@ func TestARestartGoesOnWithWhatStood(t *testing.T) {
 	}
 	c.pass(time.Minute)
 	h.Samples("pon", sample("", "state", "operational", "alarms", "", "alarms_known", "lof"))
-	h.Samples("wan", sample("", "interface", "ppp0", "ipv4_address", "198.51.100.8/32", "ipv4_default", true))
+	h.Samples("wan", sample("", "interface", "ppp0", "ipv4_address", "198.51.100.8/32", "ipv4_default", true, "ipv4_default_interface", "ppp0"))
 	h.Samples("link", sample("eth1", "carrier", false))
 	h.Samples("optics", sample("", "rx_power_dbm", -26.4))
 	expect(
 		t, h,
-		"0s link eth1 carrier: up → down",
-		"0s optics  cross_check: agree → disagree",
-		"0s optics  rx_power: -20.00 → -26.00",
-		"0s pon  alarm_los: clear → active",
 		"0s pon  state: operational → los",
+		"0s pon  alarm_los: clear → active",
 		"0s wan ppp0 address: 198.51.100.7/32 → ",
 		"0s wan ppp0 default_route: 198.51.100.1 ppp0 → ",
+		"0s link eth1 carrier: up → down",
+		"0s optics  rx_power: -20.00 → -26.00",
+		"0s optics  cross_check: agree → disagree",
 		"1m0s pon  state: los → operational",
 		"1m0s wan ppp0 address:  → 198.51.100.8/32",
-		"1m0s wan ppp0 default_route:  → present",
+		"1m0s wan ppp0 default_route:  → ppp0",
 	)
 	// What no reading confirmed – an alarm of which the source says nothing, a
 	// second source that is gone – is let go; what one did, stays.

@@ -12,9 +12,7 @@
 package inspect
 
 import (
-	"encoding/json"
-	"fmt"
-	"slices"
+	"errors"
 	"time"
 )
 
@@ -97,9 +95,9 @@ const (
 	maxLog = 32
 	maxAge = 183 * 24 * time.Hour
 	// MaxState bounds what a Store is given, in bytes.
-	MaxState = 128 << 10
-	// maxEntry bounds what one inspection may add to it.
-	maxEntry = MaxState / (maxLog + 2)
+	MaxState = 256 << 10
+	// Of one inspection; there are fewer rungs, and fewer figures.
+	maxRungs, maxCompared, maxProblem = 16, 16, 256
 )
 
 // state is what is kept.
@@ -114,50 +112,55 @@ type state struct {
 	Days  int  `json:"days"`
 	Begun bool `json:"begun"`
 	// Attempts counts inspections begun for what is due that did not end.
-	Attempts int     `json:"attempts"`
-	Untold   int     `json:"untold"` // entries at the end of Log that may not have been told
-	Log      []Entry `json:"log"`
+	Attempts int      `json:"attempts"`
+	Untold   int      `json:"untold"` // entries at the end of Log that may not have been told
+	Log      []*Entry `json:"log"`
 }
 
 const stateVersion = 1
 
-// parse refuses whatever could not have been saved.
-func parse(data []byte) (state, error) {
-	var s state
-	if len(data) > MaxState {
-		return state{}, fmt.Errorf("cannot read inspections: %d bytes", len(data))
-	}
-	if err := json.Unmarshal(data, &s); err != nil {
-		return state{}, fmt.Errorf("cannot read inspections: %w", err)
-	}
+var errState = errors.New("these are no inspections that were saved")
+
+// check refuses whatever could not have been saved.
+func (s *state) check() error {
 	if s.Version != stateVersion || len(s.Log) > maxLog || s.Untold < 0 || s.Untold > len(s.Log) || s.Days < 0 || s.Attempts < 0 {
-		return state{}, fmt.Errorf("cannot read inspections: version %d, %d entries, %d untold", s.Version, len(s.Log), s.Untold)
+		return errState
 	}
-	return s, nil
+	for _, e := range s.Log {
+		if e == nil {
+			return errState
+		}
+	}
+	return nil
 }
 
 // add appends an entry that is not told yet and lets old ones go: those that
 // are too old, then the oldest, follow-ups first. It keeps what is not told.
-func (s *state) add(e Entry, now time.Time) {
-	if data, err := json.Marshal(e); err != nil || len(data) > maxEntry {
-		e.Compared = nil
-	}
+func (s *state) add(e *Entry, now time.Time) {
+	e.Rungs, e.Compared = e.Rungs[:min(len(e.Rungs), maxRungs)], e.Compared[:min(len(e.Compared), maxCompared)]
+	e.Problem = e.Problem[:min(len(e.Problem), maxProblem)]
 	s.Log = append(s.Log, e)
 	s.Untold++
-	told := func() int { return len(s.Log) - s.Untold }
-	for i := 0; i < told(); {
+	told := len(s.Log) - s.Untold
+	gone := 0 // the first of the follow-ups, else the first of all
+	for i := told - 1; i >= 0; i-- {
 		if at := s.Log[i].Started.time(); !now.IsZero() && !at.IsZero() && now.Sub(at) > maxAge {
-			s.Log = slices.Delete(s.Log, i, i+1)
-		} else {
-			i++
+			s.drop(i)
+			told--
 		}
 	}
-	for len(s.Log) > maxLog {
-		i := slices.IndexFunc(s.Log[:told()], func(e Entry) bool { return e.Why == WhyFollowUp })
-		i = max(i, 0)
-		if told() == 0 {
-			s.Untold--
-		}
-		s.Log = slices.Delete(s.Log, i, i+1)
+	if len(s.Log) <= maxLog {
+		return
 	}
+	for i := told - 1; i >= 0; i-- {
+		if s.Log[i].Why == WhyFollowUp {
+			gone = i
+		}
+	}
+	if told == 0 {
+		s.Untold--
+	}
+	s.drop(gone)
 }
+
+func (s *state) drop(i int) { s.Log = append(s.Log[:i], s.Log[i+1:]...) }

@@ -3,6 +3,7 @@ package inspect_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -46,20 +47,35 @@ type gateway struct {
 	saves int
 }
 
-func (g *gateway) Load() ([]byte, error) {
-	data, err := durable.ReadFile(g.fs, "inspect.read", file, 1<<20)
+func (g *gateway) Load(v any, check func() error) bool {
+	data, err := g.bytes()
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return false
 	}
-	return data, err
+	if err == nil {
+		err = json.Unmarshal(data, v)
+	}
+	if err == nil {
+		err = check()
+	}
+	if err != nil {
+		g.aside++
+	}
+	return err == nil
 }
 
-func (g *gateway) Save(data []byte) error {
+func (g *gateway) bytes() ([]byte, error) {
+	return durable.ReadFile(g.fs, "inspect.read", file, inspect.MaxState)
+}
+
+func (g *gateway) Save(v any) error {
 	g.saves++
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
 	return durable.WriteFile(g.fs, "inspect.write", file, data, 0o600)
 }
-
-func (g *gateway) SetAside(error) { g.aside++ }
 
 func (g *gateway) moment() inspect.Moment {
 	m := inspect.Moment{Uptime: g.uptime, Clock: "none"}
@@ -418,7 +434,7 @@ func TestTheLogIsBounded(t *testing.T) {
 		return e, nil
 	}
 	g.live(s, 60*day)
-	if data, _ := g.Load(); len(data) > inspect.MaxState {
+	if data, _ := g.bytes(); len(data) > inspect.MaxState {
 		t.Errorf("%d bytes", len(data))
 	}
 	s = g.start()
@@ -547,7 +563,7 @@ func TestMeterFindsTheBusiestHour(t *testing.T) {
 func FuzzOpen(f *testing.F) {
 	g := newGateway(true)
 	g.live(g.start(), 130*day)
-	data, _ := g.Load()
+	data, _ := g.bytes()
 	f.Add(data)
 	f.Add(bytes.Replace(data, []byte(`"untold":0`), []byte(`"untold":1`), 1))
 	f.Add([]byte(`{"v":1,"last":-9223372036854775808,"dated":true,"attempts":1000000}`))

@@ -4,10 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"log/slog"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -44,12 +42,12 @@ var ErrBusy = errors.New("something else is being done")
 
 // Store keeps the log and the schedule.
 type Store interface {
-	// Load returns what was saved last, nil if nothing was.
-	Load() ([]byte, error)
+	// Load decodes what was saved last into v and has check look at it. It
+	// returns false if nothing was saved, or nothing that can be used: that it
+	// puts aside, and tells of.
+	Load(v any, check func() error) bool
 	// Save replaces it, for good.
-	Save(data []byte) error
-	// SetAside puts away, and tells of, what Load returned and nobody can read.
-	SetAside(why error)
+	Save(v any) error
 }
 
 // Options configure a Scheduler. All but FollowUp are needed.
@@ -105,7 +103,9 @@ func Open(o Options) *Scheduler {
 		phase: time.Duration(a%uint64(o.Days))*day + time.Duration(o.Hour)*time.Hour + time.Duration(b%uint64(spread/time.Minute))*time.Minute,
 	}
 	now := o.Moment().Uptime
-	s.s = s.load()
+	if !o.Store.Load(&s.s, s.s.check) {
+		s.s = state{Version: stateVersion}
+	}
 	s.last, s.counted = now, now
 	s.notYet = settle
 	if s.s.Attempts > 0 { // cut short: not at once again, for it may be why
@@ -115,24 +115,6 @@ func Open(o Options) *Scheduler {
 		s.tell()
 	}
 	return s
-}
-
-func (s *Scheduler) load() state {
-	fresh := state{Version: stateVersion}
-	data, err := s.o.Store.Load()
-	if err != nil {
-		s.o.Log.Error("cannot read inspections", "error", err)
-		return fresh
-	}
-	if len(data) == 0 {
-		return fresh
-	}
-	kept, err := parse(data)
-	if err != nil {
-		s.o.Store.SetAside(err)
-		return fresh
-	}
-	return kept
 }
 
 // Serve makes inspections until ctx ends.
@@ -255,7 +237,8 @@ func (s *Scheduler) scheduled(m Moment) bool {
 // old.
 func (s *Scheduler) recently(m Moment) bool {
 	half := time.Duration(s.o.Days) * day / 2
-	for _, e := range slices.Backward(s.s.Log) {
+	for i := len(s.s.Log) - 1; i >= 0; i-- { //nolint:modernize // an iterator costs flash
+		e := s.s.Log[i]
 		if e.Why != WhySchedule {
 			continue
 		}
@@ -338,7 +321,7 @@ func (s *Scheduler) enter(e Entry) {
 	if e.Compared == nil {
 		e.Compared = []Compared{}
 	}
-	s.s.add(e, s.o.Moment().UTC)
+	s.s.add(&e, s.o.Moment().UTC)
 	// On flash first: a power cut in between tells it again, and never loses it.
 	s.save()
 	s.tell()
@@ -347,17 +330,14 @@ func (s *Scheduler) enter(e Entry) {
 // tell tells the inspections that have not been told.
 func (s *Scheduler) tell() {
 	for _, e := range s.s.Log[len(s.s.Log)-s.s.Untold:] {
-		s.o.Publish(e)
+		s.o.Publish(*e)
 	}
 	s.s.Untold = 0
 	s.save()
 }
 
 func (s *Scheduler) save() {
-	data, err := json.Marshal(s.s)
-	if err == nil {
-		err = s.o.Store.Save(data)
-	}
+	err := s.o.Store.Save(&s.s)
 	if err != nil && !s.unsaved {
 		s.o.Log.Warn("cannot keep inspections", "error", err)
 	}
@@ -368,7 +348,11 @@ func (s *Scheduler) save() {
 func (s *Scheduler) Log() []Entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]Entry{}, s.s.Log...)
+	all := make([]Entry, 0, len(s.s.Log))
+	for _, e := range s.s.Log {
+		all = append(all, *e)
+	}
+	return all
 }
 
 // Next returns when the next inspection of the schedule is due, the zero time

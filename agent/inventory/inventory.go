@@ -7,13 +7,9 @@
 package inventory
 
 import (
-	"encoding/json"
-	"fmt"
+	"errors"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
-	"time"
 
 	"ontagent/collectors"
 )
@@ -36,12 +32,12 @@ type Item struct {
 
 // Store keeps the inventory.
 type Store interface {
-	// Load returns what was saved last, nil if nothing was.
-	Load() ([]byte, error)
+	// Load decodes what was saved last into v and has check look at it. It
+	// returns false if nothing was saved, or nothing that can be used: that it
+	// puts aside, and tells of.
+	Load(v any, check func() error) bool
 	// Save replaces it, for good.
-	Save(data []byte) error
-	// SetAside puts away, and tells of, what Load returned and nobody can read.
-	SetAside(why error)
+	Save(v any) error
 }
 
 // Options configure a Keeper. All are needed.
@@ -57,21 +53,34 @@ type Options struct {
 type Keeper struct {
 	o Options
 
-	mu        sync.Mutex // guards what follows
-	s         state
-	candidate map[string]string // read once, differing from what is known
-	unsaved   bool
+	mu      sync.Mutex // guards what follows
+	s       state
+	unsaved bool
 }
 
 // state is what is kept.
 type state struct {
-	Version int               `json:"v"`
-	Items   map[string]string `json:"items"`
-	Untold  []change          `json:"untold,omitempty"`
-	// Line is the inventory when the present line began, Record the record that
-	// it began with.
-	Line   map[string]string `json:"line,omitempty"`
-	Record uint64            `json:"line_record,omitempty"`
+	Version int      `json:"v"`
+	Items   []*known `json:"items"`
+	Untold  []change `json:"untold,omitempty"`
+	Line    Line     `json:"line"`
+}
+
+// known is an item as it is kept.
+type known struct {
+	What  string `json:"what"`
+	Value string `json:"value"`
+
+	candidate string // read once, differing
+}
+
+// Line is what is known of the line that the gateway is on.
+type Line struct {
+	// Record is the number of the record that it began with; 0: none.
+	Record uint64 `json:"record"`
+	// DownMbps and UpMbps are the rates that it was ordered with; 0: not known.
+	DownMbps float64 `json:"down_mbps"`
+	UpMbps   float64 `json:"up_mbps"`
 }
 
 type change struct {
@@ -89,52 +98,32 @@ const (
 // MaxState bounds what a Store is given, in bytes.
 const MaxState = 16 << 10
 
-// Interval is a good time between two readings: nothing of an inventory changes
-// often, and what does tells so by an event of its own.
-const Interval = 10 * time.Minute
-
 // Open returns a Keeper that goes on with what is kept, and tells what a power
 // cut kept from being told.
 func Open(o Options) *Keeper {
-	k := &Keeper{o: o, candidate: map[string]string{}}
-	k.s = k.load()
+	k := &Keeper{o: o}
+	if !o.Store.Load(&k.s, k.s.check) {
+		k.s = state{Version: stateVersion}
+	}
 	if len(k.s.Untold) > 0 {
 		k.tell()
 	}
 	return k
 }
 
-func (k *Keeper) load() state {
-	fresh := state{Version: stateVersion, Items: map[string]string{}}
-	data, err := k.o.Store.Load()
-	if err != nil {
-		k.o.Log.Error("cannot read inventory", "error", err)
-		return fresh
-	}
-	if len(data) == 0 {
-		return fresh
-	}
-	s, err := parse(data)
-	if err != nil {
-		k.o.Store.SetAside(err)
-		return fresh
-	}
-	return s
-}
+var errState = errors.New("this is no inventory that was saved")
 
-// parse refuses whatever could not have been saved.
-func parse(data []byte) (state, error) {
-	var s state
-	if len(data) > MaxState {
-		return state{}, fmt.Errorf("cannot read inventory: %d bytes", len(data))
+// check refuses whatever could not have been saved.
+func (s *state) check() error {
+	if s.Version != stateVersion || len(s.Items) > maxItems || len(s.Untold) > maxItems {
+		return errState
 	}
-	if err := json.Unmarshal(data, &s); err != nil {
-		return state{}, fmt.Errorf("cannot read inventory: %w", err)
+	for _, it := range s.Items {
+		if it == nil || it.What == "" || it.Value == "" {
+			return errState
+		}
 	}
-	if s.Version != stateVersion || s.Items == nil || len(s.Items) > maxItems || len(s.Line) > maxItems || len(s.Untold) > maxItems {
-		return state{}, fmt.Errorf("cannot read inventory: version %d, %d items", s.Version, len(s.Items))
-	}
-	return s, nil
+	return nil
 }
 
 // Observe compares what was read with what is known. A value that differs must
@@ -144,23 +133,29 @@ func (k *Keeper) Observe(items []Item) {
 	defer k.mu.Unlock()
 	changed := k.unsaved
 	for _, it := range items {
-		known, is := k.s.Items[it.What]
-		switch {
-		case it.Value == "", len(it.Value) > maxValue:
-		case !is && len(k.s.Items) >= maxItems:
-		case !is:
-			k.s.Items[it.What] = it.Value // the first of its kind is no change
-			changed = true
-		case known == it.Value:
-			delete(k.candidate, it.What)
-		case k.candidate[it.What] != it.Value:
-			k.candidate[it.What] = it.Value
-		default:
-			delete(k.candidate, it.What)
-			k.s.Items[it.What] = it.Value
-			if len(k.s.Untold) < maxItems {
-				k.s.Untold = append(k.s.Untold, change{it.What, known, it.Value})
+		if it.Value == "" || len(it.Value) > maxValue {
+			continue
+		}
+		var old *known
+		for _, o := range k.s.Items {
+			if o.What == it.What {
+				old = o
 			}
+		}
+		switch {
+		case old == nil && len(k.s.Items) >= maxItems:
+		case old == nil:
+			k.s.Items = append(k.s.Items, &known{What: it.What, Value: it.Value}) // the first of its kind is no change
+			changed = true
+		case old.Value == it.Value:
+			old.candidate = ""
+		case old.candidate != it.Value:
+			old.candidate = it.Value
+		default:
+			if len(k.s.Untold) < maxItems {
+				k.s.Untold = append(k.s.Untold, change{it.What, old.Value, it.Value})
+			}
+			old.Value, old.candidate = it.Value, ""
 			changed = true
 		}
 	}
@@ -187,40 +182,24 @@ func (k *Keeper) tell() {
 // save keeps the state. Where flash does not take it the changes are told all
 // the same; it is tried again with the next reading.
 func (k *Keeper) save() {
-	data, err := json.Marshal(k.s)
-	if err == nil {
-		err = k.o.Store.Save(data)
-	}
+	err := k.o.Store.Save(&k.s)
 	if err != nil && !k.unsaved {
 		k.o.Log.Warn("cannot keep inventory", "error", err)
 	}
 	k.unsaved = err != nil
 }
 
-// Items returns what is known, sorted by name.
-func (k *Keeper) Items() []Item {
+// Line returns what is known of the present line.
+func (k *Keeper) Line() Line {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	var out []Item
-	for _, what := range slices.Sorted(maps.Keys(k.s.Items)) {
-		out = append(out, Item{what, k.s.Items[what]})
-	}
-	return out
+	return k.s.Line
 }
 
-// Line returns the number of the record that the present line began with, 0 if
-// none is known, and whether the gateway's serial number is another since.
-func (k *Keeper) Line() (record uint64, replaced bool) {
+// NewLine says that another line began.
+func (k *Keeper) NewLine(l Line) {
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	then, now := k.s.Line[SN], k.s.Items[SN]
-	return k.s.Record, then != "" && now != "" && then != now
-}
-
-// NewLine says that with the numbered record another line began.
-func (k *Keeper) NewLine(record uint64) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.s.Record, k.s.Line = record, maps.Clone(k.s.Items)
+	k.s.Line = l
 	k.save()
+	k.mu.Unlock()
 }

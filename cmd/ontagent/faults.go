@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"os"
 	"strings"
@@ -53,7 +54,7 @@ func (d *daemon) openWatching() {
 		return time.Duration(d.visits.Limits.Limit(name).Value * float64(time.Second))
 	}
 	w.faults = fault.Open(fault.Options{
-		Store: d.kept("faults", fault.MaxState), Publish: d.reporter.Event, Opened: d.faultOpened, Moment: d.faultMoment,
+		Store: d.kept("faults", fault.MaxState), Publish: func(e fault.Event) { d.reporter.Document("fault", e) }, Opened: d.faultOpened, Moment: d.faultMoment,
 		Limits: fault.Limits{
 			Respond: limit(acceptance.FaultRespond), Line: limit(acceptance.FaultLineDue), Network: limit(acceptance.FaultNetworkDue),
 		},
@@ -177,12 +178,9 @@ func (w *watching) heard(e collectors.Event) {
 // line: what was normal before, and how often it failed, says nothing of it.
 func (d *daemon) filed(orderID string, env order.Envelope) {
 	d.reporter.Record(orderID, env)
-	n, begins := beginsLine(env)
-	if !begins {
-		return
-	}
-	if known, _ := d.watching.inventory.Line(); known >= n {
-		return // told again, of a job that was cut short after it
+	line, begins := beginsLine(env)
+	if !begins || d.watching.inventory.Line().Record >= line.Record {
+		return // or told again, of a job that was cut short after it
 	}
 	if err := d.sources.optics.Forget(); err != nil {
 		d.log.Warn("cannot begin the line anew", "error", err)
@@ -191,26 +189,36 @@ func (d *daemon) filed(orderID string, env order.Envelope) {
 	d.watching.meter.Reset()
 	d.watching.faults.NewLine()
 	// Last: a power cut before does all of it again.
-	d.watching.inventory.NewLine(n)
-	d.log.Info("another line begins", "order", orderID, "record", n)
+	d.watching.inventory.NewLine(line)
+	d.log.Info("another line begins", "order", orderID, "record", line.Record)
 }
 
-// beginsLine reports whether a record is of an installation or a move, and its
-// number.
-func beginsLine(env order.Envelope) (n uint64, begins bool) {
+// beginsLine reports whether a record is of an installation or a move, and what
+// line begins with it.
+func beginsLine(env order.Envelope) (line stock.Line, begins bool) {
 	var r struct {
-		N       uint64         `json:"n"`
-		Order   order.Envelope `json:"order"`
-		Command order.Envelope `json:"command"`
+		N              uint64
+		Order, Command order.Envelope
 	}
-	var o struct {
-		Type order.Type `json:"type"`
-	}
-	var c struct {
-		Type order.CommandType `json:"type"`
-	}
+	var o order.Order
+	var c order.Command
+	// This gateway has just written it.
 	if json.Unmarshal(content(env), &r) != nil || json.Unmarshal(content(r.Order), &o) != nil || json.Unmarshal(content(r.Command), &c) != nil {
-		return 0, false // this gateway has just written it
+		return line, false
 	}
-	return r.N, c.Type == order.Accept && (o.Type == order.Install || o.Type == order.Move)
+	line.Record = r.N
+	for _, s := range o.Services {
+		line.DownMbps, line.UpMbps = max(line.DownMbps, s.DownMbps), max(line.UpMbps, s.UpMbps)
+	}
+	return line, c.Type == order.Accept && (o.Type == order.Install || o.Type == order.Move)
+}
+
+// content returns the payload of an envelope that this gateway has verified, or
+// made; nothing for any other.
+func content(env order.Envelope) []byte {
+	data, err := base64.StdEncoding.DecodeString(env.Payload)
+	if err != nil {
+		return nil
+	}
+	return data
 }

@@ -152,14 +152,15 @@ func TestKeptSurvivesAPowerCut(t *testing.T) {
 	for n := range 12 {
 		disk := faultfs.New(faultfs.Ext4, uint64(n))
 		k := kept{fs: disk, op: "x", path: "/x.json", limit: 100, tell: func(collectors.Event) {}, log: slog.New(slog.DiscardHandler)}
-		if err := k.Save([]byte("old")); err != nil {
+		if err := k.Save("old"); err != nil {
 			t.Fatal(err)
 		}
 		disk.CutIn(n + 1)
-		_ = k.Save([]byte("new"))
+		_ = k.Save("new")
 		disk.PowerOn()
-		if got, err := k.Load(); err != nil || string(got) != "old" && string(got) != "new" {
-			t.Errorf("cut at %d: %q, %v", n, got, err)
+		var got string
+		if ok := k.Load(&got, func() error { return nil }); !ok || got != "old" && got != "new" {
+			t.Errorf("cut at %d: %q", n, got)
 		}
 	}
 }
@@ -179,7 +180,7 @@ func filedRecord(t *testing.T, n uint64, typ order.Type, c order.CommandType) or
 		return env
 	}
 	return sign(order.TypeRecord, record.Record{
-		N: n, Order: sign(order.TypeOrder, order.Order{Type: typ}), Command: sign(order.TypeCommand, order.Command{Type: c}),
+		N: n, Order: sign(order.TypeOrder, order.Order{Type: typ, Services: []order.Service{{DownMbps: 300, UpMbps: 50}, {DownMbps: 20}}}), Command: sign(order.TypeCommand, order.Command{Type: c}),
 	})
 }
 
@@ -226,8 +227,11 @@ func TestAMoveBeginsAnotherLine(t *testing.T) {
 	if len(d.watching.faults.Faults()) != 0 {
 		t.Error("an installation begins a line as well")
 	}
-	if n, begins := beginsLine(order.Envelope{Payload: "!"}); begins {
-		t.Errorf("garbage begins line %d", n)
+	if down, up := d.contract(); down != 300 || up != 50 {
+		t.Errorf("the contract is %v and %v", down, up)
+	}
+	if line, begins := beginsLine(order.Envelope{Payload: "!"}); begins {
+		t.Errorf("garbage begins line %+v", line)
 	}
 }
 

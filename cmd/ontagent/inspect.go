@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"ontagent/agent"
@@ -15,9 +12,6 @@ import (
 	"ontagent/agent/control"
 	"ontagent/agent/diagnosis"
 	"ontagent/agent/inspect"
-	"ontagent/agent/order"
-	"ontagent/agent/record"
-	"ontagent/transport/durable"
 )
 
 // inspectTimeout bounds one inspection: a ladder, and what waits for it.
@@ -31,7 +25,7 @@ func (d *daemon) openInspections() {
 		d.inspected(r)
 	}}
 	w.inspections = inspect.Open(inspect.Options{
-		Store: d.kept("inspections", inspect.MaxState), Inspect: d.inspect, Publish: d.reporter.Inspection,
+		Store: d.kept("inspections", inspect.MaxState), Inspect: d.inspect, Publish: func(e inspect.Entry) { d.reporter.Document("inspection", e) },
 		Busy: d.busy, FollowUp: w.faults.Waiting,
 		Moment: func() inspect.Moment {
 			m := d.faultMoment()
@@ -84,58 +78,11 @@ func (d *daemon) inspected(r agent.Result) {
 	d.watching.faults.Inspected(r.Diagnosis, passed)
 }
 
-// contract returns the rates of the order under which the line was accepted, in
-// Mbit/s; 0: not known.
+// contract returns the rates that the line was ordered with, in Mbit/s; 0: not
+// known.
 func (d *daemon) contract() (down, up float64) {
-	if d.records == nil {
-		return 0, 0
-	}
-	line := d.records.Line()
-	if line == nil {
-		return 0, 0
-	}
-	dir := filepath.Join(d.c.Main.StateDir, "records")
-	names, err := d.fs.ReadDir("record.contract", dir)
-	if err != nil {
-		return 0, 0
-	}
-	for _, name := range names {
-		if !strings.HasPrefix(name, fmt.Sprintf("%016x-", line.N)) {
-			continue
-		}
-		data, err := durable.ReadFile(d.fs, "record.contract", filepath.Join(dir, name), record.MaxSize)
-		if err != nil {
-			return 0, 0
-		}
-		env, err := order.ParseEnvelope(data)
-		if err != nil {
-			return 0, 0
-		}
-		var r struct {
-			Order order.Envelope `json:"order"`
-		}
-		var o struct {
-			Services []order.Service `json:"services"`
-		}
-		if json.Unmarshal(content(env), &r) != nil || json.Unmarshal(content(r.Order), &o) != nil {
-			return 0, 0
-		}
-		for _, s := range o.Services {
-			down, up = max(down, s.DownMbps), max(up, s.UpMbps)
-		}
-		return down, up
-	}
-	return 0, 0
-}
-
-// content returns the payload of an envelope that this gateway has verified, or
-// made; nothing for any other.
-func content(env order.Envelope) []byte {
-	data, err := base64.StdEncoding.DecodeString(env.Payload)
-	if err != nil {
-		return nil
-	}
-	return data
+	line := d.watching.inventory.Line()
+	return line.DownMbps, line.UpMbps
 }
 
 // inspections is the log, as it is shown.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -27,20 +28,30 @@ func (d *daemon) kept(name string, limit int) kept {
 	}
 }
 
-// Load returns nothing for a document that isn't there, or isn't any more.
-func (k kept) Load() ([]byte, error) {
+// Load decodes the document into v, and returns false if there is none, or none
+// that check agrees to.
+func (k kept) Load(v any, check func() error) bool {
 	data, err := durable.ReadFile(k.fs, k.op+".read", k.path, k.limit)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, nil
-	case errors.Is(err, durable.ErrTooLarge):
-		k.SetAside(err)
-		return nil, nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return false
 	}
-	return data, err
+	if err == nil {
+		err = json.Unmarshal(data, v)
+	}
+	if err == nil {
+		err = check()
+	}
+	if err != nil {
+		k.setAside(err)
+	}
+	return err == nil
 }
 
-func (k kept) Save(data []byte) error {
+func (k kept) Save(v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
 	return durable.WriteFile(k.fs, k.op+".write", k.path, data, 0o600)
 }
 
@@ -48,7 +59,7 @@ func (k kept) Save(data []byte) error {
 // the last.
 const asideSuffix = ".bad"
 
-func (k kept) SetAside(why error) {
+func (k kept) setAside(why error) {
 	err := k.fs.Rename(k.op+".aside", k.path, k.path+asideSuffix)
 	if err == nil {
 		err = k.fs.SyncDir(k.op+".aside", filepath.Dir(k.path))
