@@ -19,7 +19,7 @@ func ladderParts(ladder []byte) map[string]map[string]string {
 	var l struct {
 		Results []json.RawMessage `json:"results"`
 	}
-	if json.Unmarshal(ladder, &l) != nil {
+	if json.Unmarshal(ladder, &l) != nil || len(l.Results) > maxResults {
 		return nil
 	}
 	all := make(map[string]map[string]string, len(l.Results))
