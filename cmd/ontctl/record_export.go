@@ -174,7 +174,7 @@ func (e *exporter) readReceipts(paths []string) {
 		// Held against no record a receipt is never valid, but tells which is its.
 		v := record.VerifyReceipt(data, record.Verification{})
 		if v.Receipt == nil {
-			e.complain(verifyExit(v.Status), path, "%s", v.Problem)
+			e.complain(receiptExit(v), path, "%s", v.Problem)
 			continue
 		}
 		sha := v.Receipt.RecordSHA256
@@ -199,7 +199,7 @@ func (e *exporter) read(path string) (exported, bool) {
 	doc, err := render.Open(data, v)
 	switch {
 	case err != nil:
-		e.complain(max(verifyExit(v.Status), cli.Fail), path, "%v", err)
+		e.complain(max(recordExit(v), cli.Fail), path, "%v", err)
 		return exported{}, false
 	case v.Status == record.Unreadable:
 		e.complain(cli.Usage, path, "%s", v.Problem)
@@ -210,7 +210,7 @@ func (e *exporter) read(path string) (exported, bool) {
 			return exported{}, false
 		}
 	case e.root && v.Status != record.Valid:
-		e.complain(verifyExit(v.Status), path, "not vouched for: %s", v.Problem)
+		e.complain(recordExit(v), path, "not vouched for: %s", v.Problem)
 		if !e.any {
 			return exported{}, false
 		}
@@ -222,7 +222,7 @@ func (e *exporter) read(path string) (exported, bool) {
 	e.seen[doc.Digest] = path
 	out := exported{path: path, doc: doc}
 	for _, r := range e.receipts[doc.Digest] {
-		rv := record.VerifyReceipt(r.data, v)
+		rv := verifyReceipt(r.data, v)
 		if out.receipt != nil {
 			e.complain(cli.Fail, r.path, "a second receipt for %s", path)
 			out.several = true
@@ -230,7 +230,7 @@ func (e *exporter) read(path string) (exported, bool) {
 		}
 		out.receipt = &rv
 		if rv.Status == record.Altered || e.root && rv.Status != record.Valid {
-			e.complain(verifyExit(rv.Status), r.path, "receipt: %s", rv.Problem)
+			e.complain(receiptExit(rv), r.path, "receipt: %s", rv.Problem)
 		}
 	}
 	return out, true
