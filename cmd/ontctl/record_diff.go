@@ -42,10 +42,10 @@ func (a *app) recordDiff(_ context.Context, args []string) error {
 		}
 		v := verifyRecord(data, o)
 		if docs[i], err = render.Open(data, v); err != nil {
-			return cli.Exit(cli.Usage, "record diff: %s: %s", path, clean(err.Error()))
+			return cli.Exit(max(recordExit(v), cli.Fail), "record diff: %s: %s", path, clean(err.Error()))
 		}
 		if v.Status == record.Altered || v.Status == record.Unreadable || (*root != "" && v.Status != record.Valid) {
-			code = worse(code, verifyExit(v.Status))
+			code = worse(code, recordExit(v))
 		}
 	}
 	older, newer := docs[0], docs[1]

@@ -51,7 +51,7 @@ func (a *app) recordShow(_ context.Context, args []string) error {
 	v := verifyRecord(data, o)
 	code := cli.OK
 	if v.Status == record.Altered || v.Status == record.Unreadable || (*root != "" && v.Status != record.Valid) {
-		code = verifyExit(v.Status)
+		code = recordExit(v)
 	}
 	if *asJSON {
 		if v.Record == nil {
@@ -61,7 +61,7 @@ func (a *app) recordShow(_ context.Context, args []string) error {
 	}
 	doc, err := render.Open(data, v)
 	if err != nil {
-		return cli.Exit(cli.Usage, "record show: %s: %s", f.Arg(0), clean(err.Error()))
+		return cli.Exit(max(recordExit(v), cli.Fail), "record show: %s: %s", f.Arg(0), clean(err.Error()))
 	}
 	l, _ := diagnosis.ParseLang(*lang)
 	options := render.Options{Lang: l}
@@ -70,10 +70,10 @@ func (a *app) recordShow(_ context.Context, args []string) error {
 		if err != nil {
 			return fmt.Errorf("record show: --receipt: %w", err)
 		}
-		rv := record.VerifyReceipt(data, v)
+		rv := verifyReceipt(data, v)
 		options.Receipt = &rv
 		if rv.Status == record.Altered || rv.Status == record.Unreadable || (*root != "" && rv.Status != record.Valid) {
-			code = worse(code, verifyExit(rv.Status))
+			code = worse(code, receiptExit(rv))
 		}
 		if *dir != "" && rv.Receipt != nil {
 			var swapped bool
