@@ -223,7 +223,8 @@ func (s *Optical) sample(ctx context.Context, note func(string)) []*series {
 type series struct {
 	source   string
 	readings []optics.Reading
-	absent   bool // there is nothing to read here
+	at       []time.Duration // when each was read, since the first was begun
+	absent   bool            // there is nothing to read here
 	lastErr  error
 
 	kind   kind
@@ -263,6 +264,7 @@ func (sr *series) read(ctx context.Context, reader OpticsReader, o OpticalOption
 		}
 	}()
 	read := fresh(reader)
+	began := time.Now()
 	for i := range o.Reads {
 		if i > 0 && pause(ctx, o.Pause) != nil {
 			return
@@ -280,7 +282,7 @@ func (sr *series) read(ctx context.Context, reader OpticsReader, o OpticalOption
 			}
 		}
 		note(fmt.Sprintf("%s: rx %s %q", sr.source, r.RxPower.Status, r.RxPower.Raw))
-		sr.readings = append(sr.readings, r)
+		sr.readings, sr.at = append(sr.readings, r), append(sr.at, time.Since(began))
 	}
 }
 
@@ -399,7 +401,7 @@ func (sr *series) answer(name string) acceptance.Measurement {
 // measurements keeps every single read.
 func (sr *series) measurements(out *acceptance.Outcome) {
 	for i, r := range sr.readings {
-		m := reading("rx_power_sample_dbm", r.RxPower, "read "+strconv.Itoa(i+1))
+		m := reading("rx_power_sample_dbm", r.RxPower, fmt.Sprintf("read %d, after %.2f s", i+1, sr.at[i].Seconds()))
 		if m.Source == "" {
 			m.Source = sr.source
 		}
