@@ -1,6 +1,7 @@
 package diagnosis
 
 import (
+	"math"
 	"sort"
 	"strconv"
 	"strings"
@@ -37,7 +38,7 @@ const (
 
 // spell is a time in which something was wrong.
 type spell struct {
-	from, to time.Duration // to: the last happening if open
+	from, to time.Duration // from: the least there is if not begun; to: the last happening if open
 	open     bool          // it is not over
 	begun    bool          // its beginning was seen
 }
@@ -120,7 +121,7 @@ func (all *signs) take(h *Happening) {
 		if before := means(h, name, h.Before); before != nil && before.code != "" && !step && said.value != rising {
 			// It was wrong when the list begins.
 			s.saying, s.first, s.times = *before, h, 1
-			s.spells = []spell{{from: h.At, open: true}}
+			s.spells = []spell{{from: math.MinInt64, open: true}}
 		}
 		*all = append(*all, s)
 	}
@@ -135,7 +136,9 @@ func (all *signs) take(h *Happening) {
 	case !bad && open:
 		last := &s.spells[n-1]
 		last.to, last.open = h.At, false
-		s.total += last.to - last.from
+		if last.begun {
+			s.total += last.to - last.from
+		}
 	case !bad:
 	case open:
 		s.saying = *said

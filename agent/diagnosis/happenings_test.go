@@ -152,6 +152,11 @@ func TestFromHappenings(t *testing.T) {
 			causes: []string{"optical.no_light warning drop"},
 		},
 		{
+			name:   "registered at last: nothing is provisioned before",
+			lines:  []string{"60 pon state searching > operational", "120 pon omci_provisioned no > yes"},
+			causes: []string{"pon.popup warning olt"}, consequences: []string{"pon.fake_o5 by pon.popup"},
+		},
+		{
 			name:   "registered and never provisioned",
 			lines:  []string{"60 pon omci_provisioned unknown > no"},
 			causes: []string{"pon.fake_o5 fault olt"},
