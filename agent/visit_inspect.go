@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -38,8 +37,7 @@ func (i *Inspector) Inspect(ctx context.Context, g order.Grant, tell func(job.Pr
 	var e inspect.Entry
 	var r Result
 	out := i.Visits.Recorded(ctx, g, tell, func(ctx context.Context, visit Visit, tell func(job.Progress)) (Result, error) {
-		var err error
-		e, r, err = i.climb(ctx, visit, tell)
+		err := i.climb(ctx, &visit, tell, &r, &e)
 		return r, err
 	})
 	if out.Err == nil && ctx.Err() == nil && i.Ended != nil {
@@ -51,46 +49,54 @@ func (i *Inspector) Inspect(ctx context.Context, g order.Grant, tell func(job.Pr
 
 // Look inspects without an order and without a record: what reads, and disturbs
 // nobody.
-func (i *Inspector) Look(ctx context.Context) (inspect.Entry, Result, error) {
-	visit := Visit{Order: order.Order{Type: order.Inspect}}
+func (i *Inspector) Look(ctx context.Context) (e inspect.Entry, r Result, err error) {
+	visit := &Visit{Order: order.Order{Type: order.Inspect}}
 	if i.Visits.Records != nil {
 		visit.Line = i.Visits.Records.Line()
 	}
-	return i.climb(ctx, visit, func(job.Progress) {})
+	err = i.climb(ctx, visit, func(job.Progress) {}, &r, &e)
+	return e, r, err
 }
 
-func (i *Inspector) climb(ctx context.Context, visit Visit, tell func(job.Progress)) (inspect.Entry, Result, error) {
+func (i *Inspector) climb(ctx context.Context, visit *Visit, tell func(job.Progress), r *Result, e *inspect.Entry) error {
 	began := i.Visits.Now()
-	r, err := i.Visits.Climb(ctx, visit, tell)
-	if err != nil {
-		return inspect.Entry{}, Result{}, err
+	var err error
+	if *r, err = i.Visits.Climb(ctx, *visit, tell); err != nil {
+		return err
 	}
 	limits, err := i.Visits.Limits.With(acceptance.OriginOrder, visit.Order.Thresholds)
 	if err != nil {
-		return inspect.Entry{}, Result{}, fmt.Errorf("cannot use the order's thresholds: %w", err)
+		return fmt.Errorf("cannot use the order's thresholds: %w", err)
 	}
-	down, up := contracted(visit.Order)
-	if down == 0 && up == 0 && i.Contract != nil {
-		down, up = i.Contract()
+	use := i.Use()
+	c := &comparison{report: &r.Report, limits: limits, line: visit.Line, use: &use}
+	if c.downMbps, c.upMbps = contracted(visit.Order.Services); c.downMbps == 0 && c.upMbps == 0 && i.Contract != nil {
+		c.downMbps, c.upMbps = i.Contract()
 	}
-	c := comparison{report: &r.Report, limits: limits, line: visit.Line, use: i.Use(), downMbps: down, upMbps: up}
 	c.compare()
 	r.Report.Verdict = acceptance.Overall(r.Report.Results)
 	r.Diagnosis = diagnosis.Diagnose(r.Report.Evidence())
 
-	e := inspect.Entry{Verdict: string(r.Report.Verdict), Compared: c.out, DurationS: float64(i.Visits.Now().Sub(began).Milliseconds()) / 1000}
-	out := r.outcome()
-	e.FirstCause = out.FirstCause
-	for _, s := range out.Summary {
-		e.Rungs = append(e.Rungs, inspect.Rung{Rung: s.Rung, Verdict: s.Verdict, Cause: s.Cause})
+	e.Verdict, e.Compared = string(r.Report.Verdict), c.out
+	e.DurationS = float64(i.Visits.Now().Sub(began).Milliseconds()) / 1000
+	if first, ok := r.Diagnosis.First(); ok && first.Kind != diagnosis.KindWarning {
+		e.FirstCause = string(first.Code)
 	}
-	return e, r, nil
+	for k := range r.Report.Results {
+		res := &r.Report.Results[k]
+		rung := inspect.Rung{Rung: string(res.Rung), Verdict: string(res.Verdict)}
+		if len(res.Causes) > 0 {
+			rung.Cause = res.Causes[0]
+		}
+		e.Rungs = append(e.Rungs, rung)
+	}
+	return nil
 }
 
 // contracted returns the highest ordered rates.
-func contracted(o order.Order) (down, up float64) {
-	for _, s := range o.Services {
-		down, up = max(down, s.DownMbps), max(up, s.UpMbps)
+func contracted(services []order.Service) (down, up float64) {
+	for i := range services {
+		down, up = max(down, services[i].DownMbps), max(up, services[i].UpMbps)
 	}
 	return down, up
 }
@@ -107,7 +113,7 @@ type comparison struct {
 	report           *acceptance.Report
 	limits           acceptance.Thresholds
 	line             *record.Line
-	use              inspect.Use
+	use              *inspect.Use
 	downMbps, upMbps float64
 	out              []inspect.Compared
 }
@@ -119,8 +125,8 @@ func (c *comparison) compare() {
 		{"memory_used_ratio", acceptance.MemoryMax},
 		{"temperature_celsius", acceptance.TemperatureMax},
 	} {
-		if now, ok := c.read(acceptance.Host, q.name); ok {
-			c.against(inspect.Compared{Name: q.name, Now: &now}, q.limit)
+		if now := c.read(acceptance.Host, q.name); now != nil {
+			c.against(q.name, *now, "", q.limit)
 		}
 	}
 	host := c.rung(acceptance.Host)
@@ -130,19 +136,8 @@ func (c *comparison) compare() {
 	over := c.use.Over.Round(time.Minute).String()
 	// What the mean of an hour says beside a reading of this second: it is told,
 	// and decides nothing.
-	for _, q := range [...]struct {
-		name, limit string
-		peak        inspect.Peak
-	}{
-		{"cpu_busy_hour_ratio", acceptance.CPUMax, c.use.CPU},
-		{"memory_used_hour_ratio", acceptance.MemoryMax, c.use.Memory},
-	} {
-		if q.peak.Known {
-			now := sixth(q.peak.Value)
-			c.against(inspect.Compared{Name: q.name, Now: &now, Source: "busiest hour of " + over}, q.limit)
-			c.measured(host, q.name, now, "telemetry", "busiest hour of "+over)
-		}
-	}
+	c.peak(host, "cpu_busy_hour_ratio", c.use.CPU, acceptance.CPUMax, over)
+	c.peak(host, "memory_used_hour_ratio", c.use.Memory, acceptance.MemoryMax, over)
 	full := c.utilised(host, "utilisation_down_ratio", c.use.Down, c.downMbps, over)
 	if c.utilised(host, "utilisation_up_ratio", c.use.Up, c.upMbps, over) || full {
 		host.Verdict = acceptance.Fail
@@ -151,55 +146,59 @@ func (c *comparison) compare() {
 	}
 }
 
+func (c *comparison) peak(host *acceptance.Result, name string, p inspect.Peak, limit, over string) {
+	if p.Known {
+		now := sixth(p.Value)
+		over = "busiest hour of " + over
+		c.against(name, now, over, limit)
+		c.measured(host, name, now, "telemetry", over)
+	}
+}
+
 // light compares the optical rung with the baseline.
 func (c *comparison) light() {
 	optical := c.rung(acceptance.Optical)
 	for _, name := range [...]string{"rx_power_dbm", "tx_power_dbm", "bias_ma", "module_temperature_celsius"} {
-		x := inspect.Compared{Name: name}
-		now, known := c.read(acceptance.Optical, name)
-		if known {
-			x.Now = &now
-		}
-		var base float64
-		var has bool
+		x := inspect.Compared{Name: name, Now: c.read(acceptance.Optical, name)}
 		if c.line != nil {
-			if base, has = c.line.Readings[name]; has {
+			if base, has := c.line.Readings[name]; has {
 				x.Baseline, x.Source = &base, "record:"+strconv.FormatUint(c.line.N, 10)
 			}
 		}
-		if b := c.use.RxBaselineDBm; !has && name == "rx_power_dbm" && b != nil {
-			base, has = *b, true
-			x.Baseline, x.Source = &base, "telemetry"
+		rx := name == "rx_power_dbm"
+		if rx && x.Baseline == nil && c.use.RxBaselineDBm != nil {
+			x.Baseline, x.Source = c.use.RxBaselineDBm, "telemetry"
 		}
-		if !known && !has {
+		if x.Now == nil {
+			if x.Baseline != nil {
+				c.out = append(c.out, x)
+			}
 			continue
 		}
-		ok, judged := true, false
-		if known && has {
-			judged = name != "module_temperature_celsius"
+		ok, judged := true, rx
+		if x.Baseline != nil {
 			switch name {
 			case "bias_ma":
-				ok = base <= 0 || now < ageingBias*base
-				judged = base > 0
+				judged = true
+				ok = *x.Baseline <= 0 || *x.Now < ageingBias**x.Baseline
 			case "rx_power_dbm", "tx_power_dbm":
-				ok = now > base-fallDB
+				judged = true
+				ok = *x.Now > *x.Baseline-fallDB
+			}
+			// The diagnosis knows what a fall from it means.
+			if name = baselineName(name); !c.has(optical, name) {
+				c.measured(optical, name, *x.Baseline, x.Source, "")
 			}
 		}
-		if known && name == "rx_power_dbm" {
+		if rx {
 			limit, most := c.limits.Limit(acceptance.OpticalRxMinDBm), c.limits.Limit(acceptance.OpticalRxMaxDBm)
 			x.Limit, x.Op = &limit.Value, limit.Op
-			ok, judged = ok && limit.Holds(now) && most.Holds(now), true
+			ok = ok && limit.Holds(*x.Now) && most.Holds(*x.Now)
 		}
 		if judged {
 			x.OK = &ok
 		}
 		c.out = append(c.out, x)
-		if known && has && optical != nil {
-			// The diagnosis knows what a fall from it means.
-			if name = baselineName(name); !c.has(optical, name) {
-				c.measured(optical, name, base, x.Source, "")
-			}
-		}
 	}
 }
 
@@ -246,11 +245,10 @@ func (c *comparison) utilised(host *acceptance.Result, name string, peak inspect
 }
 
 // against holds a figure against a limit.
-func (c *comparison) against(x inspect.Compared, name string) {
+func (c *comparison) against(figure string, now float64, source, name string) {
 	limit := c.limits.Limit(name)
-	ok := limit.Holds(*x.Now)
-	x.Limit, x.Op, x.OK = &limit.Value, limit.Op, &ok
-	c.out = append(c.out, x)
+	ok := limit.Holds(now)
+	c.out = append(c.out, inspect.Compared{Name: figure, Now: &now, Limit: &limit.Value, Op: limit.Op, OK: &ok, Source: source})
 }
 
 func (c *comparison) rung(name acceptance.Rung) *acceptance.Result {
@@ -263,21 +261,27 @@ func (c *comparison) rung(name acceptance.Rung) *acceptance.Result {
 }
 
 func (c *comparison) has(r *acceptance.Result, name string) bool {
-	return slices.ContainsFunc(r.Measurements, func(m acceptance.Measurement) bool { return m.Name == name })
-}
-
-// read returns a number that a rung measured.
-func (c *comparison) read(rung acceptance.Rung, name string) (float64, bool) {
-	r := c.rung(rung)
-	if r == nil {
-		return 0, false
-	}
-	for _, m := range r.Measurements {
-		if v, ok := m.Value.(float64); ok && m.Name == name && m.Status == "ok" {
-			return v, true
+	for i := range r.Measurements {
+		if r.Measurements[i].Name == name {
+			return true
 		}
 	}
-	return 0, false
+	return false
+}
+
+// read returns a number that a rung measured; nil: it did not.
+func (c *comparison) read(rung acceptance.Rung, name string) *float64 {
+	r := c.rung(rung)
+	if r == nil {
+		return nil
+	}
+	for i := range r.Measurements {
+		m := &r.Measurements[i]
+		if v, ok := m.Value.(float64); ok && m.Name == name && m.Status == "ok" {
+			return &v
+		}
+	}
+	return nil
 }
 
 func (c *comparison) measured(r *acceptance.Result, name string, v float64, source, note string) {

@@ -72,6 +72,7 @@ type Fault struct {
 
 // Told is what is kept of a fault, and told of it, in the same words.
 type Told struct {
+	_        [0]func()          // never compared: that would cost code on MIPS
 	ID       string             `json:"id"` // unique for this gateway
 	Code     diagnosis.Code     `json:"code"`
 	Class    Class              `json:"fault_class"`
@@ -88,10 +89,11 @@ type Told struct {
 
 // Stamp is a moment as it is kept.
 type Stamp struct {
-	Unix    int64   `json:"utc"` // seconds since 1970; 0: not known
-	Clock   string  `json:"clock"`
-	UptimeS float64 `json:"uptime_s"`
-	Boot    string  `json:"boot"`
+	_       [0]func() // never compared: that would cost code on MIPS
+	Unix    int64     `json:"utc"` // seconds since 1970; 0: not known
+	Clock   string    `json:"clock"`
+	UptimeS float64   `json:"uptime_s"`
+	Boot    string    `json:"boot"`
 }
 
 // phase is how far a fault has been told.

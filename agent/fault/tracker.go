@@ -391,14 +391,16 @@ func (t *Tracker) open(m *Moment, r *diagnosis.Ranked, source Source) {
 	t.full = false
 	t.n++
 	t.opens = append(t.opens, m.Uptime)
-	f := &Fault{Opened: m.stamp(), Phase: opening}
-	f.ID = strconv.FormatUint(t.o.Epoch, 10) + "-" + strconv.Itoa(t.n)
-	f.Code, f.Class, f.Side, f.OrSide, f.Severity = r.Code, ClassOf(r.Side), r.Side, r.OrSide, r.Severity
-	f.Source, f.Recurrence = source, t.recurred(m, r.Code, recurrence)
+	rung := ""
 	if source == Inspection && len(r.For) > 0 {
-		f.Rung = r.For[0].Rung
+		rung = r.For[0].Rung
 	}
-	if t.s.Past = append(t.s.Past, &past{r.Code, f.Opened}); len(t.s.Past) > maxPast {
+	id := strconv.FormatUint(t.o.Epoch, 10) + "-" + strconv.Itoa(t.n)
+	class, at, again := ClassOf(r.Side), m.stamp(), t.recurred(m, r.Code, recurrence)
+	f := &Fault{Opened: at, Phase: opening, Rung: rung, Told: Told{
+		ID: id, Code: r.Code, Class: class, Side: r.Side, OrSide: r.OrSide, Severity: r.Severity, Source: source, Recurrence: again,
+	}}
+	if t.s.Past = append(t.s.Past, &past{Code: r.Code, At: at}); len(t.s.Past) > maxPast {
 		t.s.Past = t.s.Past[1:]
 	}
 	t.s.Open = append(t.s.Open, f)

@@ -47,20 +47,22 @@ type Stamp struct {
 
 // Rung is what one rung came to.
 type Rung struct {
-	Rung    string `json:"rung"`
-	Verdict string `json:"verdict"`
-	Cause   string `json:"cause,omitempty"`
+	_       [0]func() // never compared: that would cost code on MIPS
+	Rung    string    `json:"rung"`
+	Verdict string    `json:"verdict"`
+	Cause   string    `json:"cause,omitempty"`
 }
 
 // Compared is one figure beside what it was and what it may be. What is not
 // known is nil.
 type Compared struct {
-	Name     string   `json:"name"` // snake_case with the unit
-	Baseline *float64 `json:"baseline,omitempty"`
-	Now      *float64 `json:"now,omitempty"`
-	Limit    *float64 `json:"limit,omitempty"`
-	Op       string   `json:"op,omitempty"` // what passes: ">", ">=", "<", "<="
-	OK       *bool    `json:"ok,omitempty"` // nil: nobody can say
+	_        [0]func() // never compared: that would cost code on MIPS
+	Name     string    `json:"name"` // snake_case with the unit
+	Baseline *float64  `json:"baseline,omitempty"`
+	Now      *float64  `json:"now,omitempty"`
+	Limit    *float64  `json:"limit,omitempty"`
+	Op       string    `json:"op,omitempty"` // what passes: ">", ">=", "<", "<="
+	OK       *bool     `json:"ok,omitempty"` // nil: nobody can say
 	// Source says where the baseline or the figure is from, or why there is
 	// none.
 	Source string `json:"source,omitempty"`

@@ -10,6 +10,7 @@ import (
 // Use is how much of the line and the gateway was used in the busiest hour
 // since a Meter was reset.
 type Use struct {
+	_ [0]func() // never compared: that would cost code on MIPS
 	// Down and Up are in bit/s, CPU and Memory shares of the whole.
 	Down, Up, CPU, Memory Peak
 	// Over is how long was watched.
@@ -57,37 +58,47 @@ func NewMeter(now func() time.Duration) *Meter { return &Meter{now: now, since: 
 // Samples takes what a collector read.
 func (m *Meter) Samples(collector string, samples []collectors.Sample) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	now := m.now()
-	for _, s := range samples {
-		for _, f := range s.Fields {
-			v, isNumber := number(f.Value)
-			switch {
-			case collector == "wan" && f.Key == "interface":
-				m.wan, _ = f.Value.(string)
-			case collector == "optics" && f.Key == "rx_baseline_dbm" && isNumber:
-				m.use.RxBaselineDBm = &v
-			case collector == "host" && f.Key == "cpu_busy_ratio" && isNumber:
-				m.add(now, 2, &m.use.CPU, v)
-			case collector == "host" && f.Key == "mem_used_ratio" && isNumber:
-				m.add(now, 3, &m.use.Memory, v)
-			case collector != "link" || m.wan == "" || s.Subject != m.wan:
-			case f.Key == "rx_bps" && isNumber:
-				m.add(now, 0, &m.use.Down, v)
-			case f.Key == "tx_bps" && isNumber:
-				m.add(now, 1, &m.use.Up, v)
-			case f.Key == "speed_mbps" && isNumber:
-				m.use.LinkMbps = v
-			case f.Key == "counters_blind":
-				m.use.Blind = true
-			}
+	for i := range samples {
+		s := &samples[i]
+		if collector == "link" && (m.wan == "" || s.Subject != m.wan) {
+			continue
 		}
+		for k := range s.Fields {
+			m.field(now, &s.Fields[k])
+		}
+	}
+	m.mu.Unlock()
+}
+
+// field takes one value of a sample. No two collectors have the same names for
+// what is looked at here.
+func (m *Meter) field(now time.Duration, f *collectors.Field) {
+	v, isNumber := number(f.Value)
+	switch f.Key {
+	case "interface":
+		m.wan, _ = f.Value.(string)
+	case "counters_blind":
+		m.use.Blind = true
+	case "speed_mbps":
+		m.use.LinkMbps = v
+	case "rx_baseline_dbm":
+		if isNumber {
+			m.use.RxBaselineDBm = &v
+		}
+	case "rx_bps":
+		m.add(now, &m.hours[0], &m.use.Down, v)
+	case "tx_bps":
+		m.add(now, &m.hours[1], &m.use.Up, v)
+	case "cpu_busy_ratio":
+		m.add(now, &m.hours[2], &m.use.CPU, v)
+	case "mem_used_ratio":
+		m.add(now, &m.hours[3], &m.use.Memory, v)
 	}
 }
 
 // add adds a reading to its hour, and ends the hour.
-func (m *Meter) add(now time.Duration, i int, peak *Peak, v float64) {
-	h := &m.hours[i]
+func (m *Meter) add(now time.Duration, h *hour, peak *Peak, v float64) {
 	if h.n == 0 {
 		h.began = now
 	}

@@ -133,31 +133,34 @@ func (d *daemon) takeStock(ctx context.Context) error {
 func (d *daemon) readInventory(ctx context.Context) []stock.Item {
 	ctx, cancel := context.WithTimeout(ctx, inventoryFirst)
 	defer cancel()
-	items := []stock.Item{
-		{What: stock.WANPort, Value: d.c.WAN.Device},
-		{What: stock.LANPort, Value: d.c.WAN.LANPort},
-	}
+	var items []stock.Item
+	add := func(what, value string) { items = append(items, stock.Item{What: what, Value: value}) }
+	add(stock.WANPort, d.c.WAN.Device)
+	add(stock.LANPort, d.c.WAN.LANPort)
 	read, err := inventory{d.sources}.ReadInventory(ctx)
 	if err != nil {
 		d.log.Debug("cannot read all of the inventory", "error", err)
 	}
-	items = append(items, stock.Item{What: stock.SN, Value: read.SN})
+	add(stock.SN, read.SN)
 	port := d.c.WAN.Device
 	if port == "" {
 		facts, _ := d.sources.wan.Read(ctx) // without a WAN there is no address of it
 		port = facts.Interface
 	}
-	for _, i := range read.Interfaces {
-		if i.Name == port {
-			items = append(items, stock.Item{What: stock.WANMAC, Value: i.MAC})
+	for i := range read.Interfaces {
+		if read.Interfaces[i].Name == port {
+			add(stock.WANMAC, read.Interfaces[i].MAC)
 		}
 	}
 	best, others, _ := d.sources.optics.Read(ctx) // a source without a module has none
-	for _, r := range append(others, best) {
-		if r.Module != nil && r.Module.String() != "" {
-			items = append(items, stock.Item{What: stock.Module, Value: r.Module.String()})
-			break
+	module := best.Module
+	for i := range others {
+		if module == nil {
+			module = others[i].Module
 		}
+	}
+	if module != nil {
+		add(stock.Module, module.String())
 	}
 	return items
 }
