@@ -1,7 +1,5 @@
 package order
 
-import "time"
-
 // Standing judges anew a request that was granted before and that is kept, so
 // that the gateway may act under it without a further command: a repair with
 // Args.Standing. It uses nothing up. Signatures are checked by the trust list
@@ -15,28 +13,35 @@ func (a *Authority) Standing(req Request) (Verified, error) {
 		return Verified{}, refuse(ReasonActionNotAllowed, "no order and command are kept")
 	}
 	v, err := a.verify(req)
-	if err != nil {
-		return Verified{}, err
+	if err == nil {
+		err = a.stands(&v)
 	}
+	return v, err
+}
+
+// stands refuses what may not be acted under, although it is signed.
+func (a *Authority) stands(v *Verified) error {
 	order, admitted := a.state.Orders[v.Order.Order]
-	switch {
-	case v.Command.Type != RepairCmd || !v.Command.Args.Standing:
-		return Verified{}, refuse(ReasonActionNotAllowed, "command %s asks for nothing standing", v.Command.ID)
-	case !admitted || v.Command.Counter > a.state.Counters[v.keyID].Counter:
-		// Whoever put it there did not get it past Admit.
-		return Verified{}, refuse(ReasonActionNotAllowed, "command %s was never granted", v.Command.ID)
-	case order.Closed:
-		return Verified{}, refuse(ReasonOrderClosed, "order %s is closed", v.Order.Order)
-	case v.Order.Rev < order.Rev:
-		return Verified{}, refuse(ReasonOrderSuperseded, "rev %d of order %s is superseded by %d", v.Order.Rev, v.Order.Order, order.Rev)
-	}
 	now, trusted := a.o.Clock.Now()
 	if !trusted {
-		if floor := a.o.Clock.Floor(); floor.After(v.Order.NotAfter) {
-			return Verified{}, v.validAt(floor)
-		}
-		return Verified{}, refuse(ReasonClockUntrusted, "the clock cannot tell whether order %s, valid until %s, still holds",
-			v.Order.Order, v.Order.NotAfter.UTC().Format(time.RFC3339))
+		now = a.o.Clock.Floor()
 	}
-	return v, v.validAt(now)
+	switch {
+	case v.Command.Type != RepairCmd || !v.Command.Args.Standing:
+		return refuse(ReasonActionNotAllowed, "the command asks for nothing standing")
+	case !admitted || v.Command.Counter > a.state.Counters[v.keyID].Counter:
+		// Whoever put it there did not get it past Admit.
+		return refuse(ReasonActionNotAllowed, "the command was never granted")
+	case order.Closed:
+		return refuse(ReasonOrderClosed, "the order is closed")
+	case v.Order.Rev < order.Rev:
+		return refuse(ReasonOrderSuperseded, "a newer revision of the order is in force")
+	case now.After(v.Order.NotAfter):
+		return refuse(ReasonExpired, "the order has expired")
+	case !trusted:
+		return refuse(ReasonClockUntrusted, "the clock cannot tell whether the order still holds")
+	case now.Before(v.Order.NotBefore):
+		return refuse(ReasonNotYetValid, "the order is not valid yet")
+	}
+	return nil
 }

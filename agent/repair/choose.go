@@ -1,6 +1,8 @@
 package repair
 
 import (
+	"slices"
+
 	"ontagent/agent/diagnosis"
 	"ontagent/agent/order"
 )
@@ -31,25 +33,17 @@ var reading = [...]diagnosis.Code{
 // how the line gets its addresses: AccessPPPoE, AccessDHCP, or empty if nothing
 // on this gateway says so.
 func Advise(cause diagnosis.Code, access string) (action order.RepairAction, why string) {
-	for _, c := range session {
-		if c != cause {
-			continue
-		}
-		switch access {
-		case AccessPPPoE:
-			return order.ActionRedial, ""
-		case AccessDHCP:
-			return order.ActionRenew, ""
-		}
-		return "", "a new session might help, but neither a PPPoE session nor a DHCP client was found that could be asked for one"
-	}
-	for _, c := range reading {
-		if c == cause {
-			return order.ActionReread, ""
-		}
-	}
 	entry, known := diagnosis.Lookup(cause)
+	again := slices.Contains(session[:], cause)
 	switch {
+	case slices.Contains(reading[:], cause):
+		return order.ActionReread, ""
+	case again && access == AccessPPPoE:
+		return order.ActionRedial, ""
+	case again && access == AccessDHCP:
+		return order.ActionRenew, ""
+	case again:
+		return "", "a new session might help, but neither a PPPoE session nor a DHCP client was found that could be asked for one"
 	case !known || cause == diagnosis.Unknown:
 		return "", "the cause is not known, and what may help is not tried by chance"
 	case entry.Side == diagnosis.SideDevice:

@@ -187,37 +187,37 @@ func (r *Repairer) Repair(ctx context.Context, t Task) (Result, error) {
 	}
 	defer r.mu.Unlock()
 	start := r.o.Now()
-	res, err := r.repair(ctx, t)
-	res.Auto, res.TookS = t.Auto, r.o.Now().Sub(start).Seconds()
+	res := Result{Auto: t.Auto}
+	err := r.repair(ctx, &t, &res)
+	res.TookS = r.o.Now().Sub(start).Seconds()
 	return res, err
 }
 
-func (r *Repairer) repair(ctx context.Context, t Task) (Result, error) {
+func (r *Repairer) repair(ctx context.Context, t *Task, res *Result) (err error) {
 	// First what costs nothing: a look takes seconds, and loads the line.
 	if err := r.limited(); err != nil {
-		return Result{}, err
+		return err
 	}
 	t.tell("look")
-	before, err := t.Look(ctx)
-	if err != nil {
-		return Result{}, fmt.Errorf("cannot look at the line: %w", err)
+	if res.Before, err = t.Look(ctx); err != nil {
+		return fmt.Errorf("cannot look at the line: %w", err)
 	}
-	res := Result{Before: before, Cause: before.Cause()}
-	if before.Verdict == pass {
+	res.Cause = res.Before.Cause()
+	if res.Before.Verdict == pass {
 		res.Outcome, res.Reason = NotNeeded, "nothing to repair: the line is fine"
-		return res, nil
+		return nil
 	}
 	if res.Action = t.Action; res.Action == "" {
 		if res.Action, res.Reason = Advise(res.Cause, r.o.Access(ctx)); res.Action == "" {
 			res.Outcome = NoAction
-			return res, nil
+			return nil
 		}
 	}
-	if err := r.mayDisturb(ctx, res.Action, t.Consents); err != nil {
-		return res, err
+	if err = r.mayDisturb(ctx, res.Action, t.Consents); err == nil {
+		err = ctx.Err()
 	}
-	if err := ctx.Err(); err != nil {
-		return res, err
+	if err != nil {
+		return err
 	}
 	return r.act(ctx, t, res)
 }
@@ -255,27 +255,26 @@ func (r *Repairer) mayDisturb(ctx context.Context, a order.RepairAction, consent
 }
 
 // act does the action that was chosen, between two looks.
-func (r *Repairer) act(ctx context.Context, t Task, res Result) (Result, error) {
+func (r *Repairer) act(ctx context.Context, t *Task, res *Result) error {
 	// On flash before it is done: a restart in between must not give it for
 	// nothing.
 	n, err := r.o.Journal.Begin(Attempt{Action: res.Action, Cause: res.Cause, Auto: t.Auto})
 	if err != nil {
-		return res, fmt.Errorf("cannot keep the journal: %w", err)
+		return err
 	}
 	t.tell(string(res.Action))
-	r.o.Log.Info("repair", "action", res.Action, "cause", res.Cause, "auto", t.Auto)
 	done, err := r.o.Act(ctx, res.Action)
 	res.Subject = done.Subject
 	if err != nil {
 		res.Outcome, res.Reason = NotDone, err.Error()
 		r.end(n, res)
-		return res, nil
+		return nil
 	}
 	r.settle(ctx, done)
 	t.tell("look_again")
 	after, err := t.Look(ctx)
 	if err != nil {
-		res.Outcome, res.Reason = Unclear, fmt.Sprintf("cannot look at the line again: %v", err)
+		res.Outcome, res.Reason = Unclear, "cannot look at the line again: "+err.Error()
 	} else {
 		res.After = &after
 		res.Outcome, res.Reason = Judge(res.Before, after)
@@ -284,15 +283,12 @@ func (r *Repairer) act(ctx context.Context, t Task, res Result) (Result, error) 
 		// Also when the job was stopped: what is not undone now stays.
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 		defer cancel()
-		what, err := done.Undo(undo)
-		if err != nil {
-			r.o.Log.Error("cannot undo repair", "action", res.Action, "subject", res.Subject, "error", err)
-			what = "could not be undone: " + err.Error()
+		if res.Undone, err = done.Undo(undo); err != nil {
+			res.Undone = "could not be undone: " + err.Error()
 		}
-		res.Undone = what
 	}
 	r.end(n, res)
-	return res, nil
+	return nil
 }
 
 const (
@@ -326,16 +322,16 @@ func (r *Repairer) settle(ctx context.Context, done Done) {
 	}
 }
 
-func (r *Repairer) end(n uint64, res Result) {
-	r.o.Log.Info("repair ended", "action", res.Action, "subject", res.Subject, "cause", res.Cause, "outcome", res.Outcome,
-		"verdict", res.Verdict(), "reason", res.Reason, "undone", res.Undone)
+func (r *Repairer) end(n uint64, res *Result) {
+	r.o.Log.Info("repair ended", "action", string(res.Action), "subject", res.Subject, "cause", string(res.Cause), "outcome", res.Outcome,
+		"reason", res.Reason, "undone", res.Undone)
 	if err := r.o.Journal.End(n, res.Outcome); err != nil {
 		// It counts all the same; only the back-off won't know.
 		r.o.Log.Warn("cannot keep how a repair ended", "error", err)
 	}
 }
 
-func (t Task) tell(step string) {
+func (t *Task) tell(step string) {
 	if t.Tell != nil {
 		t.Tell(step)
 	}
@@ -347,11 +343,11 @@ func Judge(before, after View) (outcome, reason string) {
 	for _, b := range before.Rungs {
 		a := verdictOf(after, b.Rung)
 		switch {
-		case b.Verdict == fail && a == pass && better == "":
+		case b.Verdict == fail && a == pass:
 			better = b.Rung
-		case b.Verdict == fail && a == fail && still == "":
+		case b.Verdict == fail && a == fail:
 			still = b.Rung
-		case b.Verdict == pass && a == fail && worse == "":
+		case b.Verdict == pass && a == fail:
 			worse = b.Rung
 		}
 	}
@@ -360,18 +356,16 @@ func Judge(before, after View) (outcome, reason string) {
 		return Helped, "the line is fine now"
 	case worse != "":
 		return Worse, worse + " passed before and fails now"
-	case better != "" && still == "":
-		return Helped, better + " failed before and passes now"
 	case better != "":
-		return Helped, better + " failed before and passes now; " + still + " fails still"
+		return Helped, better + " failed before and passes now"
 	case still != "":
 		return Useless, still + " fails still"
-	case after.Verdict == fail && before.Verdict != fail:
-		return Worse, "the line could not be judged before and fails now"
-	case after.Verdict == fail:
+	case after.Verdict != fail:
+		return Unclear, "the second look could not tell"
+	case before.Verdict == fail:
 		return Useless, "the line fails still"
 	}
-	return Unclear, "the second look could not tell"
+	return Worse, "the line could not be judged before and fails now"
 }
 
 func verdictOf(v View, rung string) string {

@@ -36,35 +36,27 @@ func (t Traffic) String() string {
 // there carries nothing.
 func WatchTraffic(ctx context.Context, root, name string, over time.Duration) (Traffic, error) {
 	t := Traffic{Interface: name, Over: over}
-	before, err := counters(root, name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return t, nil
-	}
-	if err != nil {
-		return t, err
-	}
-	timer := time.NewTimer(over)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return t, ctx.Err()
-	case <-timer.C:
-	}
-	after, err := counters(root, name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return t, nil
-	}
-	if err != nil {
-		return t, err
-	}
-	// What was set back in between counts from there.
-	since := func(i int) uint64 {
-		if after[i] < before[i] {
-			return after[i]
+	var n [2][3]uint64
+	var err error
+	for i := range n {
+		if i > 0 {
+			select {
+			case <-ctx.Done():
+				return t, ctx.Err()
+			case <-time.After(over):
+			}
 		}
-		return after[i] - before[i]
+		if n[i], err = counters(root, name); err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				err = nil
+			}
+			return t, err
+		}
 	}
-	t.RxPackets, t.TxPackets, t.RxBytes = since(0), since(1), since(2)
+	if n[1][0] < n[0][0] || n[1][1] < n[0][1] || n[1][2] < n[0][2] {
+		n[0] = [3]uint64{} // set back in between: it counts from there
+	}
+	t.RxPackets, t.TxPackets, t.RxBytes = n[1][0]-n[0][0], n[1][1]-n[0][1], n[1][2]-n[0][2]
 	return t, nil
 }
 
@@ -78,7 +70,7 @@ func counters(root, name string) (n [3]uint64, err error) {
 			n[i], err = strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64)
 		}
 		if err != nil {
-			return n, fmt.Errorf("cannot count the traffic of %s: %w", name, err)
+			return n, err // it names the file
 		}
 	}
 	return n, nil
