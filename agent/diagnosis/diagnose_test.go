@@ -424,3 +424,67 @@ func BenchmarkDiagnose(b *testing.B) {
 		diagnosis.Diagnose(e)
 	}
 }
+
+// TestDiagnosisOnTheWire holds the form in which records and results keep a
+// diagnosis: keys are only added.
+func TestDiagnosisOnTheWire(t *testing.T) {
+	optical := failed("optical", diagnosis.OpticalRxTooWeak)
+	optical.Numbers = map[string]float64{"rx_power_dbm": -27.4}
+	voice := skipped("voice")
+	voice.SkippedFor = "optical"
+	d := diagnosis.Diagnose(diagnosis.Evidence{Rungs: []diagnosis.Rung{
+		optical, unclear("registration", diagnosis.PONUnreadable), failed("reachability", diagnosis.ReachLoss), voice,
+	}})
+	const want = `{
+ "causes": [
+  {
+   "code": "optical.rx_too_weak",
+   "side": "drop",
+   "or_side": "odn",
+   "severity": "major",
+   "kind": "fault",
+   "confidence": 0.95,
+   "for": [
+    {
+     "rung": "optical",
+     "what": "cause",
+     "value": "optical.rx_too_weak"
+    },
+    {
+     "rung": "optical",
+     "what": "rx_power_dbm",
+     "value": "-27.4"
+    }
+   ]
+  },
+  {
+   "code": "pon.unreadable",
+   "side": "device",
+   "severity": "info",
+   "kind": "unclear",
+   "confidence": 0.9,
+   "for": [
+    {
+     "rung": "registration",
+     "what": "cause",
+     "value": "pon.unreadable"
+    }
+   ]
+  }
+ ],
+ "consequences": [
+  {
+   "code": "reach.loss",
+   "rung": "reachability",
+   "by": "optical.rx_too_weak"
+  },
+  {
+   "rung": "voice",
+   "by": "optical.rx_too_weak"
+  }
+ ]
+}`
+	if diff := cmp.Diff(want, wire(t, d)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
