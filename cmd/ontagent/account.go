@@ -71,28 +71,27 @@ func must(o order.Order, rung acceptance.Rung) bool {
 	return slices.Contains(acceptance.DefaultRequire(string(o.Type), kinds), rung)
 }
 
-// refusalBook remembers failed authentications of the newest orders, while the
-// daemon runs.
+// refusalBook remembers failed authentications of orders, while the daemon runs.
 type refusalBook struct {
-	mu     sync.Mutex
-	orders []string
-	books  []*steps.Refusals
+	mu    sync.Mutex
+	books map[string]*steps.Refusals
 }
 
-// maxRefusalOrders is more than a gateway has orders at a time.
-const maxRefusalOrders = 16
+// maxRefusalOrders is more orders than a gateway sees between two starts; who
+// has more starts anew.
+const maxRefusalOrders = 256
 
 func (b *refusalBook) of(order string) *steps.Refusals {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if i := slices.Index(b.orders, order); i >= 0 {
-		return b.books[i]
+	r := b.books[order]
+	if r == nil {
+		if len(b.books) == 0 || len(b.books) == maxRefusalOrders {
+			b.books = map[string]*steps.Refusals{}
+		}
+		r = &steps.Refusals{}
+		b.books[order] = r
 	}
-	if len(b.orders) == maxRefusalOrders {
-		b.orders, b.books = slices.Delete(b.orders, 0, 1), slices.Delete(b.books, 0, 1)
-	}
-	r := &steps.Refusals{}
-	b.orders, b.books = append(b.orders, order), append(b.books, r)
 	return r
 }
 

@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"ontagent/agent/acceptance/steps"
@@ -42,8 +41,11 @@ func (s *sources) servers(c config.Config) []tcp.Options {
 			port = 443
 		}
 		_, port = hostPort(u.Host, port)
-		known := func(t tcp.Options) bool { return t.Host == u.Hostname() && t.Port == port }
-		if !slices.ContainsFunc(out, known) {
+		known := false
+		for _, t := range out {
+			known = known || t.Host == u.Hostname() && t.Port == port
+		}
+		if !known {
 			out = append(out, tcp.Options{Host: u.Hostname(), Port: port, Resolve: s.resolve(c)})
 		}
 	}
@@ -151,8 +153,11 @@ func countFlows(r io.Reader, lan []netip.Prefix) (int, error) {
 		if !answered {
 			continue
 		}
-		if inAny(lan, source) && !inAny(lan, target) && !target.IsMulticast() &&
-			!slices.ContainsFunc(lan, func(p netip.Prefix) bool { return p.Addr() == source }) {
+		own := false // the gateway itself
+		for _, p := range lan {
+			own = own || p.Addr() == source
+		}
+		if inAny(lan, source) && !inAny(lan, target) && !target.IsMulticast() && !own {
 			n++
 		}
 	}
@@ -160,13 +165,18 @@ func countFlows(r io.Reader, lan []netip.Prefix) (int, error) {
 }
 
 func inAny(all []netip.Prefix, a netip.Addr) bool {
-	return slices.ContainsFunc(all, func(p netip.Prefix) bool { return p.Contains(a) })
+	for _, p := range all {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
 }
 
 // parseFlow reads who began a connection with whom, and whether there was an
 // answer. A line that is none has no addresses.
 func parseFlow(line string) (source, target netip.Addr, answered bool) {
-	for word := range strings.FieldsSeq(line) {
+	for _, word := range strings.Fields(line) {
 		if word == "[UNREPLIED]" {
 			return source, target, false
 		}

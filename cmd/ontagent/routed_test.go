@@ -156,7 +156,7 @@ func TestRefusalsAreAnOrdersOwn(t *testing.T) {
 	for i := range 10 * maxRefusalOrders {
 		b.of(strings.Repeat("x", i+1))
 	}
-	if len(b.orders) != maxRefusalOrders || len(b.books) != maxRefusalOrders || b.of("WO-1/1") == first {
-		t.Errorf("%d orders are remembered", len(b.orders))
+	if len(b.books) > maxRefusalOrders || b.of("WO-1/1") == first {
+		t.Errorf("%d orders are remembered", len(b.books))
 	}
 }

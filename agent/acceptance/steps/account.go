@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -353,7 +352,13 @@ func (c *comparison) resolvers() []netip.Addr {
 			given = []netip.Addr{c.tested.DNS1, c.tested.DNS2}
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(given), func(a netip.Addr) bool { return !a.IsValid() || a.IsUnspecified() || a.IsLoopback() })
+	var out []netip.Addr
+	for _, a := range given {
+		if a.IsValid() && !a.IsUnspecified() && !a.IsLoopback() {
+			out = append(out, a)
+		}
+	}
+	return out
 }
 
 func (c *comparison) mtu() int {

@@ -151,8 +151,12 @@ func (c *comparison) pools(pools []netip.Prefix) {
 	}
 	compared := false
 	for _, v4 := range []bool{true, false} {
-		own := slices.DeleteFunc(slices.Clone(pools), func(p netip.Prefix) bool { return p.Addr().Unmap().Is4() != v4 })
-		var given []netip.Prefix
+		var own, given []netip.Prefix
+		for _, p := range pools {
+			if p.Addr().Unmap().Is4() == v4 {
+				own = append(own, p)
+			}
+		}
 		for _, a := range c.addresses() {
 			if a.Is4() == v4 {
 				given = append(given, netip.PrefixFrom(a, a.BitLen()))
@@ -165,7 +169,11 @@ func (c *comparison) pools(pools []netip.Prefix) {
 			continue
 		}
 		compared = true
-		if !slices.ContainsFunc(given, func(g netip.Prefix) bool { return overlapsAny(own, g) }) {
+		fits := false
+		for _, g := range given {
+			fits = fits || overlapsAny(own, g)
+		}
+		if !fits {
 			c.differ(diagnosis.AccountNotSynced, fmt.Sprintf("the line gives %s, the AAA's pools are %s", joined(given), joined(own)))
 		}
 	}
@@ -175,7 +183,12 @@ func (c *comparison) pools(pools []netip.Prefix) {
 }
 
 func overlapsAny(all []netip.Prefix, p netip.Prefix) bool {
-	return slices.ContainsFunc(all, func(o netip.Prefix) bool { return o.Overlaps(p) })
+	for _, o := range all {
+		if o.Overlaps(p) {
+			return true
+		}
+	}
+	return false
 }
 
 // dns compares resolvers of the families that the gateway was given any of: an
@@ -185,8 +198,12 @@ func (c *comparison) dns(aaa []netip.Addr) {
 		return
 	}
 	given, compared := c.resolvers(), false
+	var has4, has6 bool
+	for _, g := range given {
+		has4, has6 = has4 || g.Is4(), has6 || !g.Is4()
+	}
 	for _, a := range aaa {
-		if !slices.ContainsFunc(given, func(g netip.Addr) bool { return g.Is4() == a.Is4() }) {
+		if a.Is4() && !has4 || !a.Is4() && !has6 {
 			continue
 		}
 		compared = true
@@ -205,11 +222,11 @@ func (c *comparison) session(e *Extract) {
 	foreign, told := false, false // the session's MAC: not ours; known
 	if n != nil {
 		if mac, ok := macAddress(n.MAC); ok && len(c.line.MACs) > 0 {
-			told = true
-			foreign = !slices.ContainsFunc(c.line.MACs, func(own string) bool {
-				o, ok := macAddress(own)
-				return ok && o == mac
-			})
+			told, foreign = true, true
+			for _, text := range c.line.MACs {
+				own, ok := macAddress(text)
+				foreign = foreign && !(ok && own == mac)
+			}
 		}
 	}
 	switch {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"ontagent/agent/acceptance"
@@ -209,7 +208,13 @@ func (s *RoutedInternet) try(ctx context.Context, out *acceptance.Outcome, name 
 		if resolve := server.Resolve; resolve != nil {
 			server.Resolve = func(ctx context.Context, name string) ([]netip.Addr, error) {
 				all, err := resolve(ctx, name)
-				return slices.DeleteFunc(slices.Clone(all), func(a netip.Addr) bool { return a.Unmap().Is4() != v4 }), err
+				var own []netip.Addr
+				for _, a := range all {
+					if a.Unmap().Is4() == v4 {
+						own = append(own, a)
+					}
+				}
+				return own, err
 			}
 		}
 		r, err := s.o.Reach(ctx, server)
