@@ -9,6 +9,7 @@ import (
 var (
 	errBudget   = errors.New("the bytes that a test may move are used up")
 	errTooLarge = errors.New("the server takes no request of that size")
+	errTooBusy  = errors.New("this gateway is too busy to look at its own interface")
 	errTLS      = errors.New("the server wants HTTPS: it does not answer plain HTTP")
 )
 

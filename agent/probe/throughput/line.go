@@ -2,6 +2,7 @@ package throughput
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -31,6 +32,9 @@ func (l *lines) now(ctx context.Context) (moment, error) {
 	begin := time.Now()
 	line, err := l.look(ctx, l.local)
 	end := time.Now()
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: %w", errTooBusy, err)
+	}
 	return moment{line, begin.Add(end.Sub(begin) / 2)}, err
 }
 

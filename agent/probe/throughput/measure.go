@@ -79,6 +79,9 @@ func (t *task) run(ctx context.Context, m *Measurement) error {
 		if _, ok := errors.AsType[shortError](err); ok || errors.Is(err, errBudget) {
 			m.cut = LimitShort
 		}
+		if errors.Is(err, errTooBusy) {
+			m.cut = LimitDeviceCPU
+		}
 	}
 	if m.link != "" {
 		m.cut = LimitLinkChanged
@@ -225,6 +228,8 @@ func (c *course) lookAtLine(ctx context.Context, m *Measurement) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case errors.Is(err, errTooBusy):
+		return err // which says nothing of the interface
 	case err != nil:
 		m.link = linkChange(c.before.Interface + " is gone: " + err.Error())
 	default:

@@ -106,6 +106,9 @@ func (r *runner) measure(ctx context.Context, from string, dir Direction, window
 		if _, ok := errors.AsType[busyError](err); ok {
 			m.cut = LimitCrossTraffic
 		}
+		if errors.Is(err, errTooBusy) {
+			m.cut = LimitDeviceCPU
+		}
 	}
 	r.tell(&m, dir)
 	return m, nil

@@ -152,6 +152,34 @@ func TestRunLeavesABusyLineAlone(t *testing.T) {
 	}
 }
 
+// TestRunOnAGatewayThatIsTooBusy has looks at the interface that take too long:
+// that is the gateway's doing, and no change of the link.
+func TestRunOnAGatewayThatIsTooBusy(t *testing.T) {
+	addr := endless(t, 1<<20)
+	for name, from := range map[string]time.Duration{"from the start": 0, "later": 1500 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			began := time.Now()
+			res, err := throughput.Run(t.Context(), throughput.Options{
+				URL: "http://" + addr + "/", Direction: throughput.Down, ContractDownMbps: 1,
+				Line: func(ctx context.Context, _ netip.Addr) (throughput.Line, error) {
+					if time.Since(began) >= from {
+						<-ctx.Done()
+						return throughput.Line{}, ctx.Err()
+					}
+					return throughput.Line{Interface: "wan", Carrier: true, SpeedMbps: 1000}, nil
+				},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r := res.Down; r.Verdict != throughput.Inconclusive || r.LimitedBy != throughput.LimitDeviceCPU {
+				t.Errorf("%s by %s: %s", r.Verdict, r.LimitedBy, r.Error)
+			}
+		})
+	}
+}
+
 func TestRunStopsWhenTheLinkChanges(t *testing.T) {
 	addr := endless(t, 1<<20)
 	left := nothingLeft(t)
