@@ -265,6 +265,27 @@ func middle(t *testing.T) diagnosis.Evidence {
 	return e
 }
 
+// TestDiagnoseBelievesTheLadder has telemetry that sees light below its own
+// limit, of which nothing comes, or only what such light explains.
+func TestDiagnoseBelievesTheLadder(t *testing.T) {
+	weak := happenings(t, "1 optics rx_level unknown > low")
+	e := whole(warned(passing("reachability"), diagnosis.ReachGatewaySilent))
+	e.Recent = weak
+	if c := confidence(t, diagnosis.Diagnose(e), diagnosis.OpticalRxTooWeak); c.Kind != diagnosis.KindWarning {
+		t.Errorf("kind %s", c.Kind)
+	}
+	e = whole(failed("reachability", diagnosis.ReachLoss))
+	e.Recent = weak
+	if first, _ := diagnosis.Diagnose(e).First(); first.Code != diagnosis.OpticalRxTooWeak || first.Kind != diagnosis.KindFault {
+		t.Errorf("first is %s, a %s", first.Code, first.Kind)
+	}
+	e = whole()
+	e.Recent = happenings(t, "40 optics rx_power_status ok > no_light")
+	if c := confidence(t, diagnosis.Diagnose(e), diagnosis.OpticalNoLight); c.Kind != diagnosis.KindWarning {
+		t.Errorf("kind %s", c.Kind)
+	}
+}
+
 // TestDiagnoseInAnyOrder shuffles ladders of random faults.
 func TestDiagnoseInAnyOrder(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))

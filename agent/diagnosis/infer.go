@@ -125,13 +125,29 @@ func (l *look) since(recent []Happening) {
 		if at < 0 || c.Severity == Info {
 			continue
 		}
+		// The rung's limits are the order's; telemetry knows only its own. What
+		// it saw is a fault if the line was dead, and something suffered.
+		kind := c.Kind
+		if kind == KindFault && (c.entry.Severity != Critical || !l.suffers(at)) {
+			kind = KindWarning
+		}
 		late := l.index(c.Code) < 0
-		r := l.put(c.Code, at, c.Kind)
+		r := l.put(c.Code, at, kind)
 		r.For = append(r.For, c.For...)
 		if late {
 			r.Confidence, r.Severity, r.late = c.Confidence, c.Severity, true
 		}
 	}
+}
+
+// suffers reports whether a rung above the one at i did not pass.
+func (l *look) suffers(i int) bool {
+	for _, r := range l.rungs[i+1:] {
+		if r.Verdict != pass {
+			return true
+		}
+	}
+	return false
 }
 
 // light looks at what else is known of the fibre.
