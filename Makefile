@@ -81,6 +81,10 @@ clean: ## remove what was built
 demo: build ## play a whole visit: line, broker, gateway, orders, verdicts, records (no root)
 	bin/ontlab demo
 
+.PHONY: record-look
+record-look: build ## render the demo's records into bin/look, in both languages; screenshots and PDF where chromium is
+	@.ci/record-look bin/look
+
 SCENARIOS ?= cmd/ontlab/scenarios/*.yaml
 WHERE     ?= auto
 

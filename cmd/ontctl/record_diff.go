@@ -69,7 +69,7 @@ func (a *app) recordDiff(_ context.Context, args []string) error {
 		return ended(code)
 	}
 	l, _ := diagnosis.ParseLang(*lang)
-	(&diffPrinter{a.out, render.In(l), l, *root != ""}).print(c)
+	(&diffPrinter{a.out, render.In(l), l, *root != ""}).show(c)
 	return ended(code)
 }
 
@@ -93,7 +93,7 @@ func (p *diffPrinter) section(key string, n int) bool {
 	return n > 0
 }
 
-func (p *diffPrinter) print(c comparison) {
+func (p *diffPrinter) show(c comparison) {
 	p.line("%s", p.x.T("diff.title"))
 	p.head("diff.old", c.Old)
 	p.head("diff.new", c.New)

@@ -127,5 +127,5 @@ func mean(src image.Image, x0, y0, x1, y1 int) color.Color {
 			r, g, b, n = r+uint64(pr)+white, g+uint64(pg)+white, b+uint64(pb)+white, n+1
 		}
 	}
-	return color.RGBA64{uint16(r / n), uint16(g / n), uint16(b / n), 0xffff} //nolint:gosec // a mean of 16 bits
+	return color.RGBA64{uint16(r / n), uint16(g / n), uint16(b / n), 0xffff}
 }

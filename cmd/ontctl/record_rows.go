@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -286,9 +287,7 @@ func rungRows(e exported) []fields {
 				"n": d.Record.N, "order": e.orderOf().Order, "closed_utc": d.Record.Time.UTC, "rung": string(res.Rung),
 				"required": res.Required, "verdict": string(res.Verdict), "kind": kind, "name": name,
 			}
-			for k, v := range more {
-				r[k] = v
-			}
+			maps.Copy(r, more)
 			rows = append(rows, r)
 		}
 		add("rung", "duration_s", fields{

@@ -345,14 +345,14 @@ func (x Labels) who(d *Document) Group {
 // orderedBy names the operator and, by the trust list in the record, its key.
 func (x Labels) orderedBy(d *Document) string {
 	by := Clean(d.Record.Tenant)
-	if d.Trust != nil {
-		for _, k := range d.Trust.Keys {
-			if k.Key.ID() == signer(d.Record.Order) {
-				by += " (" + Clean(k.ID) + ")"
-			}
-		}
+	if d.Trust == nil {
+		return by
 	}
-	return by
+	i := slices.IndexFunc(d.Trust.Keys, func(k order.TrustKey) bool { return k.Key.ID() == signer(d.Record.Order) })
+	if i < 0 {
+		return by
+	}
+	return by + " (" + Clean(d.Trust.Keys[i].ID) + ")"
 }
 
 // line is what is installed, by the operator's books.

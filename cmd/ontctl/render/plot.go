@@ -347,7 +347,7 @@ func (x Labels) ratePlot(title string, m acceptance.Measurement, contract float6
 	p := RatePlot{Frame: newFrame(title, rateEdge), NameX: rateEdge + 8}
 	p.Unit, p.Caption = "Mbit/s", x.T("show.plot_seconds")
 	var rates []float64
-	for _, f := range strings.Fields(m.Raw) {
+	for f := range strings.FieldsSeq(m.Raw) {
 		v, err := finite(f)
 		if err != nil || v < 0 || v > 1e6 || len(rates) == maxSamples {
 			rates = nil // not rates

@@ -97,7 +97,7 @@ func (x Labels) receiptStanding(v record.ReceiptVerification) Standing {
 	for _, name := range v.Altered {
 		s.Altered = append(s.Altered, x.section(name))
 	}
-	key := ""
+	var key string
 	switch {
 	case v.Newer:
 		s.Class, key = "newer", "show.receipt_future"
