@@ -341,3 +341,29 @@ func TestLineFollowsTheRecords(t *testing.T) {
 		}
 	}
 }
+
+func FuzzOpenVisit(f *testing.F) {
+	f.Add([]byte(`{"v":1,"record":{"v":0,"n":0},"plan":[{"rung":"optical","required":true},{"rung":"host"}]}` + "\n" + `{"result":{"rung":"optical","verdict":"pass"}}` + "\n"))
+	f.Add([]byte("{\"v\":1,\"record\":{}}\n{\"result\":{}}\n{\"v\":1,\"record\":{},\"plan\":[{}]}\n\x00\x00"))
+	disk := faultfs.New(faultfs.Ext4, 1)
+	if err := durable.MkdirAll(disk, "test.dir", "/jobs", 0o700); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		disk.Put(openPath, data)
+		head, results, err := (&OpenVisit{FS: disk, Path: openPath}).load()
+		if err != nil {
+			return
+		}
+		report := interrupted(head.Plan, results)
+		if len(report.Results) != len(head.Plan) || !report.Interrupted {
+			t.Fatalf("%q: %+v", data, report)
+		}
+		for i, res := range report.Results {
+			measured := i < len(results) && res.Verdict == results[i].Verdict
+			if !measured && res.Verdict != acceptance.Inconclusive {
+				t.Fatalf("%q: %s was not measured and is %s", data, res.Rung, res.Verdict)
+			}
+		}
+	})
+}
