@@ -103,8 +103,8 @@ func (s *Dial) refused(ctx context.Context, out *acceptance.Outcome, r pppoe.Res
 	switch r.Outcome {
 	case pppoe.NoPADO:
 		code = diagnosis.DialNoPADO
-		if s.o.Refusals.any() {
-			// It answered before it refused.
+		// It answered before it refused; or it answers everybody else.
+		if s.o.Refusals.any() || s.ignored(ctx, out, note) {
 			code = diagnosis.DialMACBlocked
 		}
 	case pppoe.PADOError, pppoe.NoMatch, pppoe.NoPADS, pppoe.PADSError:
@@ -155,6 +155,26 @@ func (s *Dial) refused(ctx context.Context, out *acceptance.Outcome, r pppoe.Res
 		reason += fmt.Sprintf(": %q", s.redact(strings.TrimSpace(message)))
 	}
 	decide(out, verdict, reason, code)
+}
+
+// ignored reports whether somebody answers another address than the gateway's,
+// where nobody answers the gateway. It disturbs nobody, but an access network
+// may count addresses: the customer must have agreed.
+func (s *Dial) ignored(ctx context.Context, out *acceptance.Outcome, note func(string)) bool {
+	if !s.o.MayDisturb {
+		return false
+	}
+	r, err := s.o.PPPoE(ctx, pppoe.Options{Interface: s.o.Device, VLAN: s.o.VLAN, DiscoveryOnly: true, Alias: true})
+	if err != nil {
+		note(err.Error())
+		return false
+	}
+	note(fmt.Sprintf("PADI from another address: %s", r.Outcome))
+	answered := r.Outcome == pppoe.Offered
+	if answered {
+		measured(out, "answers_another_mac", true, "pppoe:"+s.o.Device, "asked from a locally administered address")
+	}
+	return answered
 }
 
 // refusal is the cause of a refusal. One without a word that took longer than

@@ -818,3 +818,42 @@ func TestDialWithoutIPv4(t *testing.T) {
 		})
 	}
 }
+
+// TestDialAsksFromAnotherAddress where nobody answers the gateway's own, and the
+// customer has agreed: whoever is answered there is locked out here.
+func TestDialAsksFromAnotherAddress(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		consent bool
+		other   pppoe.Outcome
+		want    code
+		dials   int
+	}{
+		{"nobody there either", true, pppoe.NoPADO, diagnosis.DialNoPADO, 2},
+		{"answered there", true, pppoe.Offered, diagnosis.DialMACBlocked, 2},
+		{"no consent", false, pppoe.Offered, diagnosis.DialNoPADO, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := &gateway{
+					o: with(pppoeLine(), func(o *steps.DialOptions) { o.MayDisturb = tt.consent }), wan: offline,
+					dial: func(o pppoe.Options) (pppoe.Result, error) {
+						if o.Alias {
+							return pppoe.Result{Outcome: tt.other}, nil
+						}
+						return pppoe.Result{Outcome: pppoe.NoPADO}, nil
+					},
+				}
+				check(t, g.climb(t), fail, []code{tt.want}, nil)
+				if len(g.dials) != tt.dials {
+					t.Errorf("%d dials", len(g.dials))
+				}
+				for _, o := range g.dials {
+					if o.Alias && (!o.DiscoveryOnly || o.Username != "" || o.VLAN != 41) {
+						t.Errorf("asked with %+v", o)
+					}
+				}
+			})
+		})
+	}
+}

@@ -11,6 +11,14 @@ type mac [6]byte
 //go:noinline
 func (m mac) String() string { return net.HardwareAddr(m[:]).String() }
 
+// alias is another address made of this one: locally administered, and another
+// one even where this one is that too.
+func (m mac) alias() mac {
+	m[0] |= 2
+	m[3] ^= 0xa5
+	return m
+}
+
 func broadcast() mac { return mac{0xff, 0xff, 0xff, 0xff, 0xff, 0xff} }
 
 // Ethertypes.

@@ -53,7 +53,11 @@ type Options struct {
 
 	// DiscoveryOnly sends PADIs and nothing else, and takes no offer.
 	DiscoveryOnly bool
-	IPv6          bool // negotiate IPv6CP too
+	// Alias asks from another address than the interface's: one that is made of
+	// it and locally administered. It goes with DiscoveryOnly alone, and shows
+	// whether an access concentrator ignores this one.
+	Alias bool
+	IPv6  bool // negotiate IPv6CP too
 
 	// Attempts is how many authentications there may be in all, 1 or 2; 1 if
 	// zero. There is a second one only where the first got no answer.
@@ -134,6 +138,8 @@ func (o Options) normalise() (Options, error) {
 		bad = "the attempts are not 1 or 2"
 	case o.Echoes > maxEchoes:
 		bad = "more than 100 echoes"
+	case o.Alias && !o.DiscoveryOnly:
+		bad = "a session from another address"
 	case o.EchoInterval < 0 || o.MaxDuration < 0:
 		bad = "a negative time"
 	}
@@ -184,7 +190,7 @@ func Dial(ctx context.Context, o Options) (Result, error) {
 	if err != nil {
 		return Result{}, fmt.Errorf("cannot dial: %w", err)
 	}
-	l, err := openSocket(o.Interface, o.VLAN)
+	l, err := openSocket(o.Interface, o.VLAN, o.Alias)
 	if err != nil {
 		return Result{Interface: o.Interface, VLAN: o.VLAN}, fmt.Errorf("cannot dial on %s: %w", o.Interface, err)
 	}

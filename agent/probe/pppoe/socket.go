@@ -24,8 +24,9 @@ type socket struct {
 
 var _ link = (*socket)(nil)
 
-// openSocket opens the socket. The interface stays as it is.
-func openSocket(name string, vlan uint16) (*socket, error) {
+// openSocket opens the socket. The interface stays as it is; for an alias it
+// takes what is sent to others, until the socket is closed.
+func openSocket(name string, vlan uint16, alias bool) (*socket, error) {
 	ifi, err := net.InterfaceByName(name)
 	switch {
 	case err != nil:
@@ -36,6 +37,9 @@ func openSocket(name string, vlan uint16) (*socket, error) {
 		return nil, ErrInterfaceDown
 	}
 	s := &socket{ifi: ifi, own: mac(ifi.HardwareAddr), vlan: vlan}
+	if alias {
+		s.own = s.own.alias()
+	}
 	// All protocols: frames of a VLAN that has a device pass by the sockets
 	// for one protocol. The filter is there before the first frame is.
 	s.conn, err = packet.Listen(ifi, packet.Raw, unix.ETH_P_ALL, &packet.Config{Filter: s.filter(nil)})
@@ -47,6 +51,9 @@ func openSocket(name string, vlan uint16) (*socket, error) {
 	}
 	if s.raw, err = s.conn.SyscallConn(); err == nil {
 		err = s.withTags()
+	}
+	if err == nil && alias {
+		err = s.conn.SetPromiscuous(true)
 	}
 	if err != nil {
 		s.conn.Close() //nolint:errcheck // the first error counts

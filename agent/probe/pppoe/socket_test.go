@@ -282,7 +282,7 @@ func TestSocketInterfaceGone(t *testing.T) {
 	}{{"link delete near", ErrNoInterface}, {"link set near down", ErrInterfaceDown}} {
 		inNamespace(t, func(ip func(...string)) {
 			// The tool must be started from this thread, so the dial is moved.
-			s, err := openSocket("near", 0)
+			s, err := openSocket("near", 0, false)
 			if err != nil {
 				t.Error(err)
 				return
@@ -351,4 +351,29 @@ func TestVLANTag(t *testing.T) {
 	for n := range message {
 		vlanTag(message[:n])
 	}
+}
+
+// TestSocketAlias asks from another address, which is answered like any.
+func TestSocketAlias(t *testing.T) {
+	inNamespace(t, func(func(...string)) {
+		b := newBRAS(t)
+		wire(t, b)
+		o := Options{Interface: "near", DiscoveryOnly: true, Alias: true}
+		r, err := Dial(t.Context(), o)
+		if err != nil || r.Outcome != Offered {
+			t.Errorf("%+v, %v", r, err)
+		}
+		ifi, err := net.InterfaceByName("near")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		own := mac(ifi.HardwareAddr)
+		if alias := own.alias(); alias == own || alias[0]&3 != 2 || alias == alias.alias() {
+			t.Errorf("%s is the alias of %s", alias, own)
+		}
+		if _, err := Dial(t.Context(), Options{Interface: "near", Alias: true}); !errors.Is(err, ErrOptions) {
+			t.Errorf("a session from another address: %v", err)
+		}
+	})
 }
