@@ -192,7 +192,7 @@ func (l *Lab) writeOrder(ctx context.Context) error {
 	}
 	secrets := map[string]string{}
 	secret := func(name, value string) {
-		if value != "" {
+		if value != "" && o.Sealed {
 			secrets[name] = value
 		}
 	}

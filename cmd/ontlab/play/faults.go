@@ -180,7 +180,7 @@ func (l *Lab) apply(ctx context.Context, fault string) error {
 		return l.applyWeb(ctx)
 	case "ntp_dead", "acs_down", "acs_refuses", "multicast_missing", "multicast_lossy", "no_querier", "sip_reject", "sip_silent", "broker_down":
 		return l.applyService(ctx, fault)
-	case "vlan_wrong", "line", "wan_unplugged", "lan_unplugged":
+	case "vlan_wrong", "line", "line_loop", "wan_unplugged", "lan_unplugged":
 		return l.applyLine(ctx, fault)
 	case "lan_port":
 		return l.applyLANPort()

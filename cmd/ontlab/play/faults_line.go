@@ -20,6 +20,12 @@ func (l *Lab) applyLine(ctx context.Context, fault string) error {
 			return l.setLine(ctx, p.Line())
 		}
 		return l.setLine(ctx, l.sc.Network.Line)
+	case "line_loop":
+		chain := ""
+		if on {
+			chain = "chain loop {\ntype filter hook ingress device \"eth0\" priority -10;\nfwd to eth0\n}\n"
+		}
+		return rules(ctx, l.ont, "netdev loop", chain)
 	case "wan_unplugged":
 		if on {
 			return l.ont.Down("eth0")

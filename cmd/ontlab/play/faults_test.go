@@ -355,6 +355,25 @@ func lineWalks() []walk {
 	return []walk{
 		{fault: "line", params: []string{"down_mbps=4"}, there: downloads(2, 4.5), gone: downloads(8, 100)},
 		{fault: "line", params: []string{"mtu=1300"}, there: both(pings(true, "-s", "1272", "-M", "do", "203.0.113.1"), pings(false, "-s", "1273", "-M", "do", "203.0.113.1")), gone: pings(true, "-s", "1472", "203.0.113.1")},
+		{fault: "line_loop", there: func(ctx context.Context, l *Lab) error {
+			frames := func() (int, error) {
+				out, err := l.gateway.Run(ctx, "cat", "/sys/class/net/"+wanPort+"/statistics/rx_packets")
+				if err != nil {
+					return 0, err
+				}
+				return strconv.Atoi(strings.TrimSpace(string(out)))
+			}
+			before, err := frames()
+			if err != nil {
+				return err
+			}
+			_ = pings(false, "203.0.113.1")(ctx, l) // whatever is sent, at least the question for its MAC
+			after, err := frames()
+			if err == nil && after == before {
+				err = errors.New("nothing comes back")
+			}
+			return errors.Join(err, pings(false, "203.0.113.1")(ctx, l))
+		}, gone: online},
 		{fault: "wan_unplugged", there: both(carrier(wanPort, "0"), pings(false, "203.0.113.1")), gone: both(carrier(wanPort, "1"), online)},
 		{fault: "lan_unplugged", there: both(carrier(homePort, "0"), technician), gone: both(carrier(homePort, "1"), technician, downloads(4, 100))},
 	}

@@ -133,6 +133,7 @@ func faults() []variant {
 			{name: "vlan", def: "999", example: "100", doc: "The other VLAN; 0 is untagged.", spec: spec{kind: whole, max: 4094}},
 		}},
 		{value: "line", doc: "The line between OLT and gateway changes.", keys: lineKeys("as in `network.line`")},
+		{value: "line_loop", doc: "The line is a loop: every frame that the gateway sends comes back to it, and nothing else does."},
 		{value: "wan_unplugged", doc: "The gateway's WAN port loses its link."},
 		{value: "lan_unplugged", doc: "The gateway's LAN port loses its link."},
 		{value: "lan_port", needs: needLAN, doc: "The LAN port says something else of its link.", keys: lanKeys("as in `gateway.lan`")},

@@ -71,6 +71,7 @@ func orderSpec() spec {
 			spec: spec{kind: list, maxItems: 3, unique: true, items: &spec{kind: text, oneOf: []string{"disturb", "customer_settings", "sn_change"}}},
 		},
 		{name: "max_mib", def: "512", example: "100", doc: "Test traffic that the order allows.", spec: spec{kind: whole, min: 0, max: 4096, unit: "MiB"}},
+		{name: "sealed", def: "true", example: "false", doc: "Whether the order carries the accounts and passwords of its services, sealed for the gateway.", spec: spec{kind: yesNo}},
 		resource("sn", "`gateway.serial`", "HWTC00000000", "Serial number of the ONT."),
 		resource("mac", "`gateway.mac`", `"02:00:00:00:00:01"`, "MAC of the gateway's WAN port."),
 		resource("pon_port", `""`, "0/1/3", "Port of the OLT."),

@@ -62,6 +62,7 @@ type Order struct {
 	PONPort      string             `yaml:"pon_port"`
 	SplitterPort string             `yaml:"splitter_port"`
 	LANPort      string             `yaml:"lan_port"`
+	Sealed       bool               `yaml:"sealed"` // it carries accounts and passwords, sealed for the gateway
 	Extract      Extract            `yaml:"extract"`
 }
 

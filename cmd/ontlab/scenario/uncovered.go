@@ -7,7 +7,7 @@ import (
 // uncovered says of each code that no scenario of ours expects why that is so.
 func uncovered() map[diagnosis.Code]string {
 	const (
-		console   = "the simulated consoles tell of LOID, which GPON lines such as this lab's do not have; tests of the registration rung have every answer of every family"
+		console   = "no console that the agent reads tells what the OLT made of a LOID or a password; tests of the registration rung have every answer"
 		inspector = "what only an inspection or telemetry over days can tell: no visit comes to it"
 		elsewhere = "nothing that this gateway can measure tells it: it comes with what others know of the line"
 		programs  = "only an error of the agent's own comes to it; tests of the runner make those"
@@ -22,9 +22,6 @@ func uncovered() map[diagnosis.Code]string {
 		diagnosis.PONDyingGasp:            inspector,
 		diagnosis.LANCRCErrors:            "a virtual cable makes no errors; tests of the lan_cabling rung count some",
 		diagnosis.WiFiSlow:                elsewhere,
-		diagnosis.DialLoop:                "a loop would carry a storm into every network of the lab; tests of the dial rung answer with its own MAC",
-		diagnosis.DialNoCredentials:       "the format has credentials wherever somebody dials",
-		diagnosis.DialMACBlocked:          "needs the refusals of visits before; tests of the dial rung have them",
 		diagnosis.DialDropped:             inspector,
 		diagnosis.AddrLinkLocal:           "udhcpc, which the lab's gateway asks with, takes no address by itself; tests of the addressing rung have it",
 		diagnosis.AddrNoIPv6:              "an order cannot demand IPv6: a line with IPv4 passes",
