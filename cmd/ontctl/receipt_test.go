@@ -327,7 +327,7 @@ func TestPhotosThatTellThePlace(t *testing.T) {
 		b := []byte(magic)
 		b = append(b, 0, 0, 0, 0, 0, 0)
 		order.PutUint32(b[4:], 8)
-		order.PutUint16(b[8:], uint16(len(tags))) //nolint:gosec // few
+		order.PutUint16(b[8:], uint16(len(tags)))
 		for _, tag := range tags {
 			entry := make([]byte, 12)
 			order.PutUint16(entry, tag)
