@@ -312,9 +312,9 @@ func (h *hands) finish(intent []byte) error {
 	r, err := linux.ParseRestart(system, intent)
 	if err == nil {
 		err = r.Restore(context.Background())
-	}
-	if err != nil && !errors.Is(err, linux.ErrGone) {
-		return err // and again later
+		if err != nil && !errors.Is(err, linux.ErrGone) {
+			return err // and again later
+		}
 	}
 	return errors.Join(err, h.journal.Keep(nil))
 }

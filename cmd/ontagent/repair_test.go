@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"ontagent/agent/order"
+	"ontagent/agent/repair"
+	"ontagent/collectors/wan"
+	"ontagent/config"
+	"ontagent/transport/durable"
+)
+
+func testHands(t *testing.T, c config.Config) *hands {
+	t.Helper()
+	j, err := repair.OpenJournal(repair.JournalOptions{
+		FS: durable.OS{}, Dir: t.TempDir(), Start: 1, Now: time.Now, Wall: func() (time.Time, bool) { return time.Time{}, false },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &hands{
+		c: c, journal: j,
+		read:   func(context.Context) (wan.Facts, error) { return wan.Facts{}, nil },
+		reread: (&sources{}).rereadModule,
+	}
+}
+
+func TestWhatThisSystemCannotDoIsNotDone(t *testing.T) {
+	gone := config.Default()
+	gone.Repair.Interface, gone.Repair.Session = "no-such-port", "no-such-wan"
+	for name, tc := range map[string]struct {
+		c      config.Config
+		action order.RepairAction
+	}{
+		"no interface is named":      {config.Default(), order.ActionRestart},
+		"the interface is not there": {gone, order.ActionRestart},
+		"no pppd":                    {gone, order.ActionRedial},
+		"no udhcpc":                  {gone, order.ActionRenew},
+		"no optical source":          {gone, order.ActionReread},
+		"an action of later times":   {gone, "reboot"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := testHands(t, tc.c)
+			if done, err := h.act(t.Context(), tc.action); err == nil {
+				t.Errorf("%+v was done", done)
+			}
+			if intent := h.journal.Intent(); intent != nil {
+				t.Errorf("left %s", intent)
+			}
+		})
+	}
+}
+
+func TestALineWithoutInterfacesIsNotBusy(t *testing.T) {
+	c := config.Default()
+	c.Repair.Session = "no-such-wan"
+	if busy, seen, err := testHands(t, c).busy(t.Context()); busy || err != nil {
+		t.Errorf("busy by %s, %v", seen, err)
+	}
+	c.Repair.Session = "../../etc"
+	if busy, _, err := testHands(t, c).busy(t.Context()); !busy || err == nil {
+		t.Errorf("a line that cannot be counted is not busy: %v", err)
+	}
+}
+
+// An intent of an earlier boot, or one that nobody can read, is told of and
+// forgotten: it would be tried for ever.
+func TestAnIntentOfAnEarlierBootIsForgotten(t *testing.T) {
+	for _, intent := range []string{`{"boot":"of long ago","interface":"lo","index":1,"was_up":false}`, `{}`, `[]`} {
+		h := testHands(t, config.Default())
+		if err := h.journal.Keep([]byte(intent)); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.finish([]byte(intent)); err == nil {
+			t.Errorf("%s was undone", intent)
+		}
+		if left := h.journal.Intent(); left != nil {
+			t.Errorf("still kept: %s", left)
+		}
+	}
+}
+
+func TestNoRepairWhereItIsSwitchedOff(t *testing.T) {
+	d := &daemon{c: config.Default(), healing: &healing{}}
+	d.c.Repair.Enabled = false
+	for _, a := range d.actions() {
+		if a == string(order.RepairCmd) {
+			t.Error("it is offered")
+		}
+	}
+	d.faultOpened("addr.none") // and nobody heals
+}
