@@ -240,7 +240,8 @@ func (t *Tracker) Observe(d diagnosis.Diagnosis) {
 			t.open(&m, r, Telemetry)
 		}
 	}
-	for i := len(t.s.Open) - 1; i >= 0; i-- {
+	for n := len(t.s.Open); n > 0; n-- {
+		i := n - 1
 		f := t.s.Open[i]
 		w := t.watch(f.Code)
 		if f.Source == Telemetry && (w == nil || !w.shown && m.Uptime-w.since >= t.patience(&m, f.Code)) {
@@ -298,14 +299,15 @@ func (t *Tracker) Inspected(d diagnosis.Diagnosis, passed []string) {
 			t.open(&m, r, Inspection)
 		}
 	}
-	for i := len(t.s.Open) - 1; i >= 0; i-- {
+	for n := len(t.s.Open); n > 0; n-- {
+		i := n - 1
 		f := t.s.Open[i]
 		gone := false
 		for _, rung := range passed {
 			gone = gone || rung == f.Rung
 		}
 		for k := range d.Causes {
-			gone = gone && !(d.Causes[k].Code == f.Code && counts(&d.Causes[k]))
+			gone = gone && (d.Causes[k].Code != f.Code || !counts(&d.Causes[k]))
 		}
 		for k := range d.Consequences {
 			gone = gone && d.Consequences[k].Code != f.Code
@@ -356,8 +358,8 @@ func (t *Tracker) NewLine() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	m := t.o.Moment()
-	for i := len(t.s.Open) - 1; i >= 0; i-- {
-		t.clear(&m, i, "new_line")
+	for n := len(t.s.Open); n > 0; n-- {
+		t.clear(&m, n-1, "new_line")
 	}
 	t.watched = nil
 	if len(t.s.Past) > 0 {

@@ -203,8 +203,8 @@ func (h *History) errors(now time.Duration, group, name, subject string, total u
 // add keeps a happening, unless a sample showed the same already.
 func (h *History) add(x *diagnosis.Happening) {
 	if x.Group == "optics" {
-		for i := len(h.recent) - 1; i >= 0; i-- {
-			if r := h.recent[i]; property(r, x) {
+		for n := len(h.recent); n > 0; n-- {
+			if r := h.recent[n-1]; property(r, x) {
 				if r.After == x.After {
 					return
 				}
