@@ -21,7 +21,7 @@ import (
 // The test binary is also the programs that the tests start: those that are
 // killed, and those that are signalled.
 func TestMain(m *testing.M) {
-	code := 0
+	var code int
 	switch os.Getenv("ONTAGENT_TEST_PROGRAM") {
 	case "restart":
 		code = restartProgram()
