@@ -354,6 +354,7 @@ var officeWords = [...]struct {
 	{"m.gateway_came_online", Words{"测试中网关上线", "gateway came online"}},
 	{"m.pppoe_session", Words{"PPPoE 会话", "PPPoE session"}},
 	{"m.dial_outcome", Words{"拨号结果", "dial result"}},
+	{"m.answers_another_mac", Words{"换 MAC 后有应答", "another MAC address is answered"}},
 	{"m.access_concentrators", Words{"应答的 BRAS", "access concentrators"}},
 	{"m.pppoe_errors", Words{"PPPoE 错误原文", "PPPoE errors"}},
 	{"m.server_message", Words{"服务器原文", "server's words"}},
