@@ -61,6 +61,10 @@ func (l *Lab) agentConfig() string {
 	option("state_dir", l.agentDir("state"))
 	option("run_dir", l.agentDir("run"))
 	option("language", "en")
+	if l.sc.Gateway.Clock == scenario.ClockNone {
+		section("clock")
+		option("trust_system", "never")
+	}
 	section("authority")
 	option("root_key_file", l.office.Path("root.pub"))
 	section("mqtt")

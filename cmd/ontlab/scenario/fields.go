@@ -267,6 +267,7 @@ func gatewaySpec() spec {
 		{name: "module", derived: "there is none", doc: "An optical module that the gateway reads itself (hwmon), beside the ONT's console, and believes before it. `{}` is one that agrees with the console.", spec: spec{kind: mapping, keys: moduleKeys()}},
 		{name: "lan", derived: "a virtual cable, which says 10 Gbit/s", doc: "What the LAN port says of its link. `{}` is a healthy gigabit.", spec: spec{kind: mapping, keys: lanKeys("")}},
 		{name: "load", derived: "that of the machine that plays it, with limits that bind nothing", doc: "How busy the gateway is. With it the norms' limits of load hold again. `{}` is an idle one.", spec: spec{kind: mapping, keys: loadKeys("")}},
+		{name: "clock", def: ClockSystem, example: ClockNone, doc: "`system`: the gateway believes its clock while NTP keeps it; `none`: it has none that it believes, and every command has to prove the time.", spec: spec{kind: text, oneOf: []string{ClockSystem, ClockNone}}},
 		{name: "internet", derived: "as ordered", doc: "How the internet connection is configured in the gateway.", spec: spec{kind: mapping, keys: []key{
 			{name: "access", derived: "as ordered", example: "ipoe", doc: "How the gateway gets on.", spec: spec{kind: text, oneOf: []string{PPPoE, IPoE, Static, Bridge}}},
 			{name: "vlan", derived: "as ordered", example: "42", doc: "802.1Q VLAN; 0 is untagged.", spec: spec{kind: whole, max: 4094}},

@@ -115,6 +115,7 @@ type Gateway struct {
 	Module             Module          `yaml:"module"`
 	LAN                LAN             `yaml:"lan"`
 	Load               GatewayLoad     `yaml:"load"`
+	Clock              string          `yaml:"clock"` // ClockSystem or ClockNone
 	Internet           GatewayInternet `yaml:"internet"`
 }
 
@@ -151,6 +152,12 @@ type GatewayLoad struct {
 	MemoryUsedRatio    float64 `yaml:"memory_used_ratio"`
 	TemperatureCelsius float64 `yaml:"temperature_celsius"`
 }
+
+// The clocks of a gateway.
+const (
+	ClockSystem = "system"
+	ClockNone   = "none" // it believes none
+)
 
 // GatewayInternet is how the gateway's internet connection is configured,
 // which need not be as it was ordered.
