@@ -77,18 +77,32 @@ func pppPIDs(root, ifname string) []int {
 		return nil
 	}
 	var pids []int
-	for _, dir := range []string{"run", "var/run"} {
-		if pid, _ := pidFile(filepath.Join(root, dir, ifname+".pid")); pid > 0 {
+	for _, dir := range []string{filepath.Join(root, "run"), filepath.Join(root, "var/run")} {
+		if pid, _ := pidFile(filepath.Join(dir, ifname+".pid")); pid > 0 {
 			pids = append(pids, pid)
 		}
-		named, _ := filepath.Glob(filepath.Join(root, dir, "ppp-*.pid")) // the pattern is well formed
-		for _, path := range named[:min(len(named), maxSessions)] {
-			if pid, second := pidFile(path); pid > 0 && second == ifname {
+		for _, name := range namesIn(dir) {
+			if !strings.HasPrefix(name, "ppp-") || !strings.HasSuffix(name, ".pid") {
+				continue
+			}
+			if pid, second := pidFile(filepath.Join(dir, name)); pid > 0 && second == ifname {
 				pids = append(pids, pid)
 			}
 		}
 	}
 	return pids
+}
+
+// namesIn returns what is in a directory, of one that is too large a part; of
+// one that cannot be read nothing.
+func namesIn(path string) []string {
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = dir.Close() }() // it was only read
+	names, _ := dir.Readdirnames(maxProcesses)
+	return names
 }
 
 func pidFile(path string) (pid int, second string) {
@@ -205,14 +219,9 @@ func follows(args []string, word string) string {
 // clients returns the programs of a name in this process's network.
 func clients(root, name string) ([]Client, error) {
 	proc := filepath.Join(root, "proc")
-	dir, err := os.Open(proc)
-	if err != nil {
-		return nil, fmt.Errorf("cannot look for %s: %w", name, err)
-	}
-	defer func() { _ = dir.Close() }() // it was only read
-	entries, err := dir.Readdirnames(maxProcesses)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("cannot look for %s: %w", name, err)
+	entries := namesIn(proc)
+	if len(entries) == 0 {
+		return nil, fmt.Errorf("cannot look for %s: %s cannot be read", name, proc)
 	}
 	own, _ := os.Readlink(filepath.Join(proc, "self/ns/net")) // a kernel without namespaces has one network
 	var found []Client
