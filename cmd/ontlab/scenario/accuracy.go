@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"ontagent/agent/acceptance"
@@ -130,7 +131,7 @@ func (p *accuracyPage) verdicts(results []Result) {
 	kinds := []string{string(acceptance.Pass), string(acceptance.Fail), string(acceptance.Inconclusive)}
 	p.line("## Verdicts\n\n| expected | pass | fail | inconclusive | not played |\n|---|---|---|---|---|")
 	for _, want := range kinds {
-		row := "| " + want
+		row := []string{want}
 		for _, got := range append(kinds, "") {
 			n := 0
 			for _, r := range results {
@@ -138,9 +139,9 @@ func (p *accuracyPage) verdicts(results []Result) {
 					n++
 				}
 			}
-			row += fmt.Sprintf(" | %d", n)
+			row = append(row, strconv.Itoa(n))
 		}
-		p.line("%s |", row)
+		p.line("| %s |", strings.Join(row, " | "))
 	}
 }
 
