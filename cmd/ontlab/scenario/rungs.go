@@ -48,7 +48,7 @@ func DefaultRequire(services []Service) []acceptance.Rung {
 	return require
 }
 
-// unreliable are the rungs that a lab says nothing about: its LAN port is a
-// virtual cable without wires, and the load of an emulated machine is no
-// gateway's.
+// unreliable are the rungs that a lab says nothing about unless gateway.lan and
+// gateway.load do: its LAN port is a virtual cable without wires, and the load of
+// an emulated machine is no gateway's.
 func unreliable() []acceptance.Rung { return []acceptance.Rung{acceptance.LANCabling, acceptance.Host} }
