@@ -52,8 +52,22 @@ SMALL := ontagent/... github.com/... go.bug.st/... golang.org/x/net/... golang.o
 	vendor/golang.org/x/net/... vendor/golang.org/x/text/... \
 	encoding/asn1 encoding/hex encoding/pem compress/flate compress/gzip html vendor/golang.org/x/crypto/cryptobyte/... \
 	crypto/x509/... crypto/tls/... crypto/rsa crypto/ecdsa crypto/ecdh crypto/elliptic crypto/hpke crypto/mlkem \
-	$(addprefix crypto/internal/fips140/,rsa ecdsa ecdh)
+	$(addprefix crypto/internal/fips140/,rsa ecdsa ecdh) internal/runtime/atomic
 dist/linux-mips dist/linux-mipsle: GCFLAGS := $(SMALL:%=-gcflags='%=-l')
+# go.bug.st/serial compiles a regular expression when the program starts, for a
+# list of ports that ontagent never asks for. It brings the parser of such
+# expressions and Unicode's tables, 190 KiB. Compiled when the list is asked for,
+# the linker leaves all that out.
+LAZY := .cache/lazy.mod
+dist/linux-mips dist/linux-mipsle: GCFLAGS += -modfile=$(LAZY)
+dist/linux-mips dist/linux-mipsle: $(LAZY)
+$(LAZY): go.mod go.sum Makefile | need-go
+	@mkdir -p .cache && rm -rf .cache/serial
+	@$(GO) mod download go.bug.st/serial
+	@cp -r "$$($(GO) list -m -f '{{.Dir}}' go.bug.st/serial)" .cache/serial && chmod -R u+w .cache/serial
+	@sed -i 's/^var osPortFilter = regexp.MustCompile(\(.*\))$$/type portFilter string\n\nfunc (f portFilter) MatchString(name string) bool { return regexp.MustCompile(string(f)).MatchString(name) }\n\nvar osPortFilter = portFilter(\1)/' .cache/serial/serial_linux.go
+	@grep -q '^type portFilter string' .cache/serial/serial_linux.go || { echo 'cannot find the port filter of go.bug.st/serial' >&2; exit 1; }
+	@cp go.sum .cache/lazy.sum && cp go.mod $@ && $(GO) mod edit -replace go.bug.st/serial=./.cache/serial $@
 # Left alone, the linker keeps segments 64 KiB apart, for the largest pages a
 # MIPS kernel could have: 80 KiB of flash that hold nothing. Gateways' kernels
 # have pages of 4 KiB (OpenWrt's do), or of 16 KiB against cache aliases. Only
