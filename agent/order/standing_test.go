@@ -46,29 +46,34 @@ func TestStandingOrderEnds(t *testing.T) {
 		then func(t *testing.T, w *world, a *Authority, kept *Request)
 	}{
 		"closed": {ReasonOrderClosed, func(t *testing.T, _ *world, a *Authority, _ *Request) {
+			t.Helper()
 			if err := a.CloseOrder("WO-1"); err != nil {
 				t.Fatal(err)
 			}
 		}},
 		"revoked": {ReasonOrderRevoked, func(t *testing.T, w *world, a *Authority, _ *Request) {
+			t.Helper()
 			w.trust.Version, w.trust.RevokedOrders = 2, []string{"WO-1"}
 			if err := a.AdoptTrust(must(w.trust.Sign(w.root))); err != nil {
 				t.Fatal(err)
 			}
 		}},
 		"the technician's key is revoked": {ReasonRevoked, func(t *testing.T, w *world, a *Authority, _ *Request) {
+			t.Helper()
 			w.trust.Version, w.trust.RevokedKeys = 2, []string{public(w.technician).ID()}
 			if err := a.AdoptTrust(must(w.trust.Sign(w.root))); err != nil {
 				t.Fatal(err)
 			}
 		}},
 		"the operator's key is off the list": {ReasonUnknownKey, func(t *testing.T, w *world, a *Authority, _ *Request) {
+			t.Helper()
 			w.trust.Version, w.trust.Keys = 2, w.trust.Keys[1:]
 			if err := a.AdoptTrust(must(w.trust.Sign(w.root))); err != nil {
 				t.Fatal(err)
 			}
 		}},
 		"superseded": {ReasonOrderSuperseded, func(t *testing.T, w *world, a *Authority, _ *Request) {
+			t.Helper()
 			o, c := w.order(), w.command()
 			o.Rev, c.Rev = 2, 2
 			if _, err := run(a, w.request(o, c)); err != nil {
@@ -83,6 +88,7 @@ func TestStandingOrderEnds(t *testing.T) {
 		}},
 		"no clock": {ReasonClockUntrusted, func(_ *testing.T, w *world, _ *Authority, _ *Request) { w.clock.trusted = false }},
 		"never granted": {ReasonActionNotAllowed, func(t *testing.T, w *world, _ *Authority, kept *Request) {
+			t.Helper()
 			o, c := w.order(), w.command()
 			o.Allow = append(o.Allow, RepairCmd)
 			c.Type, c.Args.Standing, c.Counter = RepairCmd, true, 99
@@ -90,6 +96,7 @@ func TestStandingOrderEnds(t *testing.T) {
 			kept.Command = r.Command
 		}},
 		"of another order that was never used": {ReasonActionNotAllowed, func(t *testing.T, w *world, _ *Authority, kept *Request) {
+			t.Helper()
 			o, c := w.order(), w.command()
 			o.Allow = append(o.Allow, RepairCmd)
 			o.Order, c.Order, c.Type, c.Args.Standing, c.Counter = "WO-9", "WO-9", RepairCmd, true, 1
@@ -97,6 +104,7 @@ func TestStandingOrderEnds(t *testing.T) {
 			kept.Order, kept.Command = r.Order, r.Command
 		}},
 		"a plain repair": {ReasonActionNotAllowed, func(t *testing.T, w *world, a *Authority, kept *Request) {
+			t.Helper()
 			o, c := w.order(), w.command()
 			o.Allow, c.Type = append(o.Allow, RepairCmd), RepairCmd
 			r := w.request(o, c)
@@ -106,6 +114,7 @@ func TestStandingOrderEnds(t *testing.T) {
 			kept.Order, kept.Command = r.Order, r.Command
 		}},
 		"an acceptance": {ReasonActionNotAllowed, func(t *testing.T, w *world, a *Authority, kept *Request) {
+			t.Helper()
 			r := w.request(w.order(), w.command())
 			if _, err := run(a, r); err != nil {
 				t.Fatal(err)

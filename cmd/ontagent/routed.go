@@ -176,7 +176,7 @@ func inAny(all []netip.Prefix, a netip.Addr) bool {
 // parseFlow reads who began a connection with whom, and whether there was an
 // answer. A line that is none has no addresses.
 func parseFlow(line string) (source, target netip.Addr, answered bool) {
-	for _, word := range strings.Fields(line) {
+	for word := range strings.FieldsSeq(line) {
 		if word == "[UNREPLIED]" {
 			return source, target, false
 		}

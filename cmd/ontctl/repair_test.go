@@ -9,10 +9,14 @@ import (
 
 func TestRepairTold(t *testing.T) {
 	for _, tc := range []struct{ lang, work, want string }{
-		{"en", `{"action":"renew","subject":"udhcpc[7]","outcome":"helped","reason":"the line is fine now"}`,
-			"repair (renewing the lease, udhcpc[7]): it helped (the line is fine now)\n"},
-		{"zh-CN", `{"action":"restart_interface","subject":"eth1","outcome":"useless","undone":"eth1 is down again, as it was"}`,
-			"修复 (重启接口, eth1): 无效，故障依旧\n已还原: eth1 is down again, as it was\n"},
+		{
+			"en", `{"action":"renew","subject":"udhcpc[7]","outcome":"helped","reason":"the line is fine now"}`,
+			"repair (renewing the lease, udhcpc[7]): it helped (the line is fine now)\n",
+		},
+		{
+			"zh-CN", `{"action":"restart_interface","subject":"eth1","outcome":"useless","undone":"eth1 is down again, as it was"}`,
+			"修复 (重启接口, eth1): 无效，故障依旧\n已还原: eth1 is down again, as it was\n",
+		},
 		{"zh-CN", `{"outcome":"not_needed"}`, "修复: 线路正常，无需修复\n"},
 		{"en", `{"outcome":"something new"}`, "repair: something new\n"},
 		{"en", `{"outcome":"hel\u001b[31mped"}`, "repair: hel·[31mped\n"},

@@ -21,20 +21,21 @@ func eventText(language, name string, body map[string]any) string {
 	label := func(key string) string { return watchWord(key).In(lang) }
 	switch name {
 	case "fault":
-		out := fmt.Sprintf("%s %s: %s [%s]", diagnosis.Text(lang, diagnosis.KeyFault+text("fault_class")), label("fault_"+text("state")),
+		var out strings.Builder
+		fmt.Fprintf(&out, "%s %s: %s [%s]", diagnosis.Text(lang, diagnosis.KeyFault+text("fault_class")), label("fault_"+text("state")),
 			diagnosis.Title(lang, diagnosis.Code(text("code"))), text("code"))
 		if due := text("due_utc"); due != "" && text("state") == "opened" {
-			out += fmt.Sprintf(", %s %s", label("due"), due)
+			fmt.Fprintf(&out, ", %s %s", label("due"), due)
 		}
 		if n, _ := body["recurrence"].(float64); n > 0 {
-			out += fmt.Sprintf(", "+label("recurrence"), int(n))
+			fmt.Fprintf(&out, ", "+label("recurrence"), int(n))
 		}
 		for _, key := range []string{"lasted_s", "lasted_min_s"} {
 			if s, ok := body[key].(float64); ok {
-				out += fmt.Sprintf(", "+label(key), s/60)
+				fmt.Fprintf(&out, ", "+label(key), s/60)
 			}
 		}
-		return out
+		return out.String()
 	case "inspection":
 		out := label("inspection") + ": " + diagnosis.Text(lang, diagnosis.KeyVerdict+text("verdict"))
 		if code := text("first_cause"); code != "" {

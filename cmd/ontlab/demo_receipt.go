@@ -18,7 +18,7 @@ func (d *demo) receipt(ctx context.Context) error {
 	d.say("The customer's receipt (客户回执) of the first record, under the technician's key: splitter reading, photos, signature, ratings")
 	photos := []struct{ name, kind string }{{"cable.png", "cable_route"}, {"box.png", "splitter_port"}, {"signed.png", ""}}
 	for i, p := range photos {
-		if err := d.paint(p.name, color.Gray{Y: uint8(40 + 80*i)}); err != nil { //nolint:gosec // 200 at most
+		if err := d.paint(p.name, color.Gray{Y: uint8(40 + 80*i)}); err != nil {
 			return err
 		}
 	}

@@ -225,7 +225,7 @@ func (c *comparison) session(e *Extract) {
 			told, foreign = true, true
 			for _, text := range c.line.MACs {
 				own, ok := macAddress(text)
-				foreign = foreign && !(ok && own == mac)
+				foreign = foreign && (!ok || own != mac)
 			}
 		}
 	}
