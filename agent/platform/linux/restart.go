@@ -95,6 +95,11 @@ func (r *Restart) remember() error {
 			if size += len(p.Body); size > maxLostBytes || len(direct)+len(via) >= maxLost {
 				return errors.New("it has more addresses and routes than could be put back")
 			}
+			if p.Type == unix.RTM_NEWROUTE {
+				// How it was just now: with that the kernel takes no IPv4 route back.
+				flags := binary.NativeEndian.Uint32(p.Body[8:])
+				binary.NativeEndian.PutUint32(p.Body[8:], flags&^(unix.RTNH_F_DEAD|unix.RTNH_F_LINKDOWN))
+			}
 			if gateway {
 				via = append(via, p)
 			} else {

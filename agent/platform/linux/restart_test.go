@@ -166,6 +166,26 @@ func TestRestartPutsBackAllThatWasLost(t *testing.T) {
 	})
 }
 
+func TestRestartWithoutACarrierPutsBackTheRoutes(t *testing.T) {
+	inNamespace(t, func() {
+		before := shown(t)
+		if out, err := exec.Command("ip", "link", "set", "far0", "down").CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		r, err := PrepareRestart("/", "wan0")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if err := r.Run(t.Context(), 0); err != nil {
+			t.Error(err)
+		}
+		if after := shown(t); !isUp(t) || after != before {
+			t.Errorf("up = %v; before:\n%s\nafter:\n%s", isUp(t), before, after)
+		}
+	})
+}
+
 func TestRestartStoppedInTheMiddleComesUp(t *testing.T) {
 	inNamespace(t, func() {
 		before := shown(t)
