@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -96,7 +97,11 @@ func (g *gateway) inspect(ctx context.Context) (inspect.Entry, error) {
 
 func (g *gateway) start() *inspect.Scheduler {
 	g.epoch++
-	return inspect.Open(inspect.Options{
+	return inspect.Open(g.options())
+}
+
+func (g *gateway) options() inspect.Options {
+	return inspect.Options{
 		Store: g, Inspect: g.inspect, Busy: func() bool { return g.busy }, FollowUp: func() bool { return g.follow },
 		Publish: func(e inspect.Entry) {
 			if !g.fs.IsCut() { // the queue is on the same flash
@@ -105,7 +110,7 @@ func (g *gateway) start() *inspect.Scheduler {
 		},
 		Moment: g.moment, Device: g.device, Days: 60, Hour: 19, Scheduled: !g.off, Timeout: 5 * time.Minute, Epoch: g.epoch,
 		Log: slog.New(slog.DiscardHandler),
-	})
+	}
 }
 
 func (g *gateway) pass(d time.Duration) {
@@ -579,4 +584,74 @@ func FuzzOpen(f *testing.F) {
 			t.Errorf("%d entries", n)
 		}
 	})
+}
+
+// TestAJobBeginsWhileTheScheduleLooks: who takes jobs on holds its lock when it
+// interrupts, and Busy takes the same.
+func TestAJobBeginsWhileTheScheduleLooks(t *testing.T) {
+	for name, when := range map[string]int{"before the inspection is due": 1, "once it is about to begin": 2} {
+		t.Run(name, func(t *testing.T) {
+			g := newGateway(true)
+			var jobs sync.Mutex
+			asked, running := 0, false
+			var cause error
+			g.run = func(ctx context.Context) (inspect.Entry, error) {
+				cause = context.Cause(ctx)
+				return inspect.Entry{Verdict: "pass"}, nil
+			}
+			var s *inspect.Scheduler
+			o := g.options()
+			o.Busy = func() bool {
+				if asked++; asked == when {
+					begun := make(chan struct{})
+					go func() {
+						jobs.Lock()
+						defer jobs.Unlock()
+						s.Interrupt()
+						running = true
+						close(begun)
+					}()
+					select {
+					case <-begun:
+					case <-time.After(2 * time.Second):
+						t.Error("the job waits for the schedule, which waits for it")
+						return true
+					}
+				}
+				jobs.Lock()
+				defer jobs.Unlock()
+				return running
+			}
+			s = inspect.Open(o)
+			for asked < when && g.uptime < 61*day {
+				asked = 0
+				g.pass(10 * time.Minute)
+				s.Look(t.Context())
+				if t.Failed() {
+					return
+				}
+			}
+			if asked < when || len(g.told) > 0 || g.begun > 0 && !errors.Is(cause, inspect.ErrBusy) {
+				t.Errorf("asked %d times; told %v; cut by %v", asked, g.dates(), cause)
+			}
+		})
+	}
+}
+
+func TestACommandedInspectionIsDatedByItsBegin(t *testing.T) {
+	for _, clock := range []bool{true, false} {
+		g := newGateway(clock)
+		s := g.start()
+		g.pass(time.Hour)
+		began := g.moment()
+		g.pass(90 * time.Second)
+		s.Add(inspect.Entry{Job: "c-1", Verdict: "pass", DurationS: 90})
+		want := ""
+		if clock {
+			want = began.UTC.Format(time.RFC3339)
+		}
+		if at := g.told[0].Started; at.UTC != want || at.UptimeS != began.Uptime.Seconds() {
+			t.Errorf("started %+v, it began %+v", at, began)
+		}
+	}
 }

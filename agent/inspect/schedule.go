@@ -134,10 +134,13 @@ func (s *Scheduler) Serve(ctx context.Context) error {
 // Look makes an inspection if one is due, and returns when it has ended. Serve
 // calls it often.
 func (s *Scheduler) Look(ctx context.Context) {
+	// Never under mu: whoever begins a job holds what Busy takes when it calls
+	// Interrupt.
+	busy := s.o.Busy()
 	s.mu.Lock()
 	m := s.o.Moment()
 	why := s.due(m)
-	if why == "" || m.Uptime < s.notYet || s.o.Busy() {
+	if why == "" || m.Uptime < s.notYet || busy {
 		s.mu.Unlock()
 		return
 	}
@@ -148,6 +151,9 @@ func (s *Scheduler) Look(ctx context.Context) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	s.stop = cancel
 	s.mu.Unlock()
+	if s.o.Busy() { // a job that began meanwhile found nothing to interrupt
+		cancel(ErrBusy)
+	}
 
 	limited, stop := context.WithTimeout(ctx, s.o.Timeout)
 	e, err := s.o.Inspect(limited)
@@ -303,12 +309,18 @@ func (s *Scheduler) end(why string, m Moment, e Entry) {
 	s.enter(e)
 }
 
-// Add enters an inspection that was commanded.
+// Add enters an inspection that was commanded, and has just ended.
 func (s *Scheduler) Add(e Entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.Why, e.Started = WhyCommand, s.o.Moment().stamp()
-	s.last, s.follows = s.o.Moment().Uptime, 0
+	m := s.o.Moment()
+	s.last, s.follows = m.Uptime, 0
+	took := time.Duration(e.DurationS * float64(time.Second))
+	m.Uptime -= took
+	if !m.UTC.IsZero() {
+		m.UTC = m.UTC.Add(-took)
+	}
+	e.Why, e.Started = WhyCommand, m.stamp()
 	s.enter(e)
 }
 
