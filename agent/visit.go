@@ -120,7 +120,8 @@ type Result struct {
 	// Work is what was done beside measuring, for the record; nil: nothing.
 	Work json.RawMessage `json:"work,omitempty"`
 
-	limits []acceptance.Limit // that were in force
+	limits []acceptance.Limit    // that were in force
+	recent []diagnosis.Happening // what telemetry saw meanwhile
 }
 
 // Look climbs the read-only rungs for local root, without an order and without
@@ -161,7 +162,7 @@ func (v *Visits) Climb(ctx context.Context, visit Visit, tell func(job.Progress)
 		// What broke behind the back of a rung that had passed.
 		evidence.Recent = v.Recent(began)
 	}
-	return Result{Report: report, Diagnosis: diagnosis.Diagnose(evidence), limits: visit.Limits.All()}, nil
+	return Result{Report: report, Diagnosis: diagnosis.Diagnose(evidence), limits: visit.Limits.All(), recent: evidence.Recent}, nil
 }
 
 // required returns the rungs that decide: the order's, or the usual ones of its

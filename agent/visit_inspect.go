@@ -75,7 +75,9 @@ func (i *Inspector) climb(ctx context.Context, visit *Visit, tell func(job.Progr
 	}
 	c.compare()
 	r.Report.Verdict = acceptance.Overall(r.Report.Results)
-	r.Diagnosis = diagnosis.Diagnose(r.Report.Evidence())
+	evidence := r.Report.Evidence()
+	evidence.Recent = r.recent
+	r.Diagnosis = diagnosis.Diagnose(evidence)
 
 	e.Verdict, e.Compared = string(r.Report.Verdict), c.out
 	e.DurationS = float64(i.Visits.Now().Sub(began).Milliseconds()) / 1000
@@ -148,10 +150,9 @@ func (c *comparison) compare() {
 
 func (c *comparison) peak(host *acceptance.Result, name string, p inspect.Peak, limit, over string) {
 	if p.Known {
-		now := sixth(p.Value)
 		over = "busiest hour of " + over
-		c.against(name, now, over, limit)
-		c.measured(host, name, now, "telemetry", over)
+		c.against(name, p.Value, over, limit)
+		c.measured(host, name, sixth(p.Value), "telemetry", over)
 	}
 }
 
@@ -224,8 +225,9 @@ func (c *comparison) utilised(host *acceptance.Result, name string, peak inspect
 	case rate <= 0:
 		x.Source = "neither a contract nor the speed of the link is known"
 	default:
-		v := sixth(peak.Value / (rate * 1e6))
+		v := peak.Value / (rate * 1e6)
 		ok := limit.Holds(v)
+		v = sixth(v)
 		x.Now, x.Source = &v, "busiest hour of "+over+", against the "+source
 		// Counters that miss what hardware forwards show too little: what they
 		// show may be too much, never little enough.
@@ -248,6 +250,7 @@ func (c *comparison) utilised(host *acceptance.Result, name string, peak inspect
 func (c *comparison) against(figure string, now float64, source, name string) {
 	limit := c.limits.Limit(name)
 	ok := limit.Holds(now)
+	now = sixth(now)
 	c.out = append(c.out, inspect.Compared{Name: figure, Now: &now, Limit: &limit.Value, Op: limit.Op, OK: &ok, Source: source})
 }
 
@@ -288,5 +291,5 @@ func (c *comparison) measured(r *acceptance.Result, name string, v float64, sour
 	r.Measurements = append(r.Measurements, acceptance.Measurement{Name: name, Value: v, Status: "ok", Source: source, Note: note})
 }
 
-// sixth rounds to six decimals: what is below is noise.
+// sixth rounds what is shown to six decimals. What is judged is not rounded.
 func sixth(v float64) float64 { return math.Round(v*1e6) / 1e6 }

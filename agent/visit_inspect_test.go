@@ -101,6 +101,12 @@ func TestInspectionComparesWithBaselineAndNorm(t *testing.T) {
 			"cpu_busy_hour_ratio - → 0.2, < 0.5: true", "memory_used_hour_ratio - → 0.3, < 0.6: true",
 			"utilisation_down_ratio - → 0.7, < 0.7: false", "utilisation_up_ratio - → 0.05, < 0.7: true",
 		}},
+		"just below 70 %": {lit(-20, 2, 12), change(func(u *inspect.Use) { u.Down, u.Memory = peak(69.99997e6), peak(0.5999997) }), acceptance.Pass, "", []string{
+			"rx_power_dbm -20 → -20, > -25: true", "tx_power_dbm - → 2,  -: ?", "bias_ma - → 12,  -: ?",
+			"cpu_busy_ratio - → 0.1, < 0.5: true", "memory_used_ratio - → 0.4, < 0.6: true",
+			"cpu_busy_hour_ratio - → 0.2, < 0.5: true", "memory_used_hour_ratio - → 0.6, < 0.6: true",
+			"utilisation_down_ratio - → 0.7, < 0.7: true", "utilisation_up_ratio - → 0.05, < 0.7: true",
+		}},
 		"blind counters prove nothing": {lit(-20, 2, 12), change(func(u *inspect.Use) { u.Blind, u.CPU, u.Memory = true, inspect.Peak{}, inspect.Peak{} }), acceptance.Pass, "", []string{
 			"rx_power_dbm -20 → -20, > -25: true", "tx_power_dbm - → 2,  -: ?", "bias_ma - → 12,  -: ?",
 			"cpu_busy_ratio - → 0.1, < 0.5: true", "memory_used_ratio - → 0.4, < 0.6: true",
@@ -134,6 +140,23 @@ func TestInspectionComparesWithBaselineAndNorm(t *testing.T) {
 				t.Errorf("%d rungs, %d records", len(e.Rungs), len(s.filed))
 			}
 		})
+	}
+}
+
+// TestInspectionKnowsWhatBrokeMeanwhile: what the comparison adds does not make
+// what telemetry saw forgotten.
+func TestInspectionKnowsWhatBrokeMeanwhile(t *testing.T) {
+	s := newSite(t, lit(-20, 2, 12), passing(acceptance.Registration), passing(acceptance.Addressing), passing(acceptance.DNS),
+		fakeStep{rung: acceptance.Reachability, out: acceptance.Outcome{Verdict: acceptance.Fail, Causes: []string{string(diagnosis.ReachNoReply)}}})
+	s.visits.Recent = func(time.Time) []diagnosis.Happening {
+		return []diagnosis.Happening{
+			{At: time.Minute, Group: "optics", Name: "rx_power_status", Before: "ok", After: "no_light"},
+			{At: time.Minute, Group: "pon", Name: "state", Before: "operational", After: "los"},
+		}
+	}
+	e, _, err := s.inspector(inspect.Use{}).Look(t.Context())
+	if err != nil || e.FirstCause != string(diagnosis.OpticalNoLight) {
+		t.Errorf("the first cause is %s, %v", e.FirstCause, err)
 	}
 }
 
