@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"ontagent/agent"
+	"ontagent/agent/acceptance"
 	"ontagent/agent/control"
 	"ontagent/agent/diagnosis"
 	"ontagent/agent/inspect"
@@ -295,5 +297,22 @@ next inspection: 2026-04-05T19:50:00Z
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
+}
+
+// TestEveryInspectionMeasuresUseAnew: also one that is commanded.
+func TestEveryInspectionMeasuresUseAnew(t *testing.T) {
+	_, c := gateway(t)
+	d := start(t, c)
+	for name, tt := range map[string]struct {
+		cut  bool
+		anew bool
+	}{"commanded": {false, true}, "cut short": {true, false}} {
+		d.watching.meter.Reset()
+		d.watching.meter.Samples("counters", []collectors.Sample{{Fields: []collectors.Field{{Key: "speed_mbps", Value: 100.0}, {Key: "counters_blind", Value: true}}}})
+		d.watching.inspector.Ended(inspect.Entry{Job: "c-1", Verdict: "pass"}, agent.Result{Report: acceptance.Report{Interrupted: tt.cut}})
+		if u := d.watching.meter.Use(); u.Blind == tt.anew {
+			t.Errorf("%s: blind %t", name, u.Blind)
+		}
 	}
 }

@@ -59,16 +59,17 @@ func (d *daemon) inspect(ctx context.Context) (inspect.Entry, error) {
 	}
 	if err == nil {
 		d.inspected(r)
-		d.watching.meter.Reset()
 	}
 	return e, err
 }
 
-// inspected shows an inspection to who keeps track of faults.
+// inspected shows an inspection to who keeps track of faults, and has use
+// measured anew.
 func (d *daemon) inspected(r agent.Result) {
 	if r.Report.Interrupted {
 		return
 	}
+	d.watching.meter.Reset()
 	var passed []string
 	for _, res := range r.Report.Results {
 		if res.Verdict == acceptance.Pass {
