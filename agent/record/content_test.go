@@ -191,6 +191,48 @@ func TestPartsNameWhatWasAltered(t *testing.T) {
 	}
 }
 
+// TestOtherFormsHideNoAlteration: whoever edits a record with a common tool gets
+// all of it in that tool's form; only what was edited is named.
+func TestOtherFormsHideNoAlteration(t *testing.T) {
+	p := newParties(t)
+	r := p.record("job-1")
+	r.Ladder = json.RawMessage(`{"verdict":"fail","results":[{"rung":"identity","verdict":"pass","reason":"a > b & c"},` +
+		`{"rung":"optical","verdict":"fail","reason":"<weak>","measurements":[{"name":"rx_power_dbm","value":-27.4,"source":"a>b"},{"name":"temperature","value":41,"source":"c>d"}]}]}`)
+	_, data, err := openLog(t, t.TempDir(), p).Close(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rewrite := func(indent string, old, new string) []byte {
+		return forge(t, data, nil, func(b []byte) []byte {
+			var wide bytes.Buffer
+			if err := json.Indent(&wide, b, "", indent); err != nil {
+				t.Fatal(err)
+			}
+			out := wide.String()
+			for escape, char := range map[string]string{`\u003e`: ">", `\u003c`: "<", `\u0026`: "&"} {
+				out = strings.ReplaceAll(out, escape, char)
+			}
+			if out == string(b) || !strings.Contains(out, ">") || !strings.Contains(out, old) {
+				t.Fatalf("not rewritten: %s", out)
+			}
+			return []byte(strings.Replace(out, old, new, 1))
+		})
+	}
+	for name, tc := range map[string]struct {
+		data []byte
+		want []string
+	}{
+		"a reading": {rewrite(" ", "-27.4", "-17.4"), []string{"ladder.results[1] optical: rx_power_dbm"}},
+		"a field":   {rewrite("", `"T-7"`, `"T-8"`), []string{"technician"}},
+		"a reason":  {rewrite("\t", `"<weak>"`, `"<strong>"`), []string{"ladder.results[1] optical: reason"}},
+		"the form":  {rewrite(" ", "-27.4", "-27.4"), nil},
+	} {
+		if v := Verify(tc.data, p.options()); v.Status != Altered || !slices.Equal(v.Altered, tc.want) {
+			t.Errorf("%s: %s, altered %q, want %q", name, v.Status, v.Altered, tc.want)
+		}
+	}
+}
+
 // TestPartsGoBeforeEvidence: a record that fits without them is closed whole.
 func TestPartsGoBeforeEvidence(t *testing.T) {
 	p := newParties(t)

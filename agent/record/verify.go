@@ -1,6 +1,7 @@
 package record
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
@@ -84,11 +85,11 @@ func Verify(data []byte, o VerifyOptions) Verification {
 	// Is it what the key named in its statement signed?
 	claimed, err := claimedStatement(rec)
 	if err != nil {
-		v.Status, v.Problem, v.Altered = Altered, fmt.Sprintf("device statement: %v", err), v.alteredSections(payload, "statement")
+		v.Status, v.Problem, v.Altered = Altered, fmt.Sprintf("device statement: %v", err), v.alteredSections(asWritten(payload), asWritten(rec.Ladder), "statement")
 		return v
 	}
 	if _, _, err := order.Open(env, order.TypeRecord, ed25519.PublicKey(claimed.Ed25519)); err != nil {
-		v.Status, v.Altered = Altered, v.alteredSections(payload, "")
+		v.Status, v.Altered = Altered, v.alteredSections(asWritten(payload), asWritten(rec.Ladder), "")
 		v.Problem = fmt.Sprintf("signature: %v", err)
 		if errors.Is(err, order.ErrUnknownKey) {
 			v.Problem = fmt.Sprintf("signed by key %s, which is not the device's (%s)", v.Signer, claimed.Ed25519.ID())
@@ -100,7 +101,7 @@ func Verify(data []byte, o VerifyOptions) Verification {
 		v.Status, v.Problem, v.Altered = Altered, fmt.Sprintf("the content is ambiguous: %v", err), []string{"content"}
 		return v
 	}
-	if changed := v.alteredSections(payload, ""); len(changed) > 0 {
+	if changed := v.alteredSections(payload, rec.Ladder, ""); len(changed) > 0 {
 		// Signed, but with digests that do not fit: not made by an agent.
 		v.Status, v.Problem, v.Altered = Altered, "the section digests do not fit the content", changed
 		return v
@@ -224,9 +225,22 @@ func (v *Verification) checkSignedTime(rec Record, cmd order.Command, trust orde
 	}
 }
 
+// asWritten returns JSON with the spaces and escapes that an agent writes. Other
+// programs write all of what they edit a little of anew in another form: that
+// must not hide what they edited. It only helps to name that; signatures and
+// the digests of what is well signed are of the bytes as they came.
+func asWritten(data []byte) []byte {
+	var compact, escaped bytes.Buffer
+	if json.Compact(&compact, data) != nil {
+		return data
+	}
+	json.HTMLEscape(&escaped, compact.Bytes())
+	return escaped.Bytes()
+}
+
 // alteredSections compares the content with the digests it carries. sure is
 // named in any case, if not empty.
-func (v *Verification) alteredSections(payload []byte, sure string) []string {
+func (v *Verification) alteredSections(payload, ladder []byte, sure string) []string {
 	changed := map[string]bool{}
 	if sure != "" {
 		changed[sure] = true
@@ -246,7 +260,7 @@ func (v *Verification) alteredSections(payload []byte, sure string) []string {
 		}
 	}
 	if err == nil && v.Record.Parts != nil && !changed["parts"] {
-		v.nameParts(changed)
+		v.nameParts(changed, ladder)
 	}
 	return slices.Sorted(maps.Keys(changed))
 }
@@ -254,8 +268,8 @@ func (v *Verification) alteredSections(payload []byte, sure string) []string {
 // nameParts replaces the altered results of the ladder by what of them was
 // altered, as far as their parts tell. Parts that contradict results which were
 // not altered are no agent's.
-func (v *Verification) nameParts(changed map[string]bool) {
-	actual := ladderParts(v.Record.Ladder)
+func (v *Verification) nameParts(changed map[string]bool, ladder []byte) {
+	actual := ladderParts(ladder)
 	for section, parts := range actual {
 		names := alteredParts(section, v.Record.Parts[section], parts)
 		switch {
