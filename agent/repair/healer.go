@@ -21,6 +21,9 @@ type HealerOptions struct {
 	// Judge says whether what is kept still holds; *order.Authority.Standing is
 	// one.
 	Judge func(order.Request) (order.Verified, error)
+	// Grant puts on the audit trail what is about to be done: where that cannot
+	// be written, nothing is.
+	Grant func(order.Verified, order.RepairAction) error
 	// Look climbs the read-only ladder under an order.
 	Look func(ctx context.Context, o order.Order) (View, error)
 	// Turn waits for the line to be nobody else's – of a visit, say – and takes
@@ -132,10 +135,22 @@ func (h *Healer) heal(ctx context.Context) (over bool) {
 	if err != nil {
 		return h.refused(req, err)
 	}
+	var lapsed error
 	res, err := h.o.Repairer.Repair(ctx, Task{
 		Action: v.Command.Args.Action, Consents: v.Order.Consents, Auto: true,
+		May: func(a order.RepairAction) error {
+			// A look takes long enough for an order to be closed, or revoked.
+			var now order.Verified
+			if now, lapsed = h.o.Judge(req); lapsed != nil {
+				return lapsed
+			}
+			return h.o.Grant(now, a)
+		},
 		Look: func(ctx context.Context) (View, error) { return h.o.Look(ctx, v.Order) },
 	})
+	if lapsed != nil {
+		return h.refused(req, lapsed)
+	}
 	if ctx.Err() != nil && res.Outcome == "" {
 		return false // stopped before anything was done
 	}

@@ -24,6 +24,8 @@ type patient struct {
 	standing *Standing
 	healer   *Healer
 	judge    func(order.Request) (order.Verified, error)
+	granted  []order.RepairAction
+	grantErr error
 	turn     sync.Mutex
 	start    time.Time
 
@@ -48,7 +50,14 @@ func newPatient(t *testing.T, views ...View) *patient {
 	p.healer = NewHealer(HealerOptions{
 		Repairer: p.l.repairer(t, p.journal), Standing: p.standing, Journal: p.journal,
 		Judge: func(r order.Request) (order.Verified, error) { return p.judge(r) },
-		Look:  func(ctx context.Context, _ order.Order) (View, error) { return p.l.look(ctx) },
+		Grant: func(v order.Verified, a order.RepairAction) error {
+			if v.Order.Order != "WO-1" || p.l.acted != nil && len(p.l.acted) > len(p.granted) {
+				t.Errorf("%v is granted under %q, after %v", a, v.Order.Order, p.l.acted)
+			}
+			p.granted = append(p.granted, a)
+			return p.grantErr
+		},
+		Look: func(ctx context.Context, _ order.Order) (View, error) { return p.l.look(ctx) },
 		Turn: func(context.Context) (func(), error) {
 			p.turn.Lock()
 			return p.turn.Unlock, nil
@@ -219,11 +228,46 @@ func TestHealer(t *testing.T) {
 			})
 		})
 	}
+	t.Run("not under an order that was closed during the look", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPatient(t, noAddress())
+			p.judge = func(order.Request) (order.Verified, error) {
+				if p.l.looks > 0 {
+					return order.Verified{}, &order.RefusalError{Reason: order.ReasonOrderClosed}
+				}
+				return order.Verified{Order: order.Order{Order: "WO-1"}}, nil
+			}
+			p.healer.Opened(diagnosis.AddrNone)
+			time.Sleep(24 * time.Hour)
+			p.expect(t)
+			if _, kept := p.standing.Request(); kept || p.l.acted != nil || p.granted != nil || p.l.looks != 1 {
+				t.Errorf("kept = %v, granted %v and did %v", kept, p.granted, p.l.acted)
+			}
+		})
+	})
+	t.Run("not what cannot be audited", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPatient(t, noAddress(), noAddress(), good())
+			p.grantErr = errors.New("no space")
+			p.healer.Opened(diagnosis.AddrNone)
+			time.Sleep(2 * time.Minute)
+			p.expect(t, "")
+			if p.l.acted != nil || p.journal.Since(time.Hour) != 0 || len(p.granted) != 1 {
+				t.Errorf("did %v, of %v", p.l.acted, p.granted)
+			}
+			p.grantErr = nil
+			time.Sleep(10 * time.Minute)
+			p.expect(t, "", Helped)
+			if len(p.l.acted) != 1 || len(p.granted) != 2 {
+				t.Errorf("did %v, of %v", p.l.acted, p.granted)
+			}
+		})
+	})
 	t.Run("does only what the order names", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			p := newPatient(t, noAddress(), good())
 			p.judge = func(order.Request) (order.Verified, error) {
-				return order.Verified{Command: order.Command{Args: order.Args{Action: order.ActionReread}}}, nil
+				return order.Verified{Order: order.Order{Order: "WO-1"}, Command: order.Command{Args: order.Args{Action: order.ActionReread}}}, nil
 			}
 			p.healer.Opened(diagnosis.AddrNone)
 			time.Sleep(2 * time.Minute)

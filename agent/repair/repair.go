@@ -117,6 +117,9 @@ type Task struct {
 	Auto     bool               // under a standing order, not by a command
 	// Look climbs the read-only ladder.
 	Look func(ctx context.Context) (View, error)
+	// May is asked last of all, just before the action: with an error nothing is
+	// done. Nil: it may.
+	May func(order.RepairAction) error
 	// Tell is told how far it has come: "look", an action, "look_again". May be
 	// nil.
 	Tell func(step string)
@@ -215,6 +218,9 @@ func (r *Repairer) repair(ctx context.Context, t *Task, res *Result) (err error)
 	}
 	if err = r.mayDisturb(ctx, res.Action, t.Consents); err == nil {
 		err = ctx.Err()
+	}
+	if err == nil && t.May != nil {
+		err = t.May(res.Action)
 	}
 	if err != nil {
 		return err

@@ -63,7 +63,7 @@ func (d *daemon) openRepair() error {
 func (d *daemon) openHealer() {
 	d.healing.healer = repair.NewHealer(repair.HealerOptions{
 		Repairer: d.healing.repairer, Standing: d.healing.standing, Journal: d.healing.journal,
-		Judge: d.authority.Standing, Look: d.visits.LookUnder, Turn: d.turn, Grace: d.c.Repair.Grace,
+		Judge: d.authority.Standing, Grant: d.grantHealing, Look: d.visits.LookUnder, Turn: d.turn, Grace: d.c.Repair.Grace,
 		Report: d.healed, Log: d.log.With("part", "repair"),
 	})
 }
@@ -132,14 +132,25 @@ func (d *daemon) healed(r repair.Result, o order.Order, err error) {
 	if r.Action == "" || err != nil {
 		return // nothing was done
 	}
-	entry := audit.Entry{
-		Event: audit.Ended, Order: o.Order, Rev: o.Rev, CommandType: string(order.RepairCmd), State: r.Outcome, Verdict: r.Verdict(),
-		Detail: "under the standing order: " + string(r.Action) + " " + r.Subject,
-	}
-	d.stampAudit(&entry)
-	if _, err := d.trail.Append(entry); err != nil {
+	err = d.auditHealing(audit.Entry{Event: audit.Ended, Order: o.Order, Rev: o.Rev, State: r.Outcome, Verdict: r.Verdict()}, string(r.Action)+" "+r.Subject)
+	if err != nil {
 		d.log.Error("cannot audit a repair", "error", err)
 	}
+}
+
+// grantHealing puts on the trail what is about to be done under a standing
+// order.
+func (d *daemon) grantHealing(v order.Verified, a order.RepairAction) error {
+	return d.auditHealing(audit.Entry{
+		Event: audit.Granted, Order: v.Order.Order, Rev: v.Order.Rev, KeyID: v.KeyID(), Technician: v.Technician.ID, Command: v.Command.ID,
+	}, string(a))
+}
+
+func (d *daemon) auditHealing(e audit.Entry, what string) error {
+	e.CommandType, e.Detail = string(order.RepairCmd), "under the standing order: "+what
+	d.stampAudit(&e)
+	_, err := d.trail.Append(e)
+	return err
 }
 
 // rereadModule reads the optics from the beginning: what a module says of

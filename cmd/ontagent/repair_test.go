@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
+	"ontagent/agent/audit"
 	"ontagent/agent/order"
 	"ontagent/agent/repair"
 	"ontagent/collectors/wan"
@@ -62,6 +64,20 @@ func TestALineWithoutInterfacesIsNotBusy(t *testing.T) {
 	c.Repair.Session = "../../etc"
 	if busy, _, err := testHands(t, c).busy(t.Context()); !busy || err == nil {
 		t.Errorf("a line that cannot be counted is not busy: %v", err)
+	}
+}
+
+func TestARepairUnderAStandingOrderIsGrantedOnTheTrail(t *testing.T) {
+	_, c := gateway(t)
+	d := start(t, c)
+	before := d.trail.Head().N
+	v := order.Verified{Order: order.Order{Order: "WO-1", Rev: 2}, Command: order.Command{ID: "c-1"}}
+	if err := d.grantHealing(v, order.ActionRedial); err != nil || d.trail.Head().N != before+1 {
+		t.Errorf("%v, head %+v after %d", err, d.trail.Head(), before)
+	}
+	v.Order.Order = strings.Repeat("x", audit.MaxLine)
+	if err := d.grantHealing(v, order.ActionRedial); err == nil || d.trail.Head().N != before+1 {
+		t.Errorf("what cannot be audited is granted: %v", err)
 	}
 }
 
