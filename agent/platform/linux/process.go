@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -36,7 +37,8 @@ const (
 )
 
 // FindPPPD returns the pppd of an interface: the one that a pid file of
-// pppd's names, or that its arguments do; else the only one there is. Only
+// pppd's names, or that its arguments do; else the only one there is, unless
+// that is another interface's, or ifname is none of PPP's. Only
 // those in this process's network count, and whoever is not pppd does not,
 // whatever a pid file says. The error is compatible with
 // errors.Is(err, ErrNoClient).
@@ -65,9 +67,37 @@ func FindPPPD(root, ifname string) (Client, error) {
 	case 0:
 		return Client{}, fmt.Errorf("no pppd runs: %w", ErrNoClient)
 	case 1:
-		return all[0], nil
+		c := all[0]
+		c.Interface = follows(c.args, "ifname")
+		for _, other := range namesIn(filepath.Join(root, "sys/class/net")) {
+			if c.Interface == "" && slices.Contains(pppPIDs(root, other), c.PID) {
+				c.Interface = other
+			}
+		}
+		kind, err := readSome(filepath.Join(root, "sys/class/net", ifname, "type"), 16)
+		switch {
+		case ifname == "":
+			return c, nil
+		case c.dialsOver(ifname), c.Interface == "" && (err != nil || strings.TrimSpace(string(kind)) == "512"): // ARPHRD_PPP
+			c.Interface = ifname
+			return c, nil
+		}
+		return Client{}, fmt.Errorf("%s is not the pppd of %s: %w", c, ifname, ErrNoClient)
 	}
 	return Client{}, fmt.Errorf("%d pppd run, and none says that it is for %q: %w", len(all), ifname, ErrNoClient)
+}
+
+// dialsOver reports whether a pppd's arguments name the interface that carries
+// its session: as the plugins for PPPoE take it, or the program that it runs.
+func (c Client) dialsOver(ifname string) bool {
+	for _, a := range c.args {
+		for word := range strings.FieldsSeq(a) {
+			if word == ifname || word == "nic-"+ifname {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // pppPIDs returns what pppd's pid files say of an interface: IFNAME.pid, which

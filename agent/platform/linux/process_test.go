@@ -47,6 +47,24 @@ func TestFindPPPD(t *testing.T) {
 		"a pid file that names another program": {
 			map[int]string{9: "pppd a", 10: "pppd b", 11: "mosquitto"}, map[string]string{"run/ppp0.pid": "11\n"}, 0,
 		},
+		"the only one, of another interface": {
+			map[int]string{9: "pppd nodetach ifname ppp1"}, nil, 0,
+		},
+		"the only one, whose pid file names another interface": {
+			map[int]string{9: "pppd call isp"}, map[string]string{"run/ppp1.pid": "9\n", "sys/class/net/ppp1/type": "512\n"}, 0,
+		},
+		"the only one, with a stale pid file": {
+			map[int]string{9: "pppd call isp"}, map[string]string{"run/ppp1.pid": "9\n", "sys/class/net/ppp0/type": "512\n"}, 9,
+		},
+		"the only one, of an interface that is none of PPP's": {
+			map[int]string{9: "pppd call isp"}, map[string]string{"sys/class/net/ppp0/type": "1\n"}, 0,
+		},
+		"the only one, over that interface": {
+			map[int]string{9: "pppd plugin rp-pppoe.so nic-ppp0 ifname pppoe-wan"}, map[string]string{"sys/class/net/ppp0/type": "1\n"}, 9,
+		},
+		"the only one, by a program over that interface": {
+			map[int]string{9: "pppd pty -I\tppp0"}, map[string]string{"sys/class/net/ppp0/type": "1\n"}, 9,
+		},
 		"hostile pid files": {
 			map[int]string{9: "pppd a", 10: "pppd b"},
 			map[string]string{"run/ppp0.pid": "-1\n", "run/ppp-x.pid": "1\nppp0\n", "run/ppp-y.pid": "10", "run/ppp-z.pid": "\x00"},
