@@ -66,10 +66,10 @@ type Options struct {
 	Act func(ctx context.Context, a order.RepairAction) (Done, error)
 	// Access says how the line gets its addresses; see Advise.
 	Access func(ctx context.Context) string
-	// Busy reports whether the line carries the customer's traffic, and by what
-	// that was seen. Where it cannot tell, err says why, and the line is taken
+	// Busy reports whether what an action would interrupt carries the customer's
+	// traffic, and by what that was seen. Where it cannot tell, err says why, and the line is taken
 	// for busy.
-	Busy func(ctx context.Context) (busy bool, seen string, err error)
+	Busy func(ctx context.Context, a order.RepairAction) (busy bool, seen string, err error)
 	// Finish undoes what an action left that was cut short: see Journal.Keep. It
 	// takes the intent back by itself.
 	Finish func(intent []byte) error
@@ -250,7 +250,7 @@ func (r *Repairer) mayDisturb(ctx context.Context, a order.RepairAction, consent
 	if slices.Contains(consents, order.ConsentDisturb) {
 		return nil
 	}
-	busy, seen, err := r.o.Busy(ctx)
+	busy, seen, err := r.o.Busy(ctx, a)
 	switch {
 	case err != nil:
 		return &RefusedError{NoConsent, fmt.Sprintf("cannot tell whether the line carries traffic (%v), and the order has no consent to disturb", err)}

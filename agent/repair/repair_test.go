@@ -70,7 +70,7 @@ func (l *line) repairer(t *testing.T, j *Journal) *Repairer {
 			return Done{Subject: "eth1", Undo: l.undo, Settled: l.settled}, l.actErr
 		},
 		Access: func(context.Context) string { return l.access },
-		Busy: func(context.Context) (bool, string, error) {
+		Busy: func(context.Context, order.RepairAction) (bool, string, error) {
 			l.watched++
 			return l.traffic, "eth1: 99 packets", l.trafErr
 		},

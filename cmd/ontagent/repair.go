@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -142,8 +143,8 @@ func (d *daemon) healed(r repair.Result, o order.Order, err error) {
 // order.
 func (d *daemon) grantHealing(v order.Verified, a order.RepairAction) error {
 	return d.auditHealing(audit.Entry{
-		Event: audit.Granted, Order: v.Order.Order, Rev: v.Order.Rev, KeyID: v.KeyID(), Technician: v.Technician.ID, Command: v.Command.ID,
-	}, string(a))
+		Event: audit.Granted, Order: v.Order.Order, Rev: v.Order.Rev, KeyID: v.KeyID(), Technician: v.Technician.ID,
+	}, string(a)+" by command "+v.Command.ID) // not as its own grant: that has an end
 }
 
 func (d *daemon) auditHealing(e audit.Entry, what string) error {
@@ -205,11 +206,28 @@ func (h *hands) access(ctx context.Context) string {
 	return ""
 }
 
-// busy looks at the session's interface, and at the one that may be restarted:
-// other services may go over that.
-func (h *hands) busy(ctx context.Context) (used bool, seen string, err error) {
-	for _, name := range []string{h.session(ctx), h.c.Repair.Interface} {
-		if name == "" {
+// busy looks at the interface that an action would interrupt, at the session's,
+// and at the one that may be restarted: other services may go over that.
+func (h *hands) busy(ctx context.Context, a order.RepairAction) (used bool, seen string, err error) {
+	session, restarted := h.session(ctx), h.c.Repair.Interface
+	names := [...]string{session, session, restarted}
+	var c linux.Client // where there is none, nothing will be signalled
+	switch a {
+	case order.ActionRedial:
+		c, _ = linux.FindPPPD(system, session)
+	case order.ActionRenew:
+		c, _ = linux.FindUDHCPC(system, session)
+	case order.ActionRestart:
+		c.Interface = restarted
+	}
+	if c.Interface != "" {
+		names[0] = c.Interface
+	}
+	if names[0] == "" {
+		return true, "", errors.New("no interface is known whose traffic could be counted: name it in section repair")
+	}
+	for i, name := range names {
+		if name == "" || slices.Contains(names[:i], name) {
 			continue
 		}
 		t, err := linux.WatchTraffic(ctx, system, name, watchFor)

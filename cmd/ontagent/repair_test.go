@@ -58,11 +58,11 @@ func TestWhatThisSystemCannotDoIsNotDone(t *testing.T) {
 func TestALineWithoutInterfacesIsNotBusy(t *testing.T) {
 	c := config.Default()
 	c.Repair.Session = "no-such-wan"
-	if busy, seen, err := testHands(t, c).busy(t.Context()); busy || err != nil {
+	if busy, seen, err := testHands(t, c).busy(t.Context(), order.ActionRedial); busy || err != nil {
 		t.Errorf("busy by %s, %v", seen, err)
 	}
 	c.Repair.Session = "../../etc"
-	if busy, _, err := testHands(t, c).busy(t.Context()); !busy || err == nil {
+	if busy, _, err := testHands(t, c).busy(t.Context(), order.ActionRedial); !busy || err == nil {
 		t.Errorf("a line that cannot be counted is not busy: %v", err)
 	}
 }
@@ -107,4 +107,12 @@ func TestNoRepairWhereItIsSwitchedOff(t *testing.T) {
 		}
 	}
 	d.faultOpened("addr.none") // and nobody heals
+}
+
+func TestWhatHasNoNameToWatchIsBusy(t *testing.T) {
+	for _, a := range []order.RepairAction{order.ActionRedial, order.ActionRenew, order.ActionRestart} {
+		if busy, seen, err := testHands(t, config.Default()).busy(t.Context(), a); !busy || err == nil {
+			t.Errorf("%s: busy = %v by %q, %v", a, busy, seen, err)
+		}
+	}
 }
