@@ -46,7 +46,8 @@ const (
 
 // PrepareRestart reads what restarting an interface would lose. It changes
 // nothing. An interface that is a PPP session, a bridge's port or the loopback
-// is refused: that is not what carries a line.
+// is refused: that is not what carries a line. So is one with others stacked on
+// it, as VLANs are: what they would lose is not kept.
 func PrepareRestart(root, name string) (*Restart, error) {
 	ifi, err := net.InterfaceByName(name)
 	if err != nil {
@@ -61,6 +62,11 @@ func PrepareRestart(root, name string) (*Restart, error) {
 		return nil, fmt.Errorf("cannot restart %s: it is a PPP session, which is redialled", name)
 	case portErr == nil:
 		return nil, fmt.Errorf("cannot restart %s: it is a port of a bridge, hence of the home", name)
+	}
+	for _, n := range namesIn(root + "/sys/class/net/" + name) {
+		if upper, ok := strings.CutPrefix(n, "upper_"); ok {
+			return nil, fmt.Errorf("cannot restart %s: %s is stacked on it, and would lose its routes", name, upper)
+		}
 	}
 	r := &Restart{Boot: bootID(root), Interface: name, Index: ifi.Index, WasUp: ifi.Flags&net.FlagUp != 0}
 	if !r.WasUp {
@@ -111,6 +117,11 @@ func (r *Restart) remember() error {
 	return nil
 }
 
+// notKept are the flags of addresses with a lifetime that come by themselves –
+// all that are of a router advertisement have MANAGETEMPADDR or TEMPORARY – or
+// were not in use.
+const notKept = unix.IFA_F_MANAGETEMPADDR | unix.IFA_F_TEMPORARY | unix.IFA_F_TENTATIVE | unix.IFA_F_DADFAILED
+
 // loses reports whether a message is of an address or route of the interface
 // that goes when it goes down and that nobody else brings back; and whether it
 // is a route by a gateway. Those that the kernel makes by itself, and those of
@@ -125,7 +136,7 @@ func (r *Restart) loses(p LostPart) (gateway, ours bool) {
 		}
 		index := int(binary.NativeEndian.Uint32(b[4:]))
 		return false, b[0] == unix.AF_INET6 && b[3] == unix.RT_SCOPE_UNIVERSE && index == r.Index &&
-			flags&unix.IFA_F_PERMANENT != 0
+			(flags&unix.IFA_F_PERMANENT != 0 || flags&notKept == 0)
 	case p.Type == unix.RTM_NEWROUTE && len(p.Body) >= unix.SizeofRtMsg:
 		b := p.Body
 		protocol, cloned := b[5], binary.NativeEndian.Uint32(b[8:])&unix.RTM_F_CLONED != 0
