@@ -177,8 +177,6 @@ const (
 	// downFor is how long a restarted interface stays down: long enough for the
 	// other end to see it.
 	downFor = 3 * time.Second
-	// releaseFor is how long a DHCP client takes to give a lease back.
-	releaseFor = time.Second
 	// watchFor is how long a line is watched for the customer's traffic.
 	watchFor = 3 * time.Second
 )
@@ -269,22 +267,13 @@ func (h *hands) redial(ctx context.Context) (repair.Done, error) {
 	return repair.Done{Subject: c.String(), Settled: h.online}, nil
 }
 
-// renew asks for the lease anew. Where the interface has no address there is
-// nothing to renew, and a client that waits for an answer begins from the
-// beginning.
+// renew asks for the lease anew. A client that has none begins from the beginning
+// by the same signal; it is never made to give one back, as it would stay without
+// if this daemon were killed then.
 func (h *hands) renew(ctx context.Context) (repair.Done, error) {
 	c, err := linux.FindUDHCPC(system, h.session(ctx))
 	if err != nil {
 		return repair.Done{}, fmt.Errorf("cannot renew: %w", err)
-	}
-	if !linux.HasIPv4(c.Interface) {
-		if err := c.Signal(system, unix.SIGUSR2); err != nil {
-			return repair.Done{}, err
-		}
-		select {
-		case <-time.After(releaseFor):
-		case <-ctx.Done(): // it must not stay released
-		}
 	}
 	if err := c.Signal(system, unix.SIGUSR1); err != nil {
 		return repair.Done{}, err

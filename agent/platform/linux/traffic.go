@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
-	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -74,23 +72,4 @@ func counters(root, name string) (n [3]uint64, err error) {
 		}
 	}
 	return n, nil
-}
-
-// HasIPv4 reports whether an interface has an IPv4 address that others can
-// reach.
-func HasIPv4(name string) bool {
-	ifi, err := net.InterfaceByName(name)
-	if err != nil {
-		return false
-	}
-	all, err := ifi.Addrs()
-	if err != nil {
-		return false
-	}
-	for _, a := range all {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() && !p.Addr().IsLinkLocalUnicast() {
-			return true
-		}
-	}
-	return false
 }
