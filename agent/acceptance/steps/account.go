@@ -164,9 +164,10 @@ func (s *Account) see(ctx context.Context, c *comparison, note func(string)) {
 		return
 	}
 	a := sortAddresses(c.line.Addresses)
-	c.online = (a.usableV4 && c.line.DefaultV4 || a.usableV6 && c.line.DefaultV6) && c.contract.Access != AccessBridge
-	if c.contract.Access == AccessPPPoE && c.line.SessionsErr == nil && len(c.line.Sessions) == 0 {
-		c.online = false // by another way than the account's
+	c.online = c.contract.Access != AccessBridge && (a.usableV4 && c.line.DefaultV4 || a.usableV6 && c.line.DefaultV6)
+	if c.online && c.contract.Access == AccessPPPoE && len(c.line.Sessions) == 0 {
+		c.online = false               // or by another way than the account's
+		c.lineErr = c.line.SessionsErr // then nobody knows
 	}
 	note(fmt.Sprintf("%s: online %t, %v, delegated %v, resolvers %v, MTU %d", c.line.Interface, c.online, c.line.Addresses, c.line.Delegated, c.line.DNS, c.line.MTU))
 }
@@ -256,10 +257,15 @@ func (c *comparison) entry(dial *Dial) {
 		}
 	}
 	accepted := c.online || c.tested != nil
-	if c.contract.Access == AccessBridge && !accepted {
+	switch {
+	case accepted:
+		measured(c.out, "line_accepted", true, "dial", "")
+	case c.contract.Access == AccessBridge:
 		put(c.out, missing("line_accepted", collectors.StatusUnsupported, "dial", "a bridged line: whoever dials is behind the gateway"))
-	} else {
-		measured(c.out, "line_accepted", accepted, "dial", "")
+	case c.lineErr != nil:
+		put(c.out, missing("line_accepted", collectors.StatusError, "dial", c.lineErr.Error()))
+	default:
+		measured(c.out, "line_accepted", false, "dial", "")
 	}
 	c.barred = "the gateway is offline"
 	if c.lineErr != nil {

@@ -237,7 +237,7 @@ func (c *comparison) session(e *Extract) {
 		if !n.Online {
 			c.lack(diagnosis.AgentCannotMeasure, "accounting shows no session, and on a bridged line none can be seen from here")
 		}
-	case !c.online && n.Online && told && foreign && e.MaxSessions == 1 && c.age <= sessionFresh:
+	case !c.online && c.lineErr == nil && n.Online && told && foreign && e.MaxSessions == 1 && c.age <= sessionFresh:
 		c.differ(diagnosis.AccountTooManySessions, "the one session that the account may have is that of "+n.MAC)
 	case !c.online:
 		c.unproven("there is no connection to compare with accounting: " + c.barred)

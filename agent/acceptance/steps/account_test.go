@@ -185,6 +185,14 @@ func TestAccountAgainstTheAAA(t *testing.T) {
 		// What the gateway sees alone.
 		{"no extract", func(c *accountCase) { c.o.Extract = nil }, unclear, []code{diagnosis.AccountNoExtract}},
 		{"no extract, another VLAN answers", func(c *accountCase) { c.o.Extract, c.line.Sessions[0].Device = nil, "wan0.43" }, fail, []code{diagnosis.AccountBinding}},
+		{"sessions not readable", func(c *accountCase) { c.line.Sessions, c.line.SessionsErr = nil, errBroken }, unclear, []code{diagnosis.AddrUnreadable}},
+		{"sessions not readable, another's may be there beside", func(c *accountCase) {
+			c.line.Sessions, c.line.SessionsErr, e(c).Session.MAC = nil, errBroken, "020000000099"
+		}, unclear, []code{diagnosis.AddrUnreadable}},
+		{"sessions not readable, IPoE needs none", func(c *accountCase) {
+			e(c).Account, c.o.Contract.Account, c.o.Contract.Access = "", "", steps.AccessIPoE
+			c.line.Interface, c.line.Sessions, c.line.SessionsErr = "wan0.41", nil, errBroken
+		}, pass, nil},
 		{"line not readable", func(c *accountCase) { c.err = errBroken }, unclear, []code{diagnosis.AddrUnreadable}},
 		{"line says nothing", func(c *accountCase) { c.line = steps.AccountLine{} }, unclear, []code{diagnosis.AddrUnreadable}},
 		{"line not readable, suspended", func(c *accountCase) { c.err, e(c).State = errBroken, steps.AccountSuspended }, fail, []code{diagnosis.AccountState}},
@@ -246,6 +254,12 @@ func TestAccountKeepsBothSides(t *testing.T) {
 	}
 	if len(res.Limits) != 1 || res.Limits[0].Name != acceptance.AccountExtractMaxAge {
 		t.Errorf("%+v", res.Limits)
+	}
+	c = inStep()
+	c.line.Sessions, c.line.SessionsErr = nil, errBroken
+	res = c.climb(t)
+	if m := measurement(t, res, "line_accepted"); m.Value != nil || m.Status != string(collectors.StatusError) || !strings.Contains(res.Reason, errBroken.Error()) {
+		t.Errorf("what is not known is %+v; %s", m, res.Reason)
 	}
 	c = inStep()
 	c.o.Extract.Template = ""
