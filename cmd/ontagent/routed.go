@@ -94,7 +94,7 @@ func (s *sources) readRouted(ctx context.Context, c config.Config) (steps.Routed
 	r.LAN = strings.Join(names, " ")
 	r.ForwardV4 = forwarding("/", "ipv4", append(names, line.Interface)...)
 	r.ForwardV6 = forwarding("/", "ipv6", "all")
-	r.Flows = -1
+	r.Flows, r.Untracked = -1, untracked("/")
 	if file, err := os.Open("/proc/net/nf_conntrack"); err == nil {
 		defer file.Close() //nolint:errcheck // it was only read
 		if n, err := countFlows(io.LimitReader(file, maxFlows), r.Addresses); err == nil {
@@ -137,6 +137,12 @@ func forwarding(root, family string, names ...string) *bool {
 		return nil
 	}
 	return &on
+}
+
+// untracked reports whether the kernel says that it tracks no connection.
+func untracked(root string) bool {
+	n, err := os.ReadFile(filepath.Join(root, "proc/sys/net/netfilter/nf_conntrack_count"))
+	return err == nil && strings.TrimSpace(string(n)) == "0"
 }
 
 // maxFlows bounds what is read of the kernel's table of connections, in bytes.

@@ -84,6 +84,25 @@ func TestForwarding(t *testing.T) {
 	}
 }
 
+func TestUntracked(t *testing.T) {
+	root := t.TempDir()
+	if untracked(root) {
+		t.Error("what cannot be read is not nothing")
+	}
+	dir := filepath.Join(root, "proc/sys/net/netfilter")
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]bool{"0\n": true, "1\n": false, "10\n": false, "": false} {
+		if err := os.WriteFile(filepath.Join(dir, "nf_conntrack_count"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := untracked(root); got != want {
+			t.Errorf("%q: %t", text, got)
+		}
+	}
+}
+
 func TestBehind(t *testing.T) {
 	up := net.FlagUp
 	for _, tt := range []struct {

@@ -26,8 +26,11 @@ type Routed struct {
 	ForwardV4, ForwardV6 *bool
 	// Flows counts connections of hosts on the LAN with the world that were
 	// answered; -1: not known.
-	Flows  int
-	Source string // never empty: without it nothing was read
+	Flows int
+	// Untracked says that the kernel tracks not one connection: who translates
+	// addresses tracks them all.
+	Untracked bool
+	Source    string // never empty: without it nothing was read
 }
 
 // RoutedOptions configure the rung of the routed internet.
@@ -84,8 +87,8 @@ func (*RoutedInternet) Estimate() time.Duration { return 500 * time.Millisecond 
 //   - Not forwarded, or no address on the LAN that the configuration names:
 //     fail.
 //   - A server answers the LAN's address: pass.
-//   - It answers the WAN's address only: fail; the address is not translated,
-//     or a public one is not routed here.
+//   - It answers the WAN's address only: fail if the kernel translates no
+//     address at all, or if a public one is not routed here.
 //   - Nothing answers, not even pings: fail.
 //   - All else is inconclusive.
 //
@@ -183,17 +186,34 @@ func (s *RoutedInternet) family(ctx context.Context, out *acceptance.Outcome, so
 	_, wan := s.try(ctx, out, "wan_probe", netip.Addr{}, source.Is4(), note)
 	switch {
 	case ctx.Err() != nil:
-	case wan && internal(source) && flows > 0:
-		// Some firewalls translate only what comes in by the LAN.
-		decide(out, acceptance.Inconclusive, fmt.Sprintf("servers answer the gateway, but not %s on its LAN; yet hosts behind it were answered", source), diagnosis.AgentCannotMeasure)
 	case wan && internal(source):
-		decide(out, acceptance.Fail, fmt.Sprintf("servers answer the gateway, but not %s on its LAN: the address is not translated", source), diagnosis.RoutedNoNAT)
+		s.unanswered(ctx, out, fmt.Sprintf(onlyWAN, source), flows)
 	case wan:
-		decide(out, acceptance.Fail, fmt.Sprintf("servers answer the gateway, but not %s on its LAN: the operator does not route it here", source), diagnosis.RoutedInternetDown)
+		decide(out, acceptance.Fail, fmt.Sprintf(onlyWAN, source)+": the operator does not route it here", diagnosis.RoutedInternetDown)
 	case s.silent(ctx, out, source.Is4(), note):
 		decide(out, acceptance.Fail, "nothing answers, neither the LAN nor the gateway itself", diagnosis.RoutedInternetDown)
 	default:
 		decide(out, acceptance.Inconclusive, "no server answers, neither the LAN nor the gateway itself", diagnosis.ReachTargetSilent)
+	}
+}
+
+const onlyWAN = "servers answer the gateway, but not %s on its LAN"
+
+// unanswered judges a private address that nobody answers, where the WAN's was
+// answered a moment ago. A firewall may drop what the gateway itself sends from
+// it, or translate only what comes in by the LAN; but if not even the WAN's
+// connection is tracked, none is translated.
+func (s *RoutedInternet) unanswered(ctx context.Context, out *acceptance.Outcome, reason string, flows int) {
+	r, err := s.o.Reader(ctx)
+	switch {
+	case flows > 0:
+		decide(out, acceptance.Inconclusive, reason+"; yet hosts behind it were answered", diagnosis.AgentCannotMeasure)
+	case err == nil && r.Untracked:
+		decide(out, acceptance.Fail, reason+": no address is translated, as no connection is tracked", diagnosis.RoutedNoNAT)
+	case flows < 0:
+		decide(out, acceptance.Inconclusive, reason+"; whether it is translated cannot be read", diagnosis.AgentCannotMeasure)
+	default:
+		decide(out, acceptance.Inconclusive, reason+": it is not translated, or a firewall is in the way", diagnosis.RoutedNoNAT)
 	}
 }
 

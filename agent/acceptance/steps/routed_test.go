@@ -23,6 +23,8 @@ type routedCase struct {
 	tryErr  error
 	pings   int
 	tried   []tcp.Options
+	// untracked: even after connections none is tracked.
+	untracked bool
 }
 
 func routing() *routedCase {
@@ -48,7 +50,13 @@ func bothFamilies(context.Context, string) ([]netip.Addr, error) {
 
 func (c *routedCase) climb(t *testing.T) acceptance.Result {
 	t.Helper()
-	c.o.Reader = func(context.Context) (steps.Routed, error) { return c.routed, c.err }
+	c.o.Reader = func(context.Context) (steps.Routed, error) {
+		r := c.routed
+		if len(c.tried) > 0 {
+			r.Untracked = c.untracked
+		}
+		return r, c.err
+	}
 	c.o.Reach = func(ctx context.Context, o tcp.Options) (tcp.Result, error) {
 		c.tried = append(c.tried, o)
 		if c.tryErr != nil {
@@ -98,8 +106,11 @@ func TestRoutedInternet(t *testing.T) {
 		{"forwarding not readable", func(c *routedCase) { c.routed.ForwardV4 = nil }, unclear, []code{diagnosis.AgentCannotMeasure}, nil},
 		{"no LAN address", func(c *routedCase) { c.routed.Addresses = prefixes("fe80::1/64") }, fail, []code{diagnosis.RoutedNoLANAddress}, nil},
 		{"no LAN address, LAN guessed", func(c *routedCase) { c.routed.Addresses, c.routed.Named = nil, false }, unclear, []code{diagnosis.AgentCannotMeasure}, nil},
-		{"no translation", func(c *routedCase) { silentLAN(c); c.routed.Flows = 0 }, fail, []code{diagnosis.RoutedNoNAT}, nil},
-		{"no translation, conntrack not readable", func(c *routedCase) { silentLAN(c); c.routed.Flows = -1 }, fail, []code{diagnosis.RoutedNoNAT}, nil},
+		{"no translation, as nothing is tracked", func(c *routedCase) { silentLAN(c); c.routed.Flows, c.untracked = 0, true }, fail, []code{diagnosis.RoutedNoNAT}, nil},
+		{"nothing is tracked, the table is not readable", func(c *routedCase) { silentLAN(c); c.routed.Flows, c.untracked = -1, true }, fail, []code{diagnosis.RoutedNoNAT}, nil},
+		{"nothing was tracked before there was a connection", func(c *routedCase) { silentLAN(c); c.routed.Flows, c.routed.Untracked = 0, true }, unclear, []code{diagnosis.RoutedNoNAT}, nil},
+		{"no translation, or a firewall", func(c *routedCase) { silentLAN(c); c.routed.Flows = 0 }, unclear, []code{diagnosis.RoutedNoNAT}, nil},
+		{"no translation, conntrack not readable", func(c *routedCase) { silentLAN(c); c.routed.Flows = -1 }, unclear, []code{diagnosis.AgentCannotMeasure}, nil},
 		{"no translation, but hosts were answered", silentLAN, unclear, []code{diagnosis.AgentCannotMeasure}, nil},
 		{"nothing answers", func(c *routedCase) { silent(c); c.pings = 0 }, fail, []code{diagnosis.RoutedInternetDown}, nil},
 		{"servers do not answer, pings come back", silent, unclear, []code{diagnosis.ReachTargetSilent}, nil},
