@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"time"
@@ -47,7 +48,7 @@ func (d *daemon) openRepair() error {
 		d.log.Error("no repairs for a day", "error", err)
 	}
 	h := &healing{journal: journal}
-	h.hands = &hands{c: d.c, read: d.sources.wan.Read, reread: d.sources.rereadModule, journal: journal}
+	h.hands = &hands{c: d.c, read: d.sources.wan.Read, reread: d.sources.rereadModule, journal: journal, log: d.log.With("part", "repair")}
 	if h.standing, err = repair.OpenStanding(d.fs, dir); err != nil {
 		d.log.Error("no healing without an order", "error", err)
 	}
@@ -170,6 +171,7 @@ type hands struct {
 	read    func(context.Context) (wan.Facts, error)
 	reread  func(context.Context) (string, error)
 	journal *repair.Journal
+	log     *slog.Logger
 }
 
 const (
@@ -312,14 +314,19 @@ func (h *hands) restart(ctx context.Context) (repair.Done, error) {
 	if err := r.Run(ctx, downFor); err != nil {
 		return done, errors.Join(err, h.finish(intent))
 	}
+	// It was restarted, whatever fails from here on.
 	if err := h.journal.Keep(nil); err != nil {
-		return done, err
+		if !r.WasUp {
+			// What is kept would take it down again in the middle of anything.
+			return done, errors.Join(err, h.finish(intent))
+		}
+		h.log.Warn("cannot forget what a restart would have to put back", "error", err)
 	}
 	if c, err := linux.FindUDHCPC(system, name); err == nil {
 		// It has not seen the interface go, and would keep a lease that the
 		// network may have forgotten.
 		if err := c.Signal(system, unix.SIGUSR1); err != nil {
-			return done, err
+			h.log.Warn("cannot ask for the lease after a restart", "error", err)
 		}
 	}
 	return done, nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +24,7 @@ func testHands(t *testing.T, c config.Config) *hands {
 		t.Fatal(err)
 	}
 	return &hands{
-		c: c, journal: j,
+		c: c, journal: j, log: slog.New(slog.DiscardHandler),
 		read:   func(context.Context) (wan.Facts, error) { return wan.Facts{}, nil },
 		reread: (&sources{}).rereadModule,
 	}
