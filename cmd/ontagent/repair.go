@@ -68,6 +68,10 @@ func (d *daemon) openHealer() {
 		Judge: d.authority.Standing, Grant: d.grantHealing, Look: d.visits.LookUnder, Turn: d.turn, Grace: d.c.Repair.Grace,
 		Report: d.healed, Log: d.log.With("part", "repair"),
 	})
+	// Of those that an earlier start opened nobody else tells again.
+	for _, f := range d.watching.faults.Faults() {
+		d.faultOpened(f.Code)
+	}
 }
 
 // repair is the job.Handler of repair.

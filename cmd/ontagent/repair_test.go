@@ -4,12 +4,15 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"ontagent/agent/audit"
+	"ontagent/agent/diagnosis"
 	"ontagent/agent/order"
 	"ontagent/agent/repair"
+	"ontagent/collectors"
 	"ontagent/collectors/wan"
 	"ontagent/config"
 	"ontagent/transport/durable"
@@ -80,6 +83,48 @@ func TestARepairUnderAStandingOrderIsGrantedOnTheTrail(t *testing.T) {
 	if err := d.grantHealing(v, order.ActionRedial); err == nil || d.trail.Head().N != before+1 {
 		t.Errorf("what cannot be audited is granted: %v", err)
 	}
+}
+
+func TestAFaultThatIsStillOpenIsToldAfterAStart(t *testing.T) {
+	_, c := gateway(t)
+	d := start(t, c)
+	d.watching.heard(collectors.Event{Type: "pon", What: "state", Before: "operational", After: "los"})
+	d.watching.faults.Inspected(diagnosis.FromHappenings(d.watching.history.Recent()), nil)
+	if len(d.watching.faults.Faults()) != 1 {
+		t.Fatal("no fault opened")
+	}
+	var log safeLog
+	d.log = slog.New(slog.NewTextHandler(&log, nil))
+	d.openHealer()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- d.healing.healer.Serve(ctx) }()
+	for deadline := time.Now().Add(10 * time.Second); !log.has("a fault opened"); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Error("the healer was not told")
+			break
+		}
+	}
+	cancel()
+	<-ended
+}
+
+// safeLog is a log that a test reads while it is written.
+type safeLog struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *safeLog) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *safeLog) has(s string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.text.String(), s)
 }
 
 // An intent of an earlier boot, or one that nobody can read, is told of and
