@@ -185,6 +185,9 @@ var officeWords = [...]struct {
 	{"show.attachment_there", Words{"文件与摘要相符", "the file fits its digest"}},
 	{"show.attachment_missing", Words{"没有找到文件", "no such file was found"}},
 	{"show.attachment_swapped", Words{"文件与摘要不符，可能被换过", "the file does not fit its digest: it may have been swapped"}},
+	{"show.attachment_of", Words{"文件被调换：内容是 %s 的", "swapped: its content is that of %s"}},
+	{"show.attachment_bad", Words{"文件读不出来", "the file cannot be read"}},
+	{"show.attachment_added", Words{"回执之后添加的文件，回执中没有", "added after closing: the receipt does not name it"}},
 	{"show.attachment_unchecked", Words{"只列摘要", "digest only"}},
 	{"show.remarks", Words{"备注", "Remarks"}},
 
@@ -470,6 +473,7 @@ var officeWords = [...]struct {
 	{"show.work", Words{"所做的操作", "What was done"}},
 	{"show.outcome", Words{"效果", "What came of it"}},
 	{"show.undone", Words{"已撤回", "Put back"}},
+	{"show.receipt_claimed", Words{"回执所称", "as the receipt claims"}},
 	{"show.claimed", Words{"记录所称", "as the record claims"}},
 	{"show.min_s", Words{"%d 分 %d 秒", "%d min %d s"}},
 	{"show.h_min", Words{"%d 小时 %d 分", "%d h %d min"}},

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/ed25519"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"os"
@@ -256,10 +257,27 @@ func TestDocuments(t *testing.T) {
 	shown := d.do("order", "show", "@signed", "--trust", "@trust", "--root", "@root.pub")
 	for _, part := range []string{
 		"WO-7 rev 1 (repair), signed by an operator key of the trust list", device + ", tenant lab", "T-1024",
-		"internet pppoe, vlan 41, 500/50 Mbit/s", "cpu.max:0.8", "accept, diagnose, close", "disturb",
+		"internet pppoe, vlan 41, 500/50 Mbit/s", "threshold    cpu.max 0.8", "accept, diagnose, close", "disturb",
 	} {
 		if !strings.Contains(shown, part) {
 			t.Errorf("order show leaves out %q:\n%s", part, shown)
+		}
+	}
+	payload, err := base64.StdEncoding.DecodeString(d.envelope("signed").Payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer := strings.Replace(string(payload), `"v":1,`, `"v":2,"order_rooms":[],`, 1)
+	env, err := order.Sign(order.TypeOrder, []byte(newer), d.key("operator.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.sealed("newer", env)
+	d.write("newer.json", newer)
+	for _, name := range []string{"@newer", "@newer.json"} {
+		code, out, errs := d.ontctl("order", "show", name)
+		if code != cli.Inconclusive || out != "" || !strings.Contains(errs, "order version 2 is not known to this program") {
+			t.Errorf("a newer order, %s: %d\n%s%s", name, code, out, errs)
 		}
 	}
 	if shown := d.do("order", "show", "@order"); !strings.Contains(shown, "unsigned") {

@@ -28,6 +28,10 @@ func either(lang, zh, en string) string {
 	return en
 }
 
+// implausibleDBm is more light than reaches any splitter box: whoever reads it
+// forgot the minus sign. It only bounds what is written; receipts say what they say.
+const implausibleDBm = 8.0
+
 func (a *app) receiptMake(_ context.Context, args []string) error {
 	f := a.flags("receipt make")
 	recordFile := f.String("record", "", "the `RECORD` that the receipt is for")
@@ -73,6 +77,9 @@ func (a *app) receiptMake(_ context.Context, args []string) error {
 	f.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	switch {
 	case given["splitter-dbm"]:
+		if *dbm >= implausibleDBm {
+			return cli.Exit(cli.Usage, "receipt make: %g dBm at a splitter box? was %g meant", *dbm, -*dbm)
+		}
 		splitter.RxPowerDBm = *dbm
 		splitter = record.JudgeSplitter(splitter, splitterMin(v, o))
 		r.Splitter = &splitter

@@ -153,6 +153,7 @@ type attachmentCheck struct {
 	Name   string          `json:"name"`
 	State  attachmentState `json:"state"`
 	Detail string          `json:"detail,omitempty"` // English
+	Of     string          `json:"of,omitempty"`     // the attachment whose content a swapped one has
 }
 
 // checkAttachments holds the files of a directory against those that a receipt
@@ -197,11 +198,11 @@ func checkAttachment(dir string, at record.Attachment, byDigest map[string]strin
 		c.State, c.Detail = attachedBad, err.Error()
 	case digest == at.SHA256 && int64(len(data)) == at.Bytes:
 	case known && other != at.Name:
-		c.State, c.Detail = attachedSwapped, "its content is that of "+other
+		c.State, c.Of, c.Detail = attachedSwapped, other, "its content is that of "+other
 	default:
 		c.State, c.Detail = attachedAltered, fmt.Sprintf("%d bytes with sha256 %s", len(data), digest)
 		if int64(len(data)) < at.Bytes {
-			c.Detail += fmt.Sprintf(": cut off, it had %d", at.Bytes)
+			c.Detail += fmt.Sprintf("; shorter: it had %d", at.Bytes)
 		}
 	}
 	return c

@@ -60,7 +60,11 @@ func (a *app) receiptFile(_ context.Context, args []string) error {
 		return cli.Exit(cli.Refused, "receipt file: %s has a receipt already: %s", path, stem+receiptSuffix)
 	}
 	if err := keepAttachments(stem+attachmentsSuffix, v.Receipt.Attachments, f.Arg(1)); err != nil {
-		return cli.Exit(cli.Fail, "receipt file: %w", err)
+		code := cli.Fail
+		if f.NArg() < 2 {
+			code = cli.Usage
+		}
+		return cli.Exit(code, "receipt file: %w", err)
 	}
 	// The receipt is last: where it stands, all that it names does. A second one
 	// that comes at the same time does not get here.

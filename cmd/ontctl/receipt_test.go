@@ -145,7 +145,7 @@ func TestReceiptAttachments(t *testing.T) {
 	}{
 		"missing":   {func(d *desk) { _ = os.Remove(d.path("files/box.jpg")) }, "box.jpg: missing"},
 		"altered":   {func(d *desk) { d.write("files/box.jpg", photo("box.jpf")) }, "box.jpg: altered"},
-		"cut off":   {func(d *desk) { d.write("files/box.jpg", photo("")) }, "cut off"},
+		"shorter":   {func(d *desk) { d.write("files/box.jpg", photo("")) }, "shorter: it had"},
 		"empty":     {func(d *desk) { d.write("files/box.jpg", "") }, "box.jpg: altered"},
 		"added":     {func(d *desk) { d.write("files/new.jpg", photo("new")) }, "new.jpg: added after closing"},
 		"a record":  {func(d *desk) { d.write("files/x.record", d.read("record1")) }, "x.record: added after closing"},
@@ -215,7 +215,9 @@ func TestReceiptMakeRefuses(t *testing.T) {
 		"another root":         {"--record @record1 --key @technician.key --root @stranger.pub -o @r", cli.Inconclusive, ""},
 		"a receipt is there":   {"--record @record1 --key @technician.key -o @taken", cli.Usage, "exists already"},
 		"port alone":           {"--record @record1 --key @technician.key --splitter-port 7 -o @r", cli.Usage, "--splitter-dbm"},
-		"no reading":           {"--record @record1 --key @technician.key --splitter-dbm 187 -o @r", cli.Usage, "no reading"},
+		"no reading":           {"--record @record1 --key @technician.key --splitter-dbm -187 -o @r", cli.Usage, "no reading"},
+		"no minus sign":        {"--record @record1 --key @technician.key --splitter-dbm 18.7 -o @r", cli.Usage, "18.7 dBm at a splitter box? was -18.7 meant"},
+		"too much light":       {"--record @record1 --key @technician.key --splitter-dbm 8 -o @r", cli.Usage, "was -8 meant"},
 		"unknown kind":         {"--record @record1 --key @technician.key --photo selfie=@photo.jpg -o @r", cli.Usage, "selfie"},
 		"no kind":              {"--record @record1 --key @technician.key --photo @photo.jpg -o @r", cli.Usage, "KIND=FILE"},
 		"empty photo":          {"--record @record1 --key @technician.key --photo onu=@empty.jpg -o @r", cli.Usage, "empty"},
@@ -245,6 +247,22 @@ func TestReceiptMakeRefuses(t *testing.T) {
 	}
 }
 
+// editedReceipt is a receipt with its content changed and its signature kept.
+func (d *desk) editedReceipt(name, old, new string) string {
+	d.t.Helper()
+	env := d.envelope(name)
+	payload, err := base64.StdEncoding.DecodeString(env.Payload)
+	if err != nil || !bytes.Contains(payload, []byte(old)) {
+		d.t.Fatalf("no %s in %s, %v", old, payload, err)
+	}
+	env.Payload = base64.StdEncoding.EncodeToString(bytes.Replace(payload, []byte(old), []byte(new), 1))
+	data, err := record.Marshal(env)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return string(data)
+}
+
 func TestReceiptsOfADirectory(t *testing.T) {
 	t.Parallel()
 	d := visited(t)
@@ -262,7 +280,7 @@ func TestReceiptsOfADirectory(t *testing.T) {
 		t.Errorf("without receipts: %d\n%s", code, out)
 	}
 	// Filed beside its record, once.
-	if code, _, errs := d.ontctl("receipt", "file", "--root", "@root.pub", "--dir", "@store", "@receipt1"); code == cli.OK {
+	if code, _, errs := d.ontctl("receipt", "file", "--root", "@root.pub", "--dir", "@store", "@receipt1"); code != cli.Usage {
 		t.Errorf("filed without its attachments: %s", errs)
 	}
 	d.do("receipt", "file", "--root", "@root.pub", "--dir", "@store", "@receipt1", "@files")
@@ -282,6 +300,35 @@ func TestReceiptsOfADirectory(t *testing.T) {
 	put("WO-7-other.receipt", d.read("second"))
 	if code, out := d.verifyReceipt("--root", "@root.pub", "--dir", "@store"); code != cli.Fail || !strings.Contains(out, "a second receipt for") {
 		t.Errorf("with a second: %d\n%s", code, out)
+	}
+	// A forged one that sorts first does not take the place of the genuine one,
+	// not even with its digest.
+	if err := os.Remove(filepath.Join(dir, "WO-7-other.receipt")); err != nil {
+		t.Fatal(err)
+	}
+	genuine := d.read("receipt1")
+	sig := strings.Index(genuine, `"sig":"`) + len(`"sig":"`)
+	for name, forged := range map[string]string{
+		"another signature": genuine[:sig] + "QQQQ" + genuine[sig+4:],
+		"another content":   d.editedReceipt("receipt1", "very_satisfied", "dissatisfied"),
+	} {
+		put("A.receipt", forged)
+		code, out := d.verifyReceipt("--root", "@root.pub", "--dir", "@store", "--json")
+		var first pair
+		if err := json.Unmarshal([]byte(out[:strings.Index(out, "\n")]), &first); err != nil {
+			t.Fatal(err)
+		}
+		if code != cli.Fail || first.Receipt.Status != record.Valid || !strings.HasSuffix(first.ReceiptFile, "record1.receipt") ||
+			strings.Count(out, "a second receipt for") != 1 {
+			t.Errorf("%s: %d\n%s", name, code, out)
+		}
+		code, out, errs := d.ontctl("record", "export", "--root", "@root.pub", "--dir", "@store")
+		if code != cli.Fail || !strings.Contains(errs, "A.receipt: a second receipt for") || strings.Count(out, `"receipt_status":"valid"`) != 2 {
+			t.Errorf("%s, exported: %d %s\n%s", name, code, errs, out)
+		}
+	}
+	if err := os.Remove(filepath.Join(dir, "A.receipt")); err != nil {
+		t.Fatal(err)
 	}
 	put("WO-7-other.receipt", d.read("receipt2"))
 	if code, out := d.verifyReceipt("--root", "@root.pub", "--dir", "@store"); code != cli.OK {
@@ -312,7 +359,8 @@ func TestNewerRecordsAreShownAsFarAsTheyGo(t *testing.T) {
 		d.sealed(name+"v2", env)
 	}
 	code, out, _ := d.ontctl("record", "verify", "--lang", "en", "--root", "@root.pub", "@record1v2")
-	if code != cli.Inconclusive || !strings.Contains(out, "record version 2 is not known to this program") || !strings.Contains(out, "record1 · T-1024 · pass") {
+	if code != cli.Inconclusive || !strings.Contains(out, "record version 2 is not known to this program") || !strings.Contains(out, "record1 · T-1024 · pass") ||
+		!strings.Contains(out, "made by newer software") || strings.Contains(out, "unreadable") {
 		t.Errorf("record: %d\n%s", code, out)
 	}
 	code, out = d.verifyReceipt("--root", "@root.pub", "@record1", "@receipt1v2")

@@ -276,7 +276,11 @@ func (a *app) verifyDir(dir string, o record.VerifyOptions) ([]pair, error) {
 		}
 		pairs = append(pairs, pair{RecordFile: path, Record: &rec, code: recordExit(rec)})
 	}
-	seen := map[string]bool{} // digests of receipts
+	type version struct {
+		digest string
+		status record.Status // a forged one may have the digest of the genuine one
+	}
+	seen := map[version]bool{} // of receipts
 	for _, path := range files.receipts {
 		var named struct {
 			RecordSHA256 string `json:"record_sha256"`
@@ -295,16 +299,21 @@ func (a *app) verifyDir(dir string, o record.VerifyOptions) ([]pair, error) {
 		}
 		first := pairs[i]
 		p := a.verifyPair(first.RecordFile, *first.Record, path, attachmentsOf(path))
+		this := version{p.Receipt.Digest, p.Receipt.Status}
 		switch {
 		case first.Receipt == nil:
 			pairs[i] = p
-		case seen[p.Receipt.Digest]: // a copy
+		case seen[this]: // a copy
 		default:
+			// Whoever can put a file beside a genuine one must not take its place.
+			if better(p.Receipt.Status, first.Receipt.Status) {
+				pairs[i], first, p = p, p, first
+			}
 			p.Record = nil
 			p.Problem, p.code = "a second receipt for "+first.RecordFile+": the first is "+first.ReceiptFile, worse(p.code, cli.Fail)
 			pairs = append(pairs, p)
 		}
-		seen[p.Receipt.Digest] = true
+		seen[this] = true
 	}
 	for i, p := range pairs {
 		if p.Receipt == nil && p.Record.Status == record.Valid && p.Record.Command.Type == order.Accept {

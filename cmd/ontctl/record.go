@@ -2,11 +2,16 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strconv"
 	"strings"
 
 	"ontagent/agent/order"
+	"ontagent/agent/record"
 	"ontagent/cmd/cli"
 )
 
@@ -23,6 +28,9 @@ func (a *app) orderShow(_ context.Context, args []string) error {
 		return fmt.Errorf("order show: %w", err)
 	}
 	env, envErr := order.ParseEnvelope(data)
+	if n := orderVersion(env, data, envErr); n > 1 {
+		return cli.Exit(cli.Inconclusive, "order show: %s: %w", f.Arg(0), &record.VersionError{What: "order", V: n})
+	}
 	o, signed := order.Order{}, "unsigned"
 	switch {
 	case envErr != nil:
@@ -53,6 +61,24 @@ func (a *app) orderShow(_ context.Context, args []string) error {
 	}
 	printOrder(a.out, o, signed)
 	return nil
+}
+
+// orderVersion returns the version of an order, signed or not; 0 if that is not
+// legible.
+func orderVersion(env order.Envelope, data []byte, envErr error) int {
+	var head struct {
+		V int `json:"v"`
+	}
+	if envErr == nil {
+		if err := peek(env, order.TypeOrder, &head); err != nil {
+			return 0
+		}
+		return head.V
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return 0
+	}
+	return head.V
 }
 
 func printOrder(out io.Writer, o order.Order, signed string) {
@@ -89,7 +115,9 @@ func printOrder(out io.Writer, o order.Order, signed string) {
 		line("service", strings.Join(parts, ", "))
 	}
 	line("require", strings.Join(o.Require, ", "))
-	line("thresholds", o.Thresholds)
+	for _, name := range slices.Sorted(maps.Keys(o.Thresholds)) {
+		line("threshold", name+" "+strconv.FormatFloat(o.Thresholds[name], 'g', -1, 64))
+	}
 	var allow []string
 	for _, c := range o.Allow {
 		allow = append(allow, string(c))

@@ -122,6 +122,13 @@ func recordsBelow(dir string) ([]string, error) {
 	return paths, err
 }
 
+// better reports whether a receipt of status a is rather the genuine one than
+// one of status b.
+func better(a, b record.Status) bool {
+	rank := []record.Status{record.SignerUnknown, record.Valid} // all others are worse
+	return slices.Index(rank, a) > slices.Index(rank, b)
+}
+
 // exporter reads records one after the other, and tells what is wrong with
 // them as it goes.
 type exporter struct {
@@ -221,19 +228,31 @@ func (e *exporter) read(path string) (exported, bool) {
 	}
 	e.seen[doc.Digest] = path
 	out := exported{path: path, doc: doc}
-	for _, r := range e.receipts[doc.Digest] {
-		rv := verifyReceipt(r.data, v)
-		if out.receipt != nil {
-			e.complain(cli.Fail, r.path, "a second receipt for %s", path)
-			out.several = true
-			continue
-		}
-		out.receipt = &rv
-		if rv.Status == record.Altered || e.root && rv.Status != record.Valid {
-			e.complain(receiptExit(rv), r.path, "receipt: %s", rv.Problem)
-		}
-	}
+	e.receiptOf(&out, v)
 	return out, true
+}
+
+// receiptOf adds the receipt of a record. Whoever can put a file beside a
+// genuine one must not take its place: a valid one is it, whichever comes first.
+// Which of several valid ones is meant, nobody can tell.
+func (e *exporter) receiptOf(out *exported, rec record.Verification) {
+	var chosen string
+	for _, r := range e.receipts[out.doc.Digest] {
+		rv, other := verifyReceipt(r.data, rec), r.path
+		switch {
+		case out.receipt == nil:
+			out.receipt, chosen = &rv, r.path
+			continue
+		case better(rv.Status, out.receipt.Status):
+			other, chosen, out.receipt, out.several = chosen, r.path, &rv, false
+		case !better(out.receipt.Status, rv.Status):
+			out.several = true
+		}
+		e.complain(cli.Fail, other, "a second receipt for %s", out.path)
+	}
+	if rv := out.receipt; rv != nil && (rv.Status == record.Altered || e.root && rv.Status != record.Valid) {
+		e.complain(receiptExit(*rv), chosen, "receipt: %s", rv.Problem)
+	}
 }
 
 // orderOf returns the order as far as it is legible.

@@ -2,19 +2,14 @@ package main
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"html/template"
 	"image"
 	"image/color"
 	"image/jpeg"
 	_ "image/png" // photos are JPEG or PNG
-	"io"
-	"io/fs"
-	"os"
+	"path/filepath"
 
 	"ontagent/agent/record"
 	"ontagent/cmd/ontctl/render"
@@ -28,58 +23,42 @@ const (
 )
 
 // findAttachments looks for a receipt's files in dir, and in nothing that dir
-// leads out to. It reports whether one is there that is not the one named.
-func findAttachments(dir string, list []record.Attachment) (files map[string]render.File, swapped bool, err error) {
-	root, err := os.OpenRoot(dir)
+// leads out to. It reports whether one is there that is not the one named, or
+// that was added; those among except are not.
+func findAttachments(dir string, list []record.Attachment, except ...string) (files map[string]render.File, wrong bool, err error) {
+	checks, err := checkAttachments(dir, list, except...)
 	if err != nil {
 		return nil, false, err
 	}
-	defer func() { err = errors.Join(err, root.Close()) }()
 	files, room := map[string]render.File{}, maxThumbnails
-	for _, a := range list {
-		data, err := readAttachment(root, a.Name)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			files[a.Name] = render.File{State: render.FileMissing}
-			continue
-		case err != nil:
-			return nil, false, fmt.Errorf("%s: %w", clean(a.Name), err)
+	for _, c := range checks {
+		f := render.File{State: render.FileBad}
+		switch c.State {
+		case attachedOK:
+			f.State = render.FileThere
+			data, err := readAttached(filepath.Join(dir, c.Name))
+			if err != nil {
+				return nil, false, fmt.Errorf("%s: %w", clean(c.Name), err)
+			}
+			if small := thumbnail(data); len(small) > 0 && len(small) <= room {
+				room -= len(small)
+				// What was decoded and encoded anew carries no place and no script.
+				f.Thumbnail = template.URL("data:image/jpeg;base64," + base64.StdEncoding.EncodeToString(small)) //nolint:gosec // see above
+			}
+		case attachedMissing, attachedUnknown:
+			f.State = render.FileMissing
+		case attachedSwapped:
+			f.State, f.Of = render.FileSwapped, c.Of
+		case attachedAltered:
+			f.State = render.FileSwapped
+		case attachedLater:
+			f.State = render.FileAdded
+		case attachedBad:
 		}
-		if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != a.SHA256 || int64(len(data)) != a.Bytes {
-			files[a.Name] = render.File{State: render.FileSwapped}
-			swapped = true
-			continue
-		}
-		f := render.File{State: render.FileThere}
-		if small := thumbnail(data); len(small) > 0 && len(small) <= room {
-			room -= len(small)
-			// What was decoded and encoded anew carries no place and no script.
-			f.Thumbnail = template.URL("data:image/jpeg;base64," + base64.StdEncoding.EncodeToString(small)) //nolint:gosec // see above
-		}
-		files[a.Name] = f
+		wrong = wrong || f.State != render.FileThere && f.State != render.FileMissing
+		files[c.Name] = f
 	}
-	return files, swapped, nil
-}
-
-// readAttachment reads a file; one that is larger than any attachment comes cut,
-// and so with another digest.
-func readAttachment(root *os.Root, name string) ([]byte, error) {
-	if !record.ValidAttachmentName(name) {
-		return nil, fs.ErrNotExist // no file of a receipt has such a name
-	}
-	info, err := root.Stat(name)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("not a regular file")
-	}
-	f, err := root.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() //nolint:errcheck // only read
-	return io.ReadAll(io.LimitReader(f, record.MaxAttachment+1))
+	return files, wrong, nil
 }
 
 // thumbnail returns a small JPEG of a picture; nil of what is none.

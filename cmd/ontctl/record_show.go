@@ -76,11 +76,11 @@ func (a *app) recordShow(_ context.Context, args []string) error {
 			code = worse(code, receiptExit(rv))
 		}
 		if *dir != "" && rv.Receipt != nil {
-			var swapped bool
-			if options.Attachments, swapped, err = findAttachments(*dir, rv.Receipt.Attachments); err != nil {
+			var wrong bool
+			if options.Attachments, wrong, err = findAttachments(*dir, rv.Receipt.Attachments, f.Arg(0), *receipt); err != nil {
 				return cli.Exit(cli.Usage, "record show: --attachments: %w", err)
 			}
-			if swapped {
+			if wrong {
 				code = worse(code, cli.Fail)
 			}
 		}

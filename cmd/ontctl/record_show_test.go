@@ -130,6 +130,33 @@ func TestRecordShow(t *testing.T) {
 	}
 }
 
+// TestShowLooksAtAttachmentsAsVerifyDoes: what was added, and what was swapped
+// with what.
+func TestShowLooksAtAttachmentsAsVerifyDoes(t *testing.T) {
+	t.Parallel()
+	d := visited(t)
+	show := func(format string) (int, string) {
+		code, out, errs := d.ontctl("record", "show", "--lang", "en", "--format", format, "--root", "@root.pub", "--receipt", "@receipt1", "--attachments", "@files", "@record1")
+		return code, out + errs
+	}
+	if code, out := show("text"); code != cli.OK {
+		t.Fatalf("%d\n%s", code, out)
+	}
+	d.write("files/new.jpg", photo("new"))
+	for _, format := range []string{"text", "html"} {
+		if code, out := show(format); code != cli.Fail || !strings.Contains(out, "new.jpg") || !strings.Contains(out, "added after closing") {
+			t.Errorf("added, %s: %d\n%s", format, code, out)
+		}
+	}
+	if err := os.Remove(d.path("files/new.jpg")); err != nil {
+		t.Fatal(err)
+	}
+	d.write("files/box.jpg", photo("cable.jpg"))
+	if code, out := show("text"); code != cli.Fail || !strings.Contains(out, "box.jpg (image/jpeg") || !strings.Contains(out, "its content is that of cable.jpg") {
+		t.Errorf("swapped: %d\n%s", code, out)
+	}
+}
+
 func TestAttachmentsStayInTheirDirectory(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"ontagent/agent/acceptance"
+	"ontagent/agent/diagnosis"
 	"ontagent/agent/record"
 	"ontagent/cmd/cli"
 )
@@ -132,7 +133,12 @@ func (a *app) printVerification(path string, v record.Verification, asJSON bool,
 		return err
 	}
 	w := words(lang)
-	fmt.Fprintf(a.out, "%s: %s\n", path, w.record(v.Status))
+	status := w.record(v.Status)
+	if v.Newer {
+		l, _ := diagnosis.ParseLang(lang)
+		status = diagnosis.OfficeText(l, "show.future")
+	}
+	fmt.Fprintf(a.out, "%s: %s\n", path, status)
 	if v.Problem != "" {
 		fmt.Fprintf(a.out, "  %s\n", clean(v.Problem))
 	}

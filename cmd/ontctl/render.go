@@ -13,6 +13,7 @@ import (
 	"ontagent/agent/order"
 	"ontagent/agent/record"
 	"ontagent/cmd/cli"
+	"ontagent/cmd/ontctl/render"
 )
 
 // defaultLang follows the environment; technicians who set none are Chinese.
@@ -160,7 +161,7 @@ func (p *textPrinter) verdict(st job.Status, w phrases) {
 	code := diagnosis.Code(st.FirstCause)
 	fmt.Fprintf(p.out, "%s: %s [%s]\n", w.label("cause"), diagnosis.Title(w.lang, code), code)
 	if cause, known := diagnosis.Lookup(code); known {
-		fmt.Fprintf(p.out, "%s: %s\n", w.label("side"), diagnosis.Text(w.lang, diagnosis.KeySide+string(cause.Side)))
+		fmt.Fprintf(p.out, "%s: %s\n", w.label("side"), render.In(w.lang).Sides(cause.Side, cause.OrSide))
 	}
 	if action := diagnosis.Action(w.lang, code); action != "" {
 		fmt.Fprintf(p.out, "%s: %s\n", w.label("action"), action)

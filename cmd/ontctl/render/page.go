@@ -212,14 +212,19 @@ func (x Labels) list(names []string, show func(string) string) string {
 	return strings.Join(shown, x.comma())
 }
 
-func (x Labels) cause(rank int, c diagnosis.Ranked) Cause {
-	side := x.w(diagnosis.KeySide + string(c.Side))
-	if c.OrSide != "" && c.OrSide != c.Side {
-		side += " " + x.T("show.or") + " " + x.w(diagnosis.KeySide+string(c.OrSide))
+// Sides names who has to act, and who else it may be, if anybody.
+func (x Labels) Sides(side, or diagnosis.Side) string {
+	text := x.w(diagnosis.KeySide + string(side))
+	if or != "" && or != side {
+		text += " " + x.T("show.or") + " " + x.w(diagnosis.KeySide+string(or))
 	}
+	return text
+}
+
+func (x Labels) cause(rank int, c diagnosis.Ranked) Cause {
 	out := Cause{
 		Rank: rank, Title: Clean(diagnosis.Title(x.lang, c.Code)), Code: Clean(string(c.Code)),
-		Kind: x.w(diagnosis.KeyKind + string(c.Kind)), Severity: x.w(diagnosis.KeySeverity + string(c.Severity)), Side: side,
+		Kind: x.w(diagnosis.KeyKind + string(c.Kind)), Severity: x.w(diagnosis.KeySeverity + string(c.Severity)), Side: x.Sides(c.Side, c.OrSide),
 		Confidence: fmt.Sprintf("%.0f %%", 100*c.Confidence),
 		Means:      Clean(diagnosis.Means(x.lang, c.Code)), Action: Clean(diagnosis.Action(x.lang, c.Code)),
 	}

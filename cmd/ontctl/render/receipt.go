@@ -3,6 +3,8 @@ package render
 import (
 	"fmt"
 	"html/template"
+	"maps"
+	"slices"
 	"strconv"
 
 	"ontagent/agent/diagnosis"
@@ -12,6 +14,8 @@ import (
 // File is what was found of an attachment.
 type File struct {
 	State FileState
+	// Of is whose content a swapped file has, if that is known.
+	Of string
 	// Thumbnail is a data URL of a small picture of it; empty: there is none.
 	Thumbnail template.URL
 }
@@ -24,6 +28,8 @@ const (
 	FileThere   FileState = "there"   // it is the one
 	FileMissing FileState = "missing" // nothing is there, or nothing legible
 	FileSwapped FileState = "swapped" // another file is there
+	FileBad     FileState = "bad"     // what is there is no file, or too large
+	FileAdded   FileState = "added"   // the receipt names none of this name
 )
 
 // ReceiptView is what is shown of a receipt.
@@ -36,6 +42,7 @@ type ReceiptView struct {
 	Behalf      string // who did
 	Ratings     []Rated
 	Attachments []Attached
+	Added       []string // names of files that no attachment has
 	Remarks     string
 	Digest      string
 	// Drawn is the picture of the signature, if it was found.
@@ -88,8 +95,32 @@ func (x Labels) receipt(o Options) *ReceiptView {
 	for _, a := range r.Attachments {
 		out.Attachments = append(out.Attachments, x.attachment(a, o.Attachments))
 	}
+	for _, name := range slices.Sorted(maps.Keys(o.Attachments)) {
+		if o.Attachments[name].State == FileAdded {
+			out.Added = append(out.Added, Clean(name))
+		}
+	}
 	out.Remarks = Clean(r.Remarks)
+	if v.Newer || v.Status != record.Valid && v.Status != record.SignerUnknown {
+		x.disown(out)
+	}
 	return out
+}
+
+// disown takes the marks off a receipt that is nobody's word.
+func (x Labels) disown(r *ReceiptView) {
+	claimed := x.T("show.receipt_claimed") + x.colon()
+	if r.Splitter != nil {
+		r.Splitter.Badge = Badge{Class: "skip", Mark: "!", Text: claimed + r.Splitter.Badge.Text}
+	}
+	for i := range r.Ratings {
+		r.Ratings[i].Class, r.Ratings[i].Rating = "skip", claimed+r.Ratings[i].Rating
+	}
+	for i, a := range r.Attachments {
+		if a.Class == "pass" {
+			r.Attachments[i].Class, r.Attachments[i].State = "skip", claimed+a.State
+		}
+	}
 }
 
 func (x Labels) receiptStanding(v record.ReceiptVerification) Standing {
@@ -179,6 +210,11 @@ func (x Labels) attachment(a record.Attachment, files map[string]File) Attached 
 		out.State, out.Class, out.Thumbnail = x.T("show.attachment_there"), "pass", f.Thumbnail
 	case FileSwapped:
 		out.State, out.Class = x.T("show.attachment_swapped"), "fail"
+		if f.Of != "" {
+			out.State = x.T("show.attachment_of", Clean(f.Of))
+		}
+	case FileBad:
+		out.State, out.Class = x.T("show.attachment_bad"), "fail"
 	case FileMissing:
 		out.State, out.Class = x.T("show.attachment_missing"), "open"
 	default:

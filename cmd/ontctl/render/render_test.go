@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,6 +52,24 @@ func TestPagesAreAsTheyWere(t *testing.T) {
 		golden(t, "installation."+string(lang)+".html", html(t, p))
 		golden(t, "installation."+string(lang)+".txt", text(t, p))
 		checkPage(t, html(t, p), lang)
+	}
+}
+
+// TestReceiptThatIsNotValidIsNobodysWord: nothing in it is marked as well.
+func TestReceiptThatIsNotValidIsNobodysWord(t *testing.T) {
+	data := installation().close(t)
+	for _, status := range []record.Status{record.Valid, record.SignerUnknown, record.Altered, record.Unreadable} {
+		r := receipt(t, data, nil)
+		r.Status = status
+		p := page(t, data, render.Options{Lang: diagnosis.English, Receipt: r, Attachments: map[string]render.File{"signature.png": {State: render.FileThere}}})
+		bad := status == record.Altered || status == record.Unreadable
+		shown := fmt.Sprintf("%+v %+v %+v", *p.Receipt.Splitter, p.Receipt.Ratings, p.Receipt.Attachments)
+		if got := strings.Contains(shown, "✓") || strings.Contains(shown, "pass"); got == bad {
+			t.Errorf("%s: %s", status, shown)
+		}
+		if got := strings.Contains(text(t, p), "as the receipt claims: "); got != bad {
+			t.Errorf("%s:\n%s", status, text(t, p))
+		}
 	}
 }
 

@@ -202,6 +202,9 @@ func (t *printer) receipt(r *ReceiptView) {
 		t.line(1, "%s: %s (%s, %s) — %s", a.Kind, a.Name, a.Type, a.Size, a.State)
 		t.line(2, "sha256 %s", a.SHA256)
 	}
+	for _, name := range r.Added {
+		t.line(1, "!!! %s — %s", name, t.x.T("show.attachment_added"))
+	}
 	t.row(1, t.x.T("show.remarks"), r.Remarks)
 	t.row(1, t.x.T("show.receipt_digest"), r.Digest)
 }
