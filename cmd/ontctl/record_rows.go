@@ -52,6 +52,7 @@ func recordColumns() []column {
 		{"duration_s", kindNumber},
 		{"first_cause", kindText},
 		{"first_cause_side", kindText},
+		{"first_cause_or_side", kindText},
 		{"first_cause_severity", kindText},
 		{"first_cause_confidence", kindNumber},
 		{"causes", kindText},
@@ -143,6 +144,9 @@ func recordRow(e exported) fields {
 	}
 	if first, ok := d.Diagnosis.First(); ok {
 		out["first_cause"], out["first_cause_side"] = string(first.Code), string(first.Side)
+		if first.OrSide != first.Side {
+			out["first_cause_or_side"] = string(first.OrSide)
+		}
 		out["first_cause_severity"], out["first_cause_confidence"] = string(first.Severity), first.Confidence
 	}
 	out["causes"] = codeList(d.Diagnosis)
