@@ -74,11 +74,11 @@ func FindPPPD(root, ifname string) (Client, error) {
 				c.Interface = other
 			}
 		}
-		kind, err := readSome(filepath.Join(root, "sys/class/net", ifname, "type"), 16)
+		kind, _ := readSome(filepath.Join(root, "sys/class/net", ifname, "type"), 16) // nothing: there is no such interface
 		switch {
 		case ifname == "":
 			return c, nil
-		case c.dialsOver(ifname), c.Interface == "" && (err != nil || strings.TrimSpace(string(kind)) == "512"): // ARPHRD_PPP
+		case c.dialsOver(ifname), c.Interface == "" && (len(kind) == 0 || strings.TrimSpace(string(kind)) == "512"): // ARPHRD_PPP
 			c.Interface = ifname
 			return c, nil
 		}
