@@ -3,10 +3,16 @@ package main
 import (
 	"context"
 	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"ontagent/agent/audit"
 	"ontagent/agent/diagnosis"
@@ -107,6 +113,62 @@ func TestAFaultThatIsStillOpenIsToldAfterAStart(t *testing.T) {
 	}
 	cancel()
 	<-ended
+}
+
+// What fails after a restart does not make it one that was not done.
+func TestARestartThatCannotBeForgottenWasDone(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes as long as an interface is kept down")
+	}
+	ended := make(chan string)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with its network
+		why := ""
+		defer func() { ended <- why }()
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			why = err.Error()
+			return
+		}
+		for _, line := range []string{"link add wan0 type veth peer name far0", "link set wan0 up"} {
+			if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
+				why = string(out)
+				return
+			}
+		}
+		c := config.Default()
+		c.Repair.Interface = "wan0"
+		h := testHands(t, c)
+		dir := t.TempDir()
+		j, err := repair.OpenJournal(repair.JournalOptions{
+			FS: durable.OS{}, Dir: dir, Start: 1, Now: time.Now, Wall: func() (time.Time, bool) { return time.Time{}, false },
+		})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		h.journal = j
+		full := time.AfterFunc(downFor/2, func() {
+			if err := os.RemoveAll(dir); err != nil {
+				t.Error(err)
+			}
+		})
+		defer full.Stop()
+		if done, err := h.restart(t.Context()); err != nil || done.Subject != "wan0" {
+			t.Errorf("%+v, %v", done, err)
+		}
+		if j.Intent() == nil {
+			t.Error("the journal could be written")
+		}
+		if ifi, err := net.InterfaceByName("wan0"); err != nil || ifi.Flags&net.FlagUp == 0 {
+			t.Errorf("it is not up: %v", err)
+		}
+	}()
+	if why := <-ended; why != "" {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("no network of its own: %s", why)
+		}
+		t.Skipf("needs root: no network of its own: %s", why)
+	}
 }
 
 // safeLog is a log that a test reads while it is written.
