@@ -223,6 +223,7 @@ func (h *hands) busy(ctx context.Context, a order.RepairAction) (used bool, seen
 		c, _ = linux.FindUDHCPC(system, session)
 	case order.ActionRestart:
 		c.Interface = restarted
+	case order.ActionReread:
 	}
 	if c.Interface != "" {
 		names[0] = c.Interface
