@@ -52,7 +52,8 @@ SMALL := ontagent/... github.com/... go.bug.st/... golang.org/x/net/... golang.o
 	vendor/golang.org/x/net/... vendor/golang.org/x/text/... \
 	encoding/asn1 encoding/hex encoding/pem compress/flate compress/gzip html vendor/golang.org/x/crypto/cryptobyte/... \
 	crypto/x509/... crypto/tls/... crypto/rsa crypto/ecdsa crypto/ecdh crypto/elliptic crypto/hpke crypto/mlkem \
-	$(addprefix crypto/internal/fips140/,rsa ecdsa ecdh) internal/runtime/atomic
+	$(addprefix crypto/internal/fips140/,rsa ecdsa ecdh) \
+	io errors unicode/... $(addprefix internal/,runtime/atomic poll syscall/... abi godebug bisect fmtsort filepathlite testlog reflectlite)
 dist/linux-mips dist/linux-mipsle: GCFLAGS := $(SMALL:%=-gcflags='%=-l')
 # go.bug.st/serial compiles a regular expression when the program starts, for a
 # list of ports that ontagent never asks for. It brings the parser of such
