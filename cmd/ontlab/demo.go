@@ -165,7 +165,7 @@ func (d *demo) visits(ctx context.Context, sim *ontsim.Sim) error {
 	for _, v := range []visit{
 		{"A repair on a healthy line (light at -19.2 dBm): pass", "WO-repair", "1.record", 0},
 		{"The same with light at -27.4 dBm: fail", "WO-repair", "2.record", 1},
-		{"An installation, with a speed test, which also demands what this agent cannot measure yet: inconclusive", "WO-install", "3.record", 3},
+		{"An installation, with a speed test, but without the AAA extract that its account is held against: inconclusive", "WO-install", "3.record", 3},
 	} {
 		sim.SetRxPower(healthyDBm)
 		if v.exit == 1 {
