@@ -9,10 +9,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"ontagent/agent/acceptance"
+	"ontagent/agent/diagnosis"
 	"ontagent/agent/order"
 	"ontagent/agent/record"
 	"ontagent/cmd/cli"
@@ -61,6 +63,16 @@ func TestReceiptOfAVisit(t *testing.T) {
 	var r record.Receipt
 	if err := peek(d.envelope("receipt1"), record.TypeReceipt, &r); err != nil {
 		t.Fatal(err)
+	}
+	for lang, when := range map[diagnosis.Lang]string{
+		diagnosis.English: r.Made.UTC().Format("15:04:05") + " UTC", diagnosis.Chinese: r.Made.Add(8*time.Hour).UTC().Format("15:04:05") + " 北京时间",
+	} {
+		for _, verb := range []string{"receipt verify --root @root.pub @record1 @receipt1 @files", "record show --receipt @receipt1 @record1"} {
+			args := strings.Fields(verb)
+			if _, out, _ := d.ontctl(append([]string{args[0], args[1], "--lang", string(lang)}, args[2:]...)...); !strings.Contains(out, when) {
+				t.Errorf("%s does not tell %q:\n%s", verb, when, out)
+			}
+		}
 	}
 	if s := r.Customer.Signature; s == nil || s.Attachment != "sig.png" || !s.OnBehalf || s.Relation != record.Family {
 		t.Errorf("signature %+v", s)

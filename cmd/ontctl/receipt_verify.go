@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"ontagent/agent/diagnosis"
 	"ontagent/agent/order"
 	"ontagent/agent/record"
 	"ontagent/cmd/cli"
+	"ontagent/cmd/ontctl/render"
 )
 
 // pair is a record with its receipt, as they were verified.
@@ -198,7 +200,7 @@ func (a *app) printReceipt(p pair, lang string) {
 			clean(r.Order), clean(r.Technician), clean(r.RecordSHA256))
 		return
 	}
-	fmt.Fprintf(a.out, "  %s · %s · %s\n  sha256 %s\n", r.Order, r.Technician, r.Made.UTC().Format("2006-01-02 15:04:05 MST"), v.Digest)
+	fmt.Fprintf(a.out, "  %s · %s · %s\n  sha256 %s\n", r.Order, r.Technician, render.In(l).When(r.Made.Format(time.RFC3339)), v.Digest)
 	if s := r.Splitter; s != nil {
 		code := ""
 		if s.Cause != "" {

@@ -103,7 +103,7 @@ func compare(older, newer *render.Document) comparison {
 	if o, n := older.Record.Agent.Version, newer.Record.Agent.Version; o != n {
 		c.Software = &change{Old: o, New: n}
 	}
-	c.Baseline = baselineMoved(older.Record.Baseline, newer.Record.Baseline, absolute)
+	c.Baseline = baselineMoved(baselineAfter(&older.Record), baselineAfter(&newer.Record), absolute)
 	return c
 }
 
@@ -418,6 +418,18 @@ func changed(was, is map[string]string) []change {
 		}
 	}
 	return out
+}
+
+// baselineAfter is what later visits of the line are compared with: the readings
+// of a record that renews its health record, else those that stood before.
+func baselineAfter(r *record.Record) map[string]float64 {
+	switch {
+	case r.Renews:
+		return r.Baseline
+	case r.Line != nil:
+		return r.Line.Readings
+	}
+	return nil
 }
 
 func baselineMoved(was, is map[string]float64, absolute bool) []moved {

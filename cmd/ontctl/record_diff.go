@@ -142,6 +142,8 @@ func (p *diffPrinter) head(key string, h visitHead) {
 		mark = "  !!! " + p.x.T("diff.altered")
 	case h.Status != record.Valid:
 		mark = "  ! " + p.x.T("diff.unverified")
+	case p.checked:
+		mark = "  " + p.x.T("diff.verified")
 	}
 	p.line("%s: #%d · %s · %s · %s · %s%s", p.x.T(key), h.N, h.Device, h.Order, p.x.When(h.Closed), p.x.Verdict(acceptance.Verdict(h.Verdict)), mark)
 }

@@ -39,7 +39,7 @@ func (s seen) document(n uint64) *render.Document {
 	d.Verification.Status = record.Valid
 	d.Record = record.Record{
 		N: n, Device: s.device, Verdict: string(s.verdict), Agent: record.Agent{Version: s.version},
-		Time: record.Moment{UTC: s.closed, Clock: "ntp"}, Baseline: s.baseline,
+		Time: record.Moment{UTC: s.closed, Clock: "ntp"}, Baseline: s.baseline, Renews: s.baseline != nil,
 	}
 	d.Report.Results = []acceptance.Result{
 		{Rung: acceptance.Identity, Verdict: acceptance.Pass, Measurements: []acceptance.Measurement{{Name: "sn", Value: s.sn, Status: "ok"}}},
@@ -49,6 +49,28 @@ func (s seen) document(n uint64) *render.Document {
 		d.Diagnosis.Causes = append(d.Diagnosis.Causes, diagnosis.Ranked{Code: c, Kind: diagnosis.KindFault})
 	}
 	return d
+}
+
+// TestOnlyBaselinesAreCompared: a record that renews no health record leaves
+// the line's as it was, whatever it read.
+func TestOnlyBaselinesAreCompared(t *testing.T) {
+	older := seen{baseline: map[string]float64{"rx_power_dbm": -20}}.document(1)
+	for name, tc := range map[string]struct {
+		renews bool
+		line   *record.Line
+		want   int
+	}{
+		"renewed":          {true, &record.Line{Readings: map[string]float64{"rx_power_dbm": -20}}, 1},
+		"not renewed":      {false, &record.Line{Readings: map[string]float64{"rx_power_dbm": -20}}, 0},
+		"of another":       {false, &record.Line{Readings: map[string]float64{"rx_power_dbm": -25}}, 1},
+		"nothing to renew": {false, nil, 0},
+	} {
+		newer := seen{baseline: map[string]float64{"rx_power_dbm": -28}}.document(2)
+		newer.Record.Renews, newer.Record.Line = tc.renews, tc.line
+		if c := compare(older, newer); len(c.Baseline) != tc.want {
+			t.Errorf("%s: %+v", name, c.Baseline)
+		}
+	}
 }
 
 func TestOpticsMoveBeyondNoise(t *testing.T) {
@@ -154,6 +176,7 @@ func TestRecordDiff(t *testing.T) {
 		out, err string
 	}{
 		"two visits":      {"--root @root.pub @record1 @record2", cli.OK, "optical power · received optical power: -19.2 dBm → -27.4 dBm  (-8.2 dB, noise ±0.5 dB)", ""},
+		"verified":        {"--root @root.pub @record1 @record2", cli.OK, "· pass  verified\n", ""},
 		"backwards":       {"--root @root.pub @record2 @record1", cli.OK, "the first record is the newer one", ""},
 		"not verified":    {"@record1 @record2", cli.OK, "! not verified", ""},
 		"altered":         {"--root @root.pub @record1 @altered", cli.Fail, "!!! ALTERED", ""},

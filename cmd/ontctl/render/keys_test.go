@@ -102,7 +102,7 @@ func TestWhatTravelsHasAName(t *testing.T) {
 	if err != nil || len(paths) < 10 {
 		t.Fatalf("%d files, %v", len(paths), err)
 	}
-	call := regexp.MustCompile(`(?:value|missing|reading|measured|saying|answer|say)\((?:&?out, )?"([a-z0-9_]+)"`)
+	call := regexp.MustCompile(`(?:value|missing|reading|measured|saying|answer|say|seen|stated)\((?:&?(?:c\.)?out, )?"([a-z0-9_]+)"`)
 	names := 0
 	for _, path := range paths {
 		if strings.HasSuffix(path, "_test.go") {

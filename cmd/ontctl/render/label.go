@@ -168,15 +168,43 @@ func Unit(name string) string {
 	return ""
 }
 
-// Number shows v, of the measurement or limit name, with its unit in words:
-// 0.9 of a ratio is 90 %. Six digits are enough to tell which side of a limit
-// it is on.
+// Number shows v, of the measurement name, with its unit in words: 0.9 of a
+// ratio is 90 %. Decibels and milliseconds have two decimals, which is more than
+// can be measured; what would become a whole number by that – most limits are –
+// keeps six digits, so as not to seem to be on a limit that it is beside.
 func (x Labels) Number(name string, v float64) string {
-	unit := Unit(name)
-	if unit == "%" {
-		v *= 100
+	switch Unit(name) {
+	case "dBm", "dB", "ms":
+		if r := math.Round(v*100) / 100; r != math.Trunc(r) {
+			return x.exact(name, r)
+		}
 	}
-	return x.quantity(strconv.FormatFloat(v, 'g', 6, 64), unit)
+	return x.exact(name, v)
+}
+
+// exact shows v with six digits, or all before the point, and whole days as
+// such.
+func (x Labels) exact(name string, v float64) string {
+	const day = 24 * 60 * 60
+	unit := Unit(name)
+	switch {
+	case unit == "%":
+		v *= 100
+	case unit == "s" && v >= 2*day && math.Mod(v, day) == 0:
+		v, unit = v/day, "d"
+	}
+	return x.quantity(digits(v), unit)
+}
+
+// digits writes a number with six digits, or all before the point; with an
+// exponent only where it would be too long otherwise.
+func digits(v float64) string {
+	switch m := math.Abs(v); {
+	case m >= 1e5 && m < 1e15:
+		return strconv.FormatFloat(v, 'f', 0, 64)
+	default:
+		return strconv.FormatFloat(v, 'g', 6, 64)
+	}
 }
 
 // short shows v as somebody remembers it; near a limit it shows more, so as not
@@ -198,7 +226,7 @@ func (x Labels) short(name string, v float64, limits ...float64) string {
 			l *= 100
 		}
 		if r, err := strconv.ParseFloat(rounded, 64); err == nil && r == l && v != l {
-			return x.Number(name, v/scale(unit))
+			return x.exact(name, v/scale(unit))
 		}
 	}
 	if strings.Contains(rounded, ".") {
@@ -265,7 +293,7 @@ func (x Labels) yes(v bool) string {
 
 // Limit shows what passes: "> -25 dBm".
 func (x Labels) Limit(l acceptance.Limit) string {
-	return operator(l.Op) + " " + x.Number(l.Name, l.Value)
+	return operator(l.Op) + " " + x.exact(l.Name, l.Value)
 }
 
 func operator(op string) string {

@@ -290,11 +290,10 @@ func (x Labels) opticalLevels(d *Document, r acceptance.Result) []level {
 		label := fmt.Sprintf("%s %s %s", x.T(key), operator(l.Op), strconv.FormatFloat(l.Value, 'g', 5, 64))
 		out = append(out, level{class, label, l.Value})
 	}
-	base, ok := d.Record.Baseline["rx_power_dbm"]
-	if d.Record.Line != nil {
-		base, ok = d.Record.Line.Readings["rx_power_dbm"]
+	if d.Record.Line == nil {
+		return out // the visit's own reading is no baseline of it
 	}
-	if ok && base-base == 0 {
+	if base, ok := d.Record.Line.Readings["rx_power_dbm"]; ok && base-base == 0 {
 		out = append(out, level{"baseline", fmt.Sprintf("%s %s", x.T("show.baseline_short"), strconv.FormatFloat(base, 'f', 1, 64)), base})
 	}
 	return out

@@ -154,7 +154,7 @@ func (x Labels) splitter(s record.Splitter) *Element {
 	if s.RxPowerDBm > s.RxMinDBm {
 		e.Badge = Badge{Class: "pass", Mark: "✓", Text: x.T("show.splitter_ok")}
 	}
-	e.Lines = []string{x.short("rx_power_dbm", s.RxPowerDBm, s.RxMinDBm), "> " + x.Number("rx_min_dbm", s.RxMinDBm)}
+	e.Lines = []string{x.short("rx_power_dbm", s.RxPowerDBm, s.RxMinDBm), "> " + x.exact("rx_min_dbm", s.RxMinDBm)}
 	if s.Port != "" {
 		e.Lines = append(e.Lines, x.T("show.splitter_port")+" "+Clean(s.Port))
 	}

@@ -55,6 +55,51 @@ func TestPagesAreAsTheyWere(t *testing.T) {
 	}
 }
 
+// TestNumbersAreForPeople: exact figures are in the export.
+func TestNumbersAreForPeople(t *testing.T) {
+	x := render.In(diagnosis.English)
+	for _, tc := range []struct {
+		name string
+		v    float64
+		want string
+	}{
+		{"test_bytes", 712345678, "712345678 bytes"},
+		{"aaa_extract_age_s", 15811200, "183 days"},
+		{"aaa_extract_age_s", 1581120.5, "1581120 s"},
+		{"aaa_extract_age_s", 86400, "86400 s"},
+		{"tx_power_dbm", 2.287339, "2.29 dBm"},
+		{"rx_power_dbm", -24.996, "-24.996 dBm"}, // not -25, which fails
+		{"rx_power_dbm", -25, "-25 dBm"},
+		{"margin_db", 0.6999999999999993, "0.7 dB"},
+		{"rtt_ms", 3.262718, "3.26 ms"},
+		{"loss_ratio", 0.0123456, "1.23456 %"},
+	} {
+		if got := x.Number(tc.name, tc.v); got != tc.want {
+			t.Errorf("%s %g: %q, want %q", tc.name, tc.v, got, tc.want)
+		}
+	}
+	if got := x.Limit(acceptance.Limit{Name: acceptance.RecordRetention, Value: 15811200, Op: ">="}); got != "≥ 183 days" {
+		t.Errorf("retention: %q", got)
+	}
+	if got := x.Limit(acceptance.Limit{Name: acceptance.OpticalRxMinDBm, Value: -24.997, Op: ">"}); got != "> -24.997 dBm" {
+		t.Errorf("a limit: %q", got)
+	}
+}
+
+// TestFirstVisitHasNoBaseline: its own reading is none.
+func TestFirstVisitHasNoBaseline(t *testing.T) {
+	v := installation()
+	v.record.Line = nil
+	if page := html(t, page(t, v.close(t), render.Options{Lang: diagnosis.English})); strings.Contains(page, `class="line baseline`) || strings.Contains(page, "baseline -24.3") {
+		t.Error("the visit's own reading is drawn as the baseline")
+	}
+	v = installation()
+	v.record.Line = &record.Line{N: 1, Readings: map[string]float64{"rx_power_dbm": -22.5}}
+	if page := html(t, page(t, v.close(t), render.Options{Lang: diagnosis.English})); !strings.Contains(page, "baseline -22.5") {
+		t.Error("the baseline is not drawn")
+	}
+}
+
 // TestReceiptThatIsNotValidIsNobodysWord: nothing in it is marked as well.
 func TestReceiptThatIsNotValidIsNobodysWord(t *testing.T) {
 	data := installation().close(t)
