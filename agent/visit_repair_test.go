@@ -60,7 +60,7 @@ func (m *mendable) repairer(t *testing.T) *repair.Repairer {
 			return repair.Done{Subject: "wan0"}, nil
 		},
 		Access:  func(context.Context) string { return repair.AccessDHCP },
-		Busy:    func(context.Context) (bool, string, error) { return m.traffic, "wan0: a film", nil },
+		Busy:    func(context.Context, order.RepairAction) (bool, string, error) { return m.traffic, "wan0: a film", nil },
 		Journal: j, PerHour: 5, PerDay: 5, Wait: time.Second, Now: time.Now, Log: slog.New(slog.DiscardHandler),
 	})
 }

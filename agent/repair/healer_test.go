@@ -24,14 +24,14 @@ type patient struct {
 	standing *Standing
 	healer   *Healer
 	judge    func(order.Request) (order.Verified, error)
-	granted  []order.RepairAction
-	grantErr error
 	turn     sync.Mutex
 	start    time.Time
 
-	mu      sync.Mutex // for the race detector, to which a bubble's order is none
-	reports []string
-	at      []time.Duration // of the reports
+	mu       sync.Mutex // for the race detector, to which a bubble's order is none
+	granted  []order.RepairAction
+	grantErr error
+	reports  []string
+	at       []time.Duration // of the reports
 }
 
 func newPatient(t *testing.T, views ...View) *patient {
@@ -51,6 +51,8 @@ func newPatient(t *testing.T, views ...View) *patient {
 		Repairer: p.l.repairer(t, p.journal), Standing: p.standing, Journal: p.journal,
 		Judge: func(r order.Request) (order.Verified, error) { return p.judge(r) },
 		Grant: func(v order.Verified, a order.RepairAction) error {
+			p.mu.Lock()
+			defer p.mu.Unlock()
 			if v.Order.Order != "WO-1" || p.l.acted != nil && len(p.l.acted) > len(p.granted) {
 				t.Errorf("%v is granted under %q, after %v", a, v.Order.Order, p.l.acted)
 			}
@@ -85,6 +87,13 @@ func newPatient(t *testing.T, views ...View) *patient {
 		}
 	})
 	return p
+}
+
+// grants says what comes of a grant from now on.
+func (p *patient) grants(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.grantErr = err
 }
 
 func (p *patient) expect(t *testing.T, reports ...string) {
@@ -248,14 +257,14 @@ func TestHealer(t *testing.T) {
 	t.Run("not what cannot be audited", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			p := newPatient(t, noAddress(), noAddress(), good())
-			p.grantErr = errors.New("no space")
+			p.grants(errors.New("no space"))
 			p.healer.Opened(diagnosis.AddrNone)
 			time.Sleep(2 * time.Minute)
 			p.expect(t, "")
 			if p.l.acted != nil || p.journal.Since(time.Hour) != 0 || len(p.granted) != 1 {
 				t.Errorf("did %v, of %v", p.l.acted, p.granted)
 			}
-			p.grantErr = nil
+			p.grants(nil)
 			time.Sleep(10 * time.Minute)
 			p.expect(t, "", Helped)
 			if len(p.l.acted) != 1 || len(p.granted) != 2 {
