@@ -438,6 +438,13 @@ func (x Labels) baseline(d *Document) Group {
 		}
 		g.Rows = append(g.Rows, Row{x.Measurement(n), strings.Join(parts, " · ")})
 	}
+	if len(g.Rows) > 0 {
+		renews := "no" // so nobody takes a failed visit's readings for the line's
+		if d.Record.Renews {
+			renews = "yes"
+		}
+		g.Rows = append([]Row{{x.T("section.renews_line"), x.T(diagnosis.KeyValue + renews)}}, g.Rows...)
+	}
 	return g
 }
 
