@@ -19,6 +19,8 @@ const (
 	KeyUnit        = "unit."       // a unit that is not the same in all languages
 	KeyShow        = "show."       // what a page about a record says around all that
 	KeyDiff        = "diff."       // what a comparison of two records says
+	KeyFile        = "file."       // what was found of an attachment
+	KeyWatch       = "watch."      // what is told of faults, inspections and the inventory
 )
 
 // OfficeText returns a text that only the operator's programs need: no gateway
@@ -530,4 +532,30 @@ var officeWords = [...]struct {
 	{"diff.verified", Words{"已核验", "verified"}},
 	{"diff.unverified", Words{"未核验", "not verified"}},
 	{"diff.altered", Words{"被改动过，不可采信", "ALTERED, not to be relied on"}},
+
+	{"file.ok", Words{"文件与摘要相符", "the file that was attached"}},
+	{"file.missing", Words{"文件缺失", "missing"}},
+	{"file.swapped", Words{"文件被调换", "swapped"}},
+	{"file.altered", Words{"文件被改动", "altered"}},
+	{"file.unreadable", Words{"文件读不出来", "cannot be read"}},
+	{"file.added", Words{"回执之后添加的文件", "added after closing"}},
+	{"file.unchecked", Words{"未核对（没有给出附件目录）", "not checked: no directory of attachments was given"}},
+
+	{"watch.fault_opened", Words{"产生", "opened"}},
+	{"watch.fault_cleared", Words{"恢复", "cleared"}},
+	{"watch.due", Words{"修复时限", "due"}},
+	{"watch.recurrence", Words{"30 天内第 %d 次重复", "recurred %d times within 30 days"}},
+	{"watch.lasted_s", Words{"历时 %.0f 分钟", "lasted %.0f min"}},
+	{"watch.lasted_min_s", Words{"历时至少 %.0f 分钟", "lasted at least %.0f min"}},
+	{"watch.inspection", Words{"巡检", "inspection"}},
+	{"watch.not_in_order", Words{"不正常", "not in order"}},
+	{"watch.inventory", Words{"资源变更", "inventory changed"}},
+	{"watch.inventory_sn", Words{"序列号", "serial number"}},
+	{"watch.inventory_wan_mac", Words{"WAN MAC 地址", "WAN MAC address"}},
+	{"watch.inventory_wan_port", Words{"上联口", "WAN port"}},
+	{"watch.inventory_lan_port", Words{"用户口", "LAN port"}},
+	{"watch.inventory_module", Words{"光模块", "optical module"}},
+
+	{"show.legible", Words{"可读出的内容（未经验证）", "legible, but not verified"}},
+	{"show.receipts", Words{"共 %d 份", "%d in all"}},
 }

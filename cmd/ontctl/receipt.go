@@ -20,12 +20,10 @@ import (
 	"ontagent/cmd/cli"
 )
 
-// either returns a text in one of two languages.
-func either(lang, zh, en string) string {
-	if l, _ := diagnosis.ParseLang(lang); l == diagnosis.Chinese {
-		return zh
-	}
-	return en
+// office returns a text of the catalogue in the language of a tag.
+func office(lang, key string) string {
+	l, _ := diagnosis.ParseLang(lang)
+	return diagnosis.OfficeText(l, key)
 }
 
 // implausibleDBm is more light than reaches any splitter box: whoever reads it

@@ -71,7 +71,7 @@ func (a *app) receiptVerify(_ context.Context, args []string) error {
 		}
 	}
 	if *dir != "" && !*asJSON {
-		fmt.Fprintf(a.out, either(*lang, "共 %d 份\n", "%d in all\n"), len(pairs))
+		fmt.Fprintf(a.out, office(*lang, "show.receipts")+"\n", len(pairs))
 	}
 	return ended(code)
 }
@@ -196,7 +196,7 @@ func (a *app) printReceipt(p pair, lang string) {
 		return
 	}
 	if v.Newer {
-		fmt.Fprintf(a.out, "  %s: %s · %s · %s\n", either(lang, "可读出的内容（未经验证）", "legible, but not verified"),
+		fmt.Fprintf(a.out, "  %s: %s · %s · %s\n", office(lang, "show.legible"),
 			clean(r.Order), clean(r.Technician), clean(r.RecordSHA256))
 		return
 	}
@@ -213,7 +213,7 @@ func (a *app) printReceipt(p pair, lang string) {
 		fmt.Fprintf(a.out, "  %s%s: %g dBm, > %g dBm: %s%s\n", text("show.splitter_reading"), port, s.RxPowerDBm, s.RxMinDBm, words(lang).verdict(s.Verdict), code)
 	}
 	for _, c := range p.Attachments {
-		fmt.Fprintf(a.out, "  %s: %s\n", clean(c.Name), attachmentText(c.State, lang))
+		fmt.Fprintf(a.out, "  %s: %s\n", clean(c.Name), office(lang, diagnosis.KeyFile+string(c.State)))
 		if c.Detail != "" {
 			fmt.Fprintf(a.out, "    %s\n", clean(c.Detail))
 		}
@@ -236,26 +236,6 @@ func receiptStatus(v record.ReceiptVerification, lang string) string {
 		key = "show.receipt_bad"
 	}
 	return diagnosis.OfficeText(l, key)
-}
-
-func attachmentText(s attachmentState, lang string) string {
-	switch s {
-	case attachedOK:
-		return either(lang, "文件与摘要相符", "the file that was attached")
-	case attachedMissing:
-		return either(lang, "文件缺失", "missing")
-	case attachedSwapped:
-		return either(lang, "文件被调换", "swapped")
-	case attachedAltered:
-		return either(lang, "文件被改动", "altered")
-	case attachedBad:
-		return either(lang, "文件读不出来", "cannot be read")
-	case attachedLater:
-		return either(lang, "回执之后添加的文件", "added after closing")
-	case attachedUnknown:
-		return either(lang, "未核对（没有给出附件目录）", "not checked: no directory of attachments was given")
-	}
-	return string(s)
 }
 
 // verifyDir verifies the records and receipts below a directory, as a collector

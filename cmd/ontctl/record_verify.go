@@ -150,7 +150,7 @@ func (a *app) printVerification(path string, v record.Verification, asJSON bool,
 		fmt.Fprintf(a.out, "  %s #%d · %s · %s · %s\n  sha256 %s\n", v.Record.Device, v.Record.N, v.Order.Order,
 			v.Record.Technician, w.verdict(v.Record.Verdict), v.Digest)
 	case v.Newer:
-		fmt.Fprintf(a.out, "  %s: %s #%d · %s · %s · %s\n", either(lang, "可读出的内容（未经验证）", "legible, but not verified"), clean(v.Record.Device), v.Record.N,
+		fmt.Fprintf(a.out, "  %s: %s #%d · %s · %s · %s\n", office(lang, "show.legible"), clean(v.Record.Device), v.Record.N,
 			clean(v.Record.Job), clean(v.Record.Technician), clean(v.Record.Verdict))
 	}
 	return nil

@@ -18,7 +18,7 @@ func eventText(language, name string, body map[string]any) string {
 		}
 		return fmt.Sprint(v)
 	}
-	label := func(key string) string { return watchWord(key).In(lang) }
+	label := func(key string) string { return diagnosis.OfficeText(lang, diagnosis.KeyWatch+key) }
 	switch name {
 	case "fault":
 		var out strings.Builder
@@ -62,39 +62,4 @@ func notInOrder(compared any) []string {
 		}
 	}
 	return names
-}
-
-// watchWord is a word of eventText.
-func watchWord(key string) diagnosis.Words {
-	switch key {
-	case "fault_opened":
-		return diagnosis.Words{ZH: "产生", EN: "opened"}
-	case "fault_cleared":
-		return diagnosis.Words{ZH: "恢复", EN: "cleared"}
-	case "due":
-		return diagnosis.Words{ZH: "修复时限", EN: "due"}
-	case "recurrence":
-		return diagnosis.Words{ZH: "30 天内第 %d 次重复", EN: "recurred %d times within 30 days"}
-	case "lasted_s":
-		return diagnosis.Words{ZH: "历时 %.0f 分钟", EN: "lasted %.0f min"}
-	case "lasted_min_s":
-		return diagnosis.Words{ZH: "历时至少 %.0f 分钟", EN: "lasted at least %.0f min"}
-	case "inspection":
-		return diagnosis.Words{ZH: "巡检", EN: "inspection"}
-	case "not_in_order":
-		return diagnosis.Words{ZH: "不正常", EN: "not in order"}
-	case "inventory":
-		return diagnosis.Words{ZH: "资源变更", EN: "inventory changed"}
-	case "inventory_sn":
-		return diagnosis.Words{ZH: "序列号", EN: "serial number"}
-	case "inventory_wan_mac":
-		return diagnosis.Words{ZH: "WAN MAC 地址", EN: "WAN MAC address"}
-	case "inventory_wan_port":
-		return diagnosis.Words{ZH: "上联口", EN: "WAN port"}
-	case "inventory_lan_port":
-		return diagnosis.Words{ZH: "用户口", EN: "LAN port"}
-	case "inventory_module":
-		return diagnosis.Words{ZH: "光模块", EN: "optical module"}
-	}
-	return diagnosis.Words{ZH: key, EN: key}
 }
