@@ -339,11 +339,12 @@ func (e *evidence) loss() (strength, string) {
 	return nothing, ""
 }
 
-// unstable is whether the rate was one that a mean stands for.
+// unstable is whether the rate was one that a mean stands for. One that had not
+// settled before the window, and is level all through it, is.
 func (e *evidence) unstable() (strength, string) {
 	s := &e.m.Spread
 	switch {
-	case !e.m.Stable:
+	case !e.m.Stable && !(s.CV < steady):
 		return clear, "the rate had not settled when the window began"
 	case !(s.CV < uneven):
 		return clear, "the rate varied from " + fixed(s.MinMbps, 1) + " to " + mbit(s.MaxMbps)

@@ -117,7 +117,7 @@ var bounds = []struct {
 	{"rising", LimitUnstable, "", 89.9, 90, func(m *Measurement, x float64) {
 		m.Mbps = append(slices.Repeat([]float64{160 - x}, 5), slices.Repeat([]float64{x}, 5)...)
 	}, true},
-	{"not settled", LimitUnstable, "", 0, 1, func(m *Measurement, x float64) { m.Stable = x == 0 }, false},
+	{"not settled", LimitUnstable, "", 0.0499, 0.05, func(m *Measurement, x float64) { m.Stable, m.Spread.CV = false, x }, false},
 }
 
 // lose makes a part of the packets lost.
